@@ -1,0 +1,149 @@
+"""What the operator may configure: frozen dataclasses with a safe default for every key.
+
+``node/config_file.py`` reads ``config.toml`` into these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+TransferSyntaxChoice = Literal["keep", "rle", "jpeg-ls", "jpeg2000"]
+Verb = Literal["store", "query", "retrieve", "commit"]
+ResultKind = Literal["sr", "seg", "sc"]
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """``[node]``: who this node is and whom it lets in."""
+
+    ae_title: str = "ANODE"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    data_dir: Path = Path("data")
+    accept_unknown_peers: bool = True
+    check_called_ae_title: bool = True
+    accept_unknown_sop_classes: bool = False
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """``[limits]``: what one peer or one object may cost."""
+
+    associations: int = 64
+    max_pdu_bytes: int = 131072
+    network_timeout_seconds: float = 60.0
+    artim_timeout_seconds: float = 30.0
+    instance_bytes: int = 8 * 1024**3
+    header_bytes: int = 64 * 1024**2
+    nesting_depth: int = 32
+    identifier_bytes: int = 1024**2
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """``[storage]``: the receive log and the disk."""
+
+    segment_bytes: int = 64 * 1024**2
+    free_space_reserve_bytes: int = 1024**3
+
+
+@dataclass(frozen=True)
+class TranscodeConfig:
+    """``[transcode]``: the codec for native pixels."""
+
+    to: TransferSyntaxChoice = "jpeg-ls"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """``[study]``: when a study is complete."""
+
+    quiet_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class JobsConfig:
+    """``[jobs]``: how hard the node tries.
+
+    Work (settle, select, analyze, commit) gets ``tries`` tries spread over ``window_seconds``;
+    delivery is retried for ``delivery_days`` with pauses of at most
+    ``delivery_retry_max_seconds``. ``memory_mb`` = 0 is no limit.
+    """
+
+    workers: int = 2
+    analyses: int = 1
+    tries: int = 5
+    window_seconds: float = 3600.0
+    timeout_seconds: float = 1800.0
+    memory_mb: int = 0
+    delivery_days: float = 7.0
+    delivery_retry_max_seconds: float = 900.0
+    delivery_retry_first_seconds: float = 5.0
+    keep_done_days: float = 30.0
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """``[log]``: how the node speaks."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """``[[peers]]``: another Application Entity.
+
+    ``confirm_results`` asks the peer for storage commitment of what was delivered; the default
+    is whether ``commit`` is among ``allow``.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    allow: tuple[Verb, ...] = ("store", "query", "retrieve", "commit")
+    confirm_results: bool = True
+
+
+@dataclass(frozen=True)
+class RouteConfig:
+    """``[[routes]]``: received instances that are forwarded as they are."""
+
+    when: Mapping[str, str] = field(default_factory=dict)
+    send_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """``[[analyses]]``: a model, the series it sees, and where its results go."""
+
+    name: str
+    model: str
+    when: Mapping[str, str] = field(default_factory=dict)
+    results: tuple[ResultKind, ...] = ("sr", "seg", "sc")
+    send_to: tuple[str, ...] = ()
+    quiet_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration; ``source`` is the file, or None for defaults alone."""
+
+    node: NodeConfig = NodeConfig()
+    limits: LimitsConfig = LimitsConfig()
+    storage: StorageConfig = StorageConfig()
+    transcode: TranscodeConfig = TranscodeConfig()
+    study: StudyConfig = StudyConfig()
+    jobs: JobsConfig = JobsConfig()
+    log: LogConfig = LogConfig()
+    peers: tuple[PeerConfig, ...] = ()
+    routes: tuple[RouteConfig, ...] = ()
+    analyses: tuple[AnalysisConfig, ...] = ()
+    source: Path | None = None
+
+    def quiet_seconds(self, analysis: AnalysisConfig) -> float:
+        """The quiet period that counts for ``analysis``."""
+        return self.study.quiet_seconds if analysis.quiet_seconds is None else analysis.quiet_seconds

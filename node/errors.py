@@ -1,0 +1,185 @@
+"""Every error that anode raises, in one tree, split by who has to act.
+
+An error knows no DIMSE status: ``handlers/boundary.py`` maps each class to a
+status once. ``name`` is the stable, kebab-case word that ``anode why``,
+``--json`` output and the job table show; ``action`` says what a person can do.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+class AnodeError(Exception):
+    """Root of the tree. ``str(error)`` says what is wrong, ``action`` what to do."""
+
+    action: str = ""
+
+    def __init__(self, message: str, *, action: str | None = None) -> None:
+        super().__init__(message)
+        if action is not None:
+            self.action = action
+
+    @property
+    def name(self) -> str:
+        """The class name in kebab-case, stable: ``not-a-volume``."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
+
+
+# --- the operator acts -------------------------------------------------------
+
+
+class ConfigurationError(AnodeError):
+    """The configuration cannot be used; ``problems`` lists every fault with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+# --- the sender of the object acts -------------------------------------------
+
+
+class ObjectError(AnodeError):
+    """The SOP instance itself cannot be accepted or used."""
+
+
+class MalformedDataSet(ObjectError):
+    """The data set cannot be parsed, is truncated, or lacks what it needs."""
+
+
+class InvalidUid(ObjectError):
+    """A UID is missing, too long or has a character that PS3.5 section 9.1 does not allow."""
+
+
+class CommandMismatch(ObjectError):
+    """SOP Class or Instance UID of the data set differ from those of the command."""
+
+
+class LimitExceeded(ObjectError):
+    """The object is larger, deeper or more numerous than the configuration allows."""
+
+
+class ConflictingInstance(ObjectError):
+    """Other content is already held under this SOP Instance UID; the new one is in quarantine."""
+
+
+class UnsupportedPixelData(ObjectError):
+    """The pixels cannot be decoded or encoded here; the instance stays as received."""
+
+
+class NotAVolume(ObjectError):
+    """The series is no volume: its geometry is refused by name."""
+
+
+class TwoPatients(ObjectError):
+    """The study holds instances of more than one patient, so it is not analysed."""
+
+
+# --- the node or its machine acts --------------------------------------------
+
+
+class NodeError(AnodeError):
+    """This node, its disk or its database is at fault."""
+
+
+class OutOfSpace(NodeError):
+    """Free space is below the reserve, or the disk is full."""
+
+    action = "free disk space; receiving resumes by itself"
+
+
+class StorageFailure(NodeError):
+    """Bytes could not be written or read back."""
+
+
+class IntegrityFailure(NodeError):
+    """Stored bytes are not those that were acknowledged."""
+
+    action = "run 'anode verify'; restore the file from a backup or send the instance again"
+
+
+class ArchiveUnavailable(NodeError):
+    """The data directory is locked, newer than this anode, or not the one that was here."""
+
+
+class DatabaseFailure(NodeError):
+    """The index database cannot be used."""
+
+
+class PortInUse(NodeError):
+    """The configured port cannot be bound."""
+
+
+# --- the peer acts -----------------------------------------------------------
+
+
+class PeerError(AnodeError):
+    """Another Application Entity did not do its part."""
+
+
+class UnknownPeer(PeerError):
+    """The AE title is not in the configuration."""
+
+
+class PeerUnreachable(PeerError):
+    """No connection, or it was lost, or the peer did not answer in time."""
+
+
+class AssociationRejected(PeerError):
+    """The peer rejected the association (PS3.8 section 9.3.4)."""
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class AssociationAborted(PeerError):
+    """The association ended by A-ABORT, A-P-ABORT or a broken connection."""
+
+
+class ProtocolViolation(PeerError):
+    """The peer sent what PS3.7 or PS3.8 does not allow at this point."""
+
+
+class NoAcceptedContext(PeerError):
+    """The peer accepted no presentation context for this SOP class and transfer syntax."""
+
+
+class PeerRefused(PeerError):
+    """The peer answered a request with a failure status.
+
+    ``status`` is the DIMSE status, ``comment`` the peer's Error Comment.
+    """
+
+    def __init__(self, message: str, *, status: int, comment: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.comment = comment
+
+
+# --- the author or configurer of an analysis acts ----------------------------
+
+
+class JobError(AnodeError):
+    """A job cannot be done."""
+
+
+class NoMatchingSeries(JobError):
+    """No series of the study matches the analysis' ``when``; says which key differed."""
+
+
+class ModelCrashed(JobError):
+    """The model raised, or its process died."""
+
+
+class ModelTimedOut(JobError):
+    """The model did not finish in the configured time."""
+
+
+class ModelOutOfMemory(JobError):
+    """The model needed more memory than the configuration allows."""
+
+
+class ResultInvalid(JobError):
+    """A result object failed its check and was not sent."""
