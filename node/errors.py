@@ -80,7 +80,7 @@ class TwoPatients(ObjectError):
 
 
 class NodeError(AnodeError):
-    """This node, its disk or its database is at fault."""
+    """The node itself, its disk or its database is at fault."""
 
 
 class OutOfSpace(NodeError):

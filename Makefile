@@ -1,0 +1,50 @@
+# The project's own commands. Everything is built in .venv from pyproject.toml; nothing else is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# pytest workers; tests use free ports and their own folders, so any number may run side by side
+WORKERS ?= auto
+
+.PHONY: demo test check lint types bench clean help
+
+help:
+	@echo "make demo           build the environment and run the main job end to end"
+	@echo "make test           run the tests (TORCH=1 adds the torch extra)"
+	@echo "make check          lint, types and tests: what CI does"
+	@echo "make clean          remove what was built"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "anode needs Python 3.11 or newer; name one with 'make PYTHON=/path/to/python3.11 ...'"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-torch: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,torch]'
+	@touch $(VENV)/.installed $(VENV)/.installed-test $@
+
+demo: $(VENV)/.installed
+	$(BIN)/anode demo
+
+test: $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis demo-output
