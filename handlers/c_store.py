@@ -1,0 +1,32 @@
+"""C-STORE (PS3.4 annex B, PS3.7 section 9.1.1): take one instance in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from node import status
+from node.index import Provenance
+from node.services import Services
+from node.wire.association import Request, Response
+
+
+def c_store(services: Services, request: Request) -> Iterator[Response]:
+    """Store the data set that follows the command; answer Success only when it is durable and indexed.
+
+    Raises what ``Ingest.receive`` raises, for the boundary to answer.
+    """
+    association = request.association
+    services.ingest.receive(
+        request.fragments(),
+        sop_class_uid=str(request.command.get("AffectedSOPClassUID", "")),
+        sop_instance_uid=str(request.command.get("AffectedSOPInstanceUID", "")),
+        transfer_syntax_uid=request.context.transfer_syntax_uid,
+        provenance=Provenance(
+            calling_ae_title=association.calling_ae_title,
+            called_ae_title=association.called_ae_title,
+            peer_address=association.peer_address,
+            association=association.number,
+            received_at=services.clock.timestamp(),
+        ),
+    )
+    yield Response(status.SUCCESS)

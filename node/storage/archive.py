@@ -1,0 +1,215 @@
+"""Settled instances: one Part 10 file each, which carries its own proof and provenance.
+
+The File Meta Information (PS3.10 section 7.1) holds, as Private Information (0002,0102), what
+cannot be told from the data set: how it was received, how it is stored, and the received bytes
+that the stored form cannot give back. So the index can be rebuilt from these files alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from node.errors import IntegrityFailure
+from node.storage import disk
+
+if TYPE_CHECKING:
+    from node.index import Provenance
+
+IMPLEMENTATION_CLASS_UID = "2.25.215843967812440128764190452351470921543"
+IMPLEMENTATION_VERSION_NAME = "ANODE_0_1"
+PRIVATE_INFORMATION_CREATOR_UID = "2.25.118503772954216044829361170583246617201"
+
+_PREAMBLE = b"\0" * 128 + b"DICM"
+_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+_SHORT = struct.Struct("<HH2sH")
+_LONG = struct.Struct("<HH2sHL")
+
+
+def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode element (0002,``number``) as Explicit VR Little Endian (PS3.5 section 7.1.2)."""
+    if len(value) % 2:
+        value += b"\0" if vr in (b"UI", b"OB") else b" "
+    if vr in _LONG_VRS:
+        return _LONG.pack(2, number, vr, 0, len(value)) + value
+    return _SHORT.pack(2, number, vr, len(value)) + value
+
+
+def part10(
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    private: Mapping[str, Any],
+    provenance: Provenance | None = None,
+) -> bytes:
+    """Preamble and File Meta Information of an archive file; the data set follows it.
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
+        Of the data set that follows.
+    private : mapping
+        What ``read_private`` gives back; of JSON types.
+    provenance : Provenance or None
+        Gives Source, Sending and Receiving Application Entity Title (0002,0016), (0002,0017)
+        and (0002,0018).
+
+    Returns
+    -------
+    bytes
+        The same for the same arguments.
+    """
+    elements = [
+        _element(0x0001, b"OB", b"\0\1"),
+        _element(0x0002, b"UI", sop_class_uid.encode("ascii")),
+        _element(0x0003, b"UI", sop_instance_uid.encode("ascii")),
+        _element(0x0010, b"UI", transfer_syntax_uid.encode("ascii")),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode("ascii")),
+    ]
+    if provenance is not None:
+        calling = provenance.calling_ae_title.encode("ascii", "replace")
+        called = provenance.called_ae_title.encode("ascii", "replace")
+        elements.append(_element(0x0016, b"AE", calling))
+        elements.append(_element(0x0017, b"AE", calling))
+        elements.append(_element(0x0018, b"AE", called))
+    text = json.dumps(private, sort_keys=True, separators=(",", ":")).encode()
+    elements.append(_element(0x0100, b"UI", PRIVATE_INFORMATION_CREATOR_UID.encode("ascii")))
+    # The value is one length word and then the compressed text, so that padding cannot confuse it.
+    packed = zlib.compress(text, 6)
+    elements.append(_element(0x0102, b"OB", struct.pack("<L", len(packed)) + packed))
+    body = b"".join(elements)
+    return _PREAMBLE + _element(0x0000, b"UL", struct.pack("<L", len(body))) + body
+
+
+def _file_meta(file: BinaryIO) -> tuple[dict[int, bytes], int]:
+    """Elements of group 0002 by element number, and the offset at which the data set starts."""
+    file.seek(0)
+    start = file.read(144)
+    if len(start) < 144 or start[128:132] != b"DICM" or start[132:140] != b"\2\0\0\0UL\4\0":
+        raise IntegrityFailure("an archive file does not begin as PS3.10 section 7.1 says")
+    length = struct.unpack_from("<L", start, 140)[0]
+    body = file.read(length)
+    if len(body) < length:
+        raise IntegrityFailure("the file meta information of an archive file is cut short")
+    elements: dict[int, bytes] = {}
+    position = 0
+    while position + 8 <= length:
+        group, number, vr, size = _SHORT.unpack_from(body, position)
+        position += 8
+        if vr in _LONG_VRS:
+            if position + 4 > length:
+                break
+            size = struct.unpack_from("<L", body, position)[0]
+            position += 4
+        if group != 2 or position + size > length:
+            raise IntegrityFailure("the file meta information of an archive file is damaged")
+        elements[number] = body[position : position + size]
+        position += size
+    return elements, 144 + length
+
+
+def data_set_offset(file: BinaryIO) -> int:
+    """Byte offset in a Part 10 file at which its data set starts (PS3.10 section 7.1).
+
+    Raises IntegrityFailure when the file meta information is cut short or damaged.
+    """
+    return _file_meta(file)[1]
+
+
+def transfer_syntax_uid(file: BinaryIO) -> str:
+    """Transfer Syntax UID (0002,0010) of a Part 10 file, empty when it has none."""
+    return _file_meta(file)[0].get(0x0010, b"").rstrip(b"\0 ").decode("ascii", "replace")
+
+
+def read_private(path: Path) -> dict[str, Any]:
+    """Read what ``part10`` was given as ``private``; raise IntegrityFailure when it is not there."""
+    try:
+        with path.open("rb") as file:
+            elements, _ = _file_meta(file)
+    except OSError as error:
+        raise disk.failure(error, "reading an archive file") from error
+    creator = elements.get(0x0100, b"").rstrip(b"\0 ").decode("ascii", "replace")
+    value = elements.get(0x0102, b"")
+    if creator != PRIVATE_INFORMATION_CREATOR_UID or len(value) < 4:
+        raise IntegrityFailure("an archive file carries no proof of this node")
+    length = struct.unpack_from("<L", value)[0]
+    try:
+        private = json.loads(zlib.decompress(value[4 : 4 + length]))
+    except (zlib.error, ValueError) as error:
+        raise IntegrityFailure("the proof in an archive file is damaged") from error
+    if not isinstance(private, dict):
+        raise IntegrityFailure("the proof in an archive file is damaged")
+    return private
+
+
+def relative_path(sop_instance_uid: str) -> str:
+    """Place of an instance below the archive folder; a hash, so no UID ever becomes a path."""
+    name = hashlib.sha256(sop_instance_uid.encode()).hexdigest()
+    return f"{name[:2]}/{name[2:4]}/{name}.dcm"
+
+
+def write(archive: Path, relative: str, file_bytes: Iterable[bytes]) -> int:
+    """Write a file below ``archive`` so that it is there whole and durable, or not at all.
+
+    Parameters
+    ----------
+    archive : Path
+        The archive folder; unfinished files lie in its folder ``partial``.
+    relative : str
+        Where the file shall be. One that is there is replaced in one step.
+    file_bytes : iterable of bytes
+        The content, written as it comes.
+
+    Returns
+    -------
+    int
+        Bytes written.
+
+    Raises
+    ------
+    OutOfSpace, StorageFailure
+        Nothing is left behind, and a file that was there is still there.
+    """
+    target = archive / relative
+    partial = archive / "partial" / f"{uuid.uuid4().hex}.part"
+    disk.make_directory(partial.parent)
+    disk.make_directory(target.parent)
+    try:
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise disk.failure(error, "creating an archive file") from error
+    try:
+        position = 0
+        try:
+            for chunk in file_bytes:
+                disk.write_at(file, chunk, position)
+                position += len(chunk)
+            disk.sync_data(file)
+        finally:
+            os.close(file)
+        try:
+            partial.replace(target)
+        except OSError as error:
+            raise disk.failure(error, "naming an archive file") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    disk.sync_directory(target.parent)
+    return position
+
+
+def remove_unfinished(archive: Path) -> int:
+    """Remove what a stopped process left in ``partial``; return how many files. Only at start."""
+    count = 0
+    for path in (archive / "partial").glob("*.part"):
+        path.unlink(missing_ok=True)
+        count += 1
+    return count

@@ -1,0 +1,97 @@
+"""System calls of the storage rooms, with their failures named.
+
+Every byte that the node promises to keep goes through these functions, so a test that replaces
+one of them sees the whole room's behaviour on a failing disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from node.errors import NodeError, OutOfSpace, StorageFailure
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def failure(error: OSError, doing: str) -> NodeError:
+    """Name ``error``: OutOfSpace for a full disk or quota, otherwise StorageFailure."""
+    if error.errno in _FULL:
+        return OutOfSpace(f"no space left while {doing}")
+    return StorageFailure(f"{error.strerror or error} while {doing}")
+
+
+def write_at(file: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of ``data`` at byte ``offset`` of the open file descriptor ``file``."""
+    view = memoryview(data)
+    while len(view):
+        try:
+            written = os.pwrite(file, view, offset)
+        except OSError as error:
+            raise failure(error, "writing an instance") from error
+        view = view[written:]
+        offset += written
+
+
+def read_at(file: int, count: int, offset: int) -> bytes:
+    """Read up to ``count`` bytes at byte ``offset``; fewer only at the end of the file."""
+    try:
+        data = os.pread(file, count, offset)
+        while len(data) < count:
+            more = os.pread(file, count - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+    except OSError as error:
+        raise failure(error, "reading an instance") from error
+    return data
+
+
+def sync_data(file: int) -> None:
+    """Return when the bytes of ``file`` are on stable storage.
+
+    After a failure the kernel may have dropped the pages, so the caller must not trust what it
+    reads back and must not try the same file again.
+    """
+    try:
+        os.fdatasync(file)
+    except OSError as error:
+        raise failure(error, "making an instance durable") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in folder ``path`` durable."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise failure(error, f"making the folder {path.name} durable") from error
+
+
+def make_directory(path: Path) -> None:
+    """Create folder ``path`` and its parents, durably; one that exists is left as it is."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise failure(error, f"creating the folder {folder.name}") from error
+        sync_directory(folder.parent)
+
+
+def check_free_space(path: Path, reserve_bytes: int) -> None:
+    """Raise OutOfSpace when the file system of ``path`` has less than ``reserve_bytes`` free."""
+    try:
+        facts = os.statvfs(path)
+    except OSError as error:
+        raise failure(error, "asking for the free space") from error
+    free_bytes = facts.f_bavail * facts.f_frsize
+    if free_bytes < reserve_bytes:
+        raise OutOfSpace(f"{free_bytes} bytes are free, {reserve_bytes} are held in reserve")

@@ -1,0 +1,162 @@
+"""Segment files of the receive log.
+
+A segment is really written once (zeros) and made durable before its first use, so that appending
+a record changes no metadata of the file system. Its first block names its present life: the
+number, which is also the file's name, and a random key that every record head is bound to. A
+segment that is used again gets a new number and a new key, so nothing left in it counts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import NodeError, StorageFailure
+from node.storage import disk
+from node.storage.record import BLOCK_BYTES, Head, decode
+
+SUFFIX = ".seg"
+_MAGIC = b"ANODESEG"
+_LIFE = struct.Struct(">8sQ16s")
+_CHECKSUM = struct.Struct(">I")
+_ZEROS = bytes(1 << 20)
+
+
+@dataclass(eq=False)
+class Segment:
+    """A segment open for appending.
+
+    ``position`` is the byte at which the next record starts, ``size`` that of the file,
+    ``is_broken`` whether a write or flush failed, after which nothing more is written to it.
+    """
+
+    number: int
+    file: int
+    key: bytes
+    size: int
+    position: int = BLOCK_BYTES
+    is_broken: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the segment, as it stands in a Location."""
+        return segment_name(self.number)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no record of its present life."""
+        return self.position == BLOCK_BYTES
+
+
+def segment_name(number: int) -> str:
+    """Name of a segment, as it stands in a Location."""
+    return f"{number:08d}"
+
+
+def segment_path(folder: Path, name: str) -> Path:
+    """Path of a segment; raise StorageFailure for a name that is none."""
+    if not (name.isascii() and name.isdecimal()):
+        raise StorageFailure(f"no segment is called {name!r}")
+    return folder / f"{name}{SUFFIX}"
+
+
+def numbers_in(folder: Path) -> list[int]:
+    """Numbers of the segments in ``folder``, ascending."""
+    return sorted(int(path.stem) for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
+
+
+def _begin_life(file: int, number: int) -> bytes:
+    """Write the first block for life ``number``; return its key."""
+    key = os.urandom(16)
+    block = _LIFE.pack(_MAGIC, number, key)
+    block += _CHECKSUM.pack(zlib.crc32(block))
+    disk.write_at(file, block.ljust(BLOCK_BYTES, b"\0"), 0)
+    disk.sync_data(file)
+    return key
+
+
+def create(folder: Path, number: int, size: int) -> Segment:
+    """Write a new segment of ``size`` bytes and make it durable, name included.
+
+    Raises OutOfSpace or StorageFailure; no file is left then.
+    """
+    path = segment_path(folder, segment_name(number))
+    partial = path.with_suffix(".part")
+    try:
+        file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise disk.failure(error, "creating a segment of the receive log") from error
+    try:
+        for offset in range(0, size, len(_ZEROS)):
+            disk.write_at(file, _ZEROS[: size - offset], offset)
+        key = _begin_life(file, number)
+        try:
+            partial.rename(path)
+        except OSError as error:
+            raise disk.failure(error, "naming a segment of the receive log") from error
+        disk.sync_directory(folder)
+    except NodeError:
+        os.close(file)
+        partial.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise
+    return Segment(number, file, key, size)
+
+
+def lock_unread(path: Path) -> int | None:
+    """Open a segment that nobody reads, locked against readers; None when somebody reads it."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise disk.failure(error, "opening a segment of the receive log") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
+
+
+def begin_again(folder: Path, file: int, old_number: int, number: int, size: int) -> Segment:
+    """Give the locked segment ``file`` a new number and a new life, and unlock it.
+
+    Raises NodeError; the descriptor is closed then, and the segment has no record that counts.
+    """
+    try:
+        if os.fstat(file).st_size > size:
+            os.ftruncate(file, size)
+        old_path = segment_path(folder, segment_name(old_number))
+        old_path.rename(segment_path(folder, segment_name(number)))
+        disk.sync_directory(folder)
+        key = _begin_life(file, number)
+        fcntl.flock(file, fcntl.LOCK_UN)
+    except OSError as error:
+        os.close(file)
+        raise disk.failure(error, "using a segment of the receive log again") from error
+    except NodeError:
+        os.close(file)
+        raise
+    return Segment(number, file, key, size)
+
+
+def records(file: int, number: int) -> Iterator[tuple[int, Head]]:
+    """Yield (offset of the data set, head) of each record in a segment, in order.
+
+    Whether the data set is whole is not looked at: ``record.is_intact`` says.
+    """
+    block = disk.read_at(file, BLOCK_BYTES, 0)
+    if len(block) < BLOCK_BYTES:
+        return
+    magic, written_number, key = _LIFE.unpack_from(block)
+    is_sound = _CHECKSUM.unpack_from(block, _LIFE.size)[0] == zlib.crc32(block[: _LIFE.size])
+    if magic != _MAGIC or not is_sound or written_number != number:
+        return
+    position = BLOCK_BYTES
+    while (head := decode(disk.read_at(file, BLOCK_BYTES, position), key)) is not None:
+        yield position + BLOCK_BYTES, head
+        position += head.record_bytes

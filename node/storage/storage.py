@@ -1,0 +1,152 @@
+"""Where bytes are kept: the receive log for what has just come, the archive for what is settled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO
+
+from node.clock import Clock
+from node.config import StorageConfig
+from node.errors import StorageFailure
+from node.storage import archive, disk
+from node.storage.location import Location
+from node.storage.receive_log import ReceiveLog, ReplayedRecord
+from node.storage.reception import Reception
+from node.storage.window import window
+
+
+class Storage:
+    """The bytes below ``data_dir``. Making one touches no file, so a second process may read.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data directory; ``log`` and ``archive`` lie in it.
+    config : StorageConfig
+        Size of a segment, free space held in reserve.
+    clock : Clock
+        For the grace of reclaimed segments.
+    reclaim_grace_seconds : float
+        How long a segment must have been unneeded before ``reclaim`` uses it again.
+    """
+
+    def __init__(
+        self, data_dir: Path, config: StorageConfig, clock: Clock, *, reclaim_grace_seconds: float = 10.0
+    ) -> None:
+        self._archive = data_dir / "archive"
+        self._reserve_bytes = config.free_space_reserve_bytes
+        self._log = ReceiveLog(
+            data_dir / "log",
+            segment_bytes=config.segment_bytes,
+            reserve_bytes=config.free_space_reserve_bytes,
+            grace_seconds=reclaim_grace_seconds,
+            clock=clock,
+        )
+
+    # --- the way in ----------------------------------------------------------
+
+    def begin(self, limit_bytes: int | None = None) -> Reception:
+        """Begin to receive one data set of at most ``limit_bytes`` bytes.
+
+        Raises OutOfSpace, before anything is written, when the free space is below the reserve.
+        """
+        if self._log.folder.is_dir():
+            disk.check_free_space(self._log.folder, self._reserve_bytes)
+        return Reception(self._log, limit_bytes=limit_bytes)
+
+    def replay(
+        self, is_known: Callable[[Location], bool] = lambda _location: False
+    ) -> Iterator[ReplayedRecord]:
+        """Yield the whole records of earlier runs that ``is_known`` does not know. Only at start.
+
+        What a stopped process left unfinished is removed.
+        """
+        archive.remove_unfinished(self._archive)
+        return self._log.replay(is_known)
+
+    def without_reclaiming(self) -> AbstractContextManager[object]:
+        """While this context is open no segment is used again."""
+        return self._log.without_reclaiming()
+
+    def reclaim(self, is_live: Callable[[str], bool]) -> int:
+        """Free each segment (``Location.path``) that ``is_live`` says nobody needs; return how many.
+
+        One that holds a reception or a reader, waits for its replay or was needed a moment ago
+        is left for the next time.
+        """
+        return self._log.reclaim(is_live)
+
+    # --- the archive ---------------------------------------------------------
+
+    def settle(self, sop_instance_uid: str, file_bytes: Iterable[bytes]) -> Location:
+        """Write the archive file of an instance: durable and whole, or not there at all.
+
+        ``file_bytes`` is ``archive.part10`` and then the data set. Raises OutOfSpace or
+        StorageFailure; a file that was there before is then still there.
+        """
+        return self._write(archive.relative_path(sop_instance_uid), file_bytes)
+
+    def settle_quarantine(
+        self, sop_instance_uid: str, data_set_sha256: str, file_bytes: Iterable[bytes]
+    ) -> Location:
+        """Write an archive file for content that conflicts with what is held; as ``settle``."""
+        name = hashlib.sha256(f"{sop_instance_uid} {data_set_sha256}".encode()).hexdigest()
+        return self._write(f"quarantine/{name}.dcm", file_bytes)
+
+    def _write(self, relative: str, file_bytes: Iterable[bytes]) -> Location:
+        disk.make_directory(self._archive)
+        disk.check_free_space(self._archive, self._reserve_bytes)
+        archive.write(self._archive, relative, file_bytes)
+        return Location("archive", relative)
+
+    # --- reading -------------------------------------------------------------
+
+    def path(self, location: Location) -> Path:
+        """Path of the file that holds ``location``: a segment, or an archive file."""
+        if location.kind == "log":
+            return self._log.path(location)
+        path = self._archive / location.path
+        if Path(location.path).is_absolute() or ".." in path.parts:
+            raise StorageFailure("a location points out of the archive")
+        return path
+
+    def open(self, location: Location) -> BinaryIO:
+        """Open the data set at ``location``, without its file meta information.
+
+        Raises
+        ------
+        StorageFailure
+            The file is gone or unreadable. An instance that was settled meanwhile has another
+            location.
+        IntegrityFailure
+            An archive file does not begin as it should.
+        """
+        if location.kind == "log":
+            return self._log.open(location)
+        path = self.path(location)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise disk.failure(error, "opening an archive file") from error
+        try:
+            size = os.fstat(file).st_size
+            offset = archive.data_set_offset(window(file, 0, size))
+        except BaseException:
+            os.close(file)
+            raise
+        return window(file, offset, size - offset, owns_file=True)
+
+    def size(self, location: Location) -> int:
+        """Bytes of the data set at ``location``; raises as ``open`` does."""
+        if location.kind == "log":
+            return location.length
+        with self.open(location) as file:
+            return file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close all files of the receive log."""
+        self._log.close()

@@ -1,0 +1,154 @@
+"""The data directory is taken by one node, in a known format, with the archive that belongs there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from node.errors import ArchiveUnavailable
+from node.storage.guard import DataDirectory, inspect, state_file_of
+
+
+def start(path: Path, config_file: Path | None) -> str:
+    directory = DataDirectory.beside(path, config_file)
+    directory.open()
+    directory.check_archive(holds_settled=False)
+    directory.close()
+    return directory.archive_id
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "disk" / "data"
+
+
+def test_the_first_start_begins_an_archive_and_the_next_finds_it(data_dir, config_file):
+    archive_id = start(data_dir, config_file)
+    assert json.loads((data_dir / "format.json").read_text()) == {"format": 1, "archive": archive_id}
+    assert json.loads(state_file_of(config_file).read_text())["archive"] == archive_id
+    assert start(data_dir, config_file) == archive_id
+
+
+def test_a_second_node_is_refused_and_told_who_holds_the_directory(data_dir, config_file):
+    first = DataDirectory.beside(data_dir, config_file)
+    first.open()
+    with pytest.raises(ArchiveUnavailable, match=str(os.getpid())) as refusal:
+        DataDirectory.beside(data_dir, config_file).open()
+    assert str(os.getpid()) in refusal.value.action
+    first.close()
+    start(data_dir, config_file)
+
+
+def test_an_unmounted_disk_is_noticed_before_an_empty_archive_takes_its_place(data_dir, config_file):
+    start(data_dir, config_file)
+    shutil.rmtree(data_dir)
+    with pytest.raises(ArchiveUnavailable) as refusal:
+        start(data_dir, config_file)
+    assert "mount the disk" in refusal.value.action
+    assert str(state_file_of(config_file)) in refusal.value.action
+    assert not data_dir.exists(), "nothing was changed"
+    data_dir.mkdir()
+    with pytest.raises(ArchiveUnavailable):
+        start(data_dir, config_file)
+
+
+def test_another_archive_in_the_same_place_is_refused(data_dir, config_file, tmp_path):
+    start(data_dir, config_file)
+    shutil.rmtree(data_dir)
+    start(data_dir, tmp_path / "other.toml")
+    with pytest.raises(ArchiveUnavailable, match="not there"):
+        start(data_dir, config_file)
+
+
+def test_a_new_archive_begins_when_the_operator_removes_the_state_file(data_dir, config_file):
+    first = start(data_dir, config_file)
+    shutil.rmtree(data_dir)
+    state_file_of(config_file).unlink()
+    assert start(data_dir, config_file) != first
+
+
+def test_another_configured_directory_is_a_decision_and_no_accident(data_dir, config_file, tmp_path):
+    first = start(data_dir, config_file)
+    assert start(tmp_path / "elsewhere", config_file) != first
+    assert json.loads(state_file_of(config_file).read_text())["data_dir"] == str(tmp_path / "elsewhere")
+
+
+def test_an_archive_that_was_moved_by_the_operator_is_found_at_its_new_place(data_dir, config_file, tmp_path):
+    first = start(data_dir, config_file)
+    data_dir.rename(tmp_path / "moved")
+    assert start(tmp_path / "moved", config_file) == first
+
+
+def test_a_newer_format_is_refused_and_left_alone(data_dir, config_file):
+    archive_id = start(data_dir, config_file)
+    newer = json.dumps({"format": 2, "archive": archive_id})
+    (data_dir / "format.json").write_text(newer)
+    with pytest.raises(ArchiveUnavailable, match="format 2"):
+        start(data_dir, config_file)
+    assert (data_dir / "format.json").read_text() == newer
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "1", "archive": "x"}'])
+def test_a_damaged_marker_is_refused(data_dir, config_file, content):
+    start(data_dir, config_file)
+    (data_dir / "format.json").write_text(content)
+    with pytest.raises(ArchiveUnavailable, match="damaged"):
+        start(data_dir, config_file)
+
+
+def test_an_archive_without_its_marker_is_no_empty_directory(data_dir, config_file):
+    start(data_dir, config_file)
+    (data_dir / "format.json").unlink()
+    state_file_of(config_file).unlink()
+    with pytest.raises(ArchiveUnavailable, match=r"format\.json"):
+        start(data_dir, config_file)
+
+
+def test_an_archive_folder_that_is_gone_is_refused_when_instances_lie_in_it(data_dir, config_file):
+    start(data_dir, config_file)
+    shutil.rmtree(data_dir / "archive")
+    (data_dir / "archive").mkdir()  # the empty mount point
+    directory = DataDirectory.beside(data_dir, config_file)
+    directory.open()
+    with pytest.raises(ArchiveUnavailable, match="settled instances"):
+        directory.check_archive(holds_settled=True)
+    directory.check_archive(holds_settled=False)
+    directory.check_archive(holds_settled=True)
+    directory.close()
+
+
+def test_a_state_file_that_cannot_be_written_only_warns(data_dir, tmp_path, caplog):
+    config_file = tmp_path / "absent" / "config.toml"
+    with caplog.at_level(logging.WARNING):
+        start(data_dir, config_file)
+    assert "state file not written" in caplog.text
+    start(data_dir, config_file)
+
+
+def test_without_a_configuration_file_nothing_is_remembered(data_dir):
+    first = start(data_dir, None)
+    shutil.rmtree(data_dir)
+    assert start(data_dir, None) != first
+
+
+def test_a_data_directory_that_is_a_file_is_refused_by_name(tmp_path):
+    (tmp_path / "data").write_text("not a folder")
+    with pytest.raises(Exception, match="data"):
+        start(tmp_path / "data", None)
+
+
+def test_inspecting_changes_nothing(data_dir, config_file):
+    assert inspect(data_dir, state_file_of(config_file)) == ""
+    assert not data_dir.exists()
+    archive_id = start(data_dir, config_file)
+    assert inspect(data_dir, state_file_of(config_file)) == archive_id
