@@ -1,0 +1,461 @@
+"""Association negotiation: A-ASSOCIATE-RQ, -AC and -RJ (PS3.8 section 9.3, PS3.7 annex D).
+
+The only file that touches the inside of pynetdicom, whose PDU classes encode and decode these three.
+Everything else sees the dataclasses below.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pynetdicom import pdu as pynetdicom_pdu
+from pynetdicom import pdu_items
+
+from node.config import Verb
+from node.storage.archive import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.wire import pdu
+from node.wire.pdu import AbortReason, Violation
+from node.wire.sop_classes import (
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    PLAIN_TRANSFER_SYNTAXES,
+    STORAGE_TRANSFER_SYNTAXES,
+    Service,
+    choose_transfer_syntax,
+    may_be_storage,
+    service_of,
+)
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+MOST_CONTEXTS = 128
+
+# PS3.8 table 9-18: results of a presentation context
+ACCEPTANCE = 0
+USER_REJECTION = 1
+ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+
+_USERNAME = 1
+_ITEM_HEADER = struct.Struct(">BxH")
+_USER_INFORMATION = 0x50
+_FIXED_FIELDS_BYTES = 74
+# what pynetdicom's decoders raise on bytes that are no A-ASSOCIATE PDU
+_DECODING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True)
+class AcceptedContext:
+    """An accepted presentation context with its roles (PS3.7 section D.3.3.4)."""
+
+    context_id: int
+    abstract_syntax_uid: str
+    transfer_syntax_uid: str
+    requestor_is_scu: bool = True
+    requestor_is_scp: bool = False
+
+
+@dataclass(frozen=True)
+class ProposedContext:
+    """A presentation context that we propose.
+
+    With ``scp_role`` we propose to be its SCP (C-GET sub-operations, storage commitment reports)
+    and, unless ``scu_role`` says so, not its SCU.
+    """
+
+    abstract_syntax_uid: str
+    transfer_syntax_uids: tuple[str, ...]
+    scp_role: bool = False
+    scu_role: bool | None = None
+
+    @property
+    def roles(self) -> tuple[bool, bool]:
+        """The proposed (SCU, SCP) roles of the requestor."""
+        return (not self.scp_role if self.scu_role is None else self.scu_role), self.scp_role
+
+
+@dataclass(frozen=True)
+class RequestedContext:
+    """A presentation context that the peer proposes."""
+
+    context_id: int
+    abstract_syntax_uid: str
+    transfer_syntax_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AssociationRequest:
+    """What an A-ASSOCIATE-RQ asks for, and the address it came from.
+
+    ``roles`` maps abstract syntaxes to the (SCU, SCP) roles that the requestor proposes for itself.
+    """
+
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str
+    application_context_uid: str
+    contexts: tuple[RequestedContext, ...]
+    roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
+    max_pdu_bytes: int = 0
+    protocol_version: int = 1
+    implementation_version_name: str = ""
+    wants_username_confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """The fields of an A-ASSOCIATE-RJ (PS3.8 table 9-21) and our words for the log."""
+
+    result: int
+    source: int
+    reason: int
+    explanation: str
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the peer may try again."""
+        return self.result == 2
+
+
+NO_APPLICATION_CONTEXT = Rejection(1, 1, 2, "application context name not supported")
+CALLING_AE_TITLE_UNKNOWN = Rejection(1, 1, 3, "calling AE title not recognised")
+CALLED_AE_TITLE_UNKNOWN = Rejection(1, 1, 7, "called AE title not recognised")
+PROTOCOL_VERSION_UNKNOWN = Rejection(1, 2, 2, "protocol version not supported")
+TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary congestion")
+LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local limit exceeded")
+
+
+@dataclass(frozen=True)
+class ContextResult:
+    """Our answer to one proposed context; ``accepted`` is None unless ``result`` is acceptance."""
+
+    context_id: int
+    result: int
+    transfer_syntax_uid: str
+    accepted: AcceptedContext | None = None
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The answer to an AssociationRequest: a rejection, or a result for each context."""
+
+    results: tuple[ContextResult, ...] = ()
+    roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
+    rejection: Rejection | None = None
+
+    @property
+    def contexts(self) -> dict[int, AcceptedContext]:
+        """The accepted contexts by their id."""
+        return {result.context_id: result.accepted for result in self.results if result.accepted}
+
+
+def negotiate(
+    request: AssociationRequest, *, verbs: Iterable[Verb], accept_unknown_sop_classes: bool
+) -> Admission:
+    """Answer every proposed context (design: never lossy where lossless is offered).
+
+    A peer that may not store gets its storage contexts refused, unless it only takes part in
+    them as SCP, as a C-GET requestor does.
+    """
+    allowed = frozenset(verbs)
+    results = []
+    roles: dict[str, tuple[bool, bool]] = {}
+    for context in request.contexts:
+        abstract_syntax_uid = context.abstract_syntax_uid
+        service = service_of(abstract_syntax_uid)
+        if service is None and accept_unknown_sop_classes and may_be_storage(abstract_syntax_uid):
+            service = Service.STORAGE
+        if service is None:
+            results.append(_refused(context, ABSTRACT_SYNTAX_NOT_SUPPORTED))
+            continue
+        acceptable = STORAGE_TRANSFER_SYNTAXES if service is Service.STORAGE else PLAIN_TRANSFER_SYNTAXES
+        transfer_syntax_uid = choose_transfer_syntax(context.transfer_syntax_uids, acceptable)
+        if transfer_syntax_uid is None:
+            results.append(_refused(context, TRANSFER_SYNTAXES_NOT_SUPPORTED))
+            continue
+        proposed = request.roles.get(abstract_syntax_uid)
+        is_scu, is_scp = proposed or (True, False)
+        if service is Service.STORAGE:
+            is_scu = is_scu and "store" in allowed
+            is_scp = is_scp and "retrieve" in allowed
+        elif service is not Service.STORAGE_COMMITMENT:
+            is_scp = False
+        if not is_scu and not is_scp:
+            results.append(_refused(context, USER_REJECTION))
+            continue
+        if proposed is not None:
+            roles[abstract_syntax_uid] = (is_scu, is_scp)
+        accepted = AcceptedContext(
+            context.context_id, abstract_syntax_uid, transfer_syntax_uid, is_scu, is_scp
+        )
+        results.append(ContextResult(context.context_id, ACCEPTANCE, transfer_syntax_uid, accepted))
+    return Admission(tuple(results), roles)
+
+
+def _refused(context: RequestedContext, result: int) -> ContextResult:
+    # PS3.8 section 9.3.3.2: a transfer syntax is sent but not significant
+    syntax = next(iter(context.transfer_syntax_uids), IMPLICIT_VR_LITTLE_ENDIAN)
+    return ContextResult(context.context_id, result, syntax)
+
+
+# --- encoding and decoding -----------------------------------------------------
+
+
+def decode_request(encoded: bytes, peer_address: str) -> AssociationRequest:
+    """Decode an A-ASSOCIATE-RQ PDU, header included.
+
+    Raises
+    ------
+    Violation
+        When it is not one; items of unknown type are passed over, as PS3.8 section 9.3.1 says.
+    """
+    decoded = pynetdicom_pdu.A_ASSOCIATE_RQ()
+    _decode(decoded, encoded, "A-ASSOCIATE-RQ")
+    try:
+        user = decoded.user_information
+        data: list[Any] = [] if user is None else user.user_data
+        contexts = tuple(
+            RequestedContext(
+                int(item.context_id),
+                str(item.abstract_syntax or ""),
+                tuple(str(syntax) for syntax in item.transfer_syntax if syntax),
+            )
+            for item in decoded.presentation_context
+        )
+        identity = next((item for item in data if isinstance(item, pdu_items.UserIdentitySubItemRQ)), None)
+        request = AssociationRequest(
+            calling_ae_title=decoded.calling_ae_title.strip(),
+            called_ae_title=decoded.called_ae_title.strip(),
+            peer_address=peer_address,
+            application_context_uid=str(decoded.application_context_name or ""),
+            contexts=contexts,
+            roles=_roles_of(data),
+            max_pdu_bytes=int((user.maximum_length if user else 0) or 0),
+            protocol_version=int(decoded.protocol_version),
+            implementation_version_name=str((user.implementation_version_name if user else "") or ""),
+            wants_username_confirmed=identity is not None
+            and identity.user_identity_type == _USERNAME
+            and bool(identity.positive_response_requested),
+        )
+    except _DECODING_ERRORS as error:
+        raise _undecodable("A-ASSOCIATE-RQ") from error
+    numbers = [context.context_id for context in contexts]
+    if len(set(numbers)) != len(numbers) or any(number % 2 == 0 for number in numbers):
+        raise _undecodable("A-ASSOCIATE-RQ with unique, odd presentation context IDs")
+    return request
+
+
+def encode_acceptance(encoded_request: bytes, admission: Admission, *, max_pdu_bytes: int) -> bytes:
+    """Encode the A-ASSOCIATE-AC that answers the PDU ``encoded_request`` (PS3.8 section 9.3.3)."""
+    items: list[Any] = [_application_context()]
+    for result in admission.results:
+        item = pdu_items.PresentationContextItemAC()
+        item.presentation_context_id = result.context_id
+        item.result_reason = result.result
+        item.transfer_syntax_sub_item = [_transfer_syntax(result.transfer_syntax_uid)]
+        items.append(item)
+    user = _user_information(max_pdu_bytes, admission.roles)
+    items.append(user)
+    answer = pynetdicom_pdu.A_ASSOCIATE_AC()
+    answer.variable_items = items
+    encoded = bytearray(answer.encode())
+    # both AE titles and the reserved field come back as they were received (PS3.8 table 9-17)
+    encoded[10:_FIXED_FIELDS_BYTES] = encoded_request[10:_FIXED_FIELDS_BYTES]
+    return bytes(encoded)
+
+
+def confirm_username(encoded_acceptance: bytes) -> bytes:
+    """Add the positive response that a requestor with a username alone has asked for (PS3.7 D.3.3.7).
+
+    Only a bare username is confirmed, because there is nothing in it that would have to be proven.
+    """
+    item = _ITEM_HEADER.pack(0x59, 2) + bytes(2)
+    # the User Information item is the last one; its length and that of the PDU grow
+    offset = _FIXED_FIELDS_BYTES
+    while True:
+        kind, length = _ITEM_HEADER.unpack_from(encoded_acceptance, offset)
+        if kind == _USER_INFORMATION:
+            break
+        offset += 4 + length
+    grown = bytearray(encoded_acceptance) + item
+    _ITEM_HEADER.pack_into(grown, offset, kind, length + len(item))
+    pdu.PDU_HEADER.pack_into(grown, 0, pdu.A_ASSOCIATE_AC, len(grown) - pdu.PDU_HEADER_BYTES)
+    return bytes(grown)
+
+
+def encode_rejection(rejection: Rejection) -> bytes:
+    """Encode an A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
+    answer = pynetdicom_pdu.A_ASSOCIATE_RJ()
+    answer.result = rejection.result
+    answer.source = rejection.source
+    answer.reason_diagnostic = rejection.reason
+    return bytes(answer.encode())
+
+
+def encode_request(
+    calling_ae_title: str, called_ae_title: str, contexts: Sequence[ProposedContext], *, max_pdu_bytes: int
+) -> bytes:
+    """Encode an A-ASSOCIATE-RQ whose contexts have the ids 1, 3, 5 ... (PS3.8 section 9.3.2).
+
+    Raises
+    ------
+    ValueError
+        For no context or more than 128, and for AE titles or UIDs that cannot be encoded.
+    """
+    if not 1 <= len(contexts) <= MOST_CONTEXTS:
+        raise ValueError(f"an association needs 1 to {MOST_CONTEXTS} presentation contexts")
+    items: list[Any] = [_application_context()]
+    roles: dict[str, tuple[bool, bool]] = {}
+    for index, context in enumerate(contexts):
+        item = pdu_items.PresentationContextItemRQ()
+        item.presentation_context_id = 2 * index + 1
+        abstract = pdu_items.AbstractSyntaxSubItem()
+        abstract.abstract_syntax_name = context.abstract_syntax_uid
+        item.abstract_transfer_syntax_sub_items = [
+            abstract,
+            *map(_transfer_syntax, context.transfer_syntax_uids),
+        ]
+        items.append(item)
+        if context.scp_role:
+            roles[context.abstract_syntax_uid] = context.roles
+    items.append(_user_information(max_pdu_bytes, roles))
+    request = pynetdicom_pdu.A_ASSOCIATE_RQ()
+    request.calling_ae_title = calling_ae_title
+    request.called_ae_title = called_ae_title
+    request.variable_items = items
+    return bytes(request.encode())
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What the peer's A-ASSOCIATE-AC grants."""
+
+    contexts: Mapping[int, AcceptedContext]
+    max_pdu_bytes: int
+
+
+def decode_acceptance(encoded: bytes, contexts: Sequence[ProposedContext]) -> Acceptance:
+    """Decode the A-ASSOCIATE-AC that answers ``contexts``, as ``encode_request`` numbered them.
+
+    Raises
+    ------
+    Violation
+        When it is not one.
+    """
+    decoded = pynetdicom_pdu.A_ASSOCIATE_AC()
+    _decode(decoded, encoded, "A-ASSOCIATE-AC")
+    accepted: dict[int, AcceptedContext] = {}
+    try:
+        user = decoded.user_information
+        roles = _roles_of([] if user is None else user.user_data)
+        for item in decoded.presentation_context:
+            number = int(item.context_id)
+            if item.result != ACCEPTANCE or number % 2 == 0 or number // 2 >= len(contexts):
+                continue
+            proposed = contexts[number // 2]
+            # PS3.7 section D.3.3.4: without an answer the default roles hold
+            granted = roles.get(proposed.abstract_syntax_uid) if proposed.scp_role else None
+            is_scu, is_scp = granted or (True, False)
+            accepted[number] = AcceptedContext(
+                number, proposed.abstract_syntax_uid, str(item.transfer_syntax), is_scu, is_scp
+            )
+        return Acceptance(accepted, int((user.maximum_length if user else 0) or 0))
+    except _DECODING_ERRORS as error:
+        raise _undecodable("A-ASSOCIATE-AC") from error
+
+
+def decode_rejection(encoded: bytes) -> Rejection:
+    """Decode an A-ASSOCIATE-RJ; Violation when it is not one."""
+    decoded = pynetdicom_pdu.A_ASSOCIATE_RJ()
+    _decode(decoded, encoded, "A-ASSOCIATE-RJ")
+    result, source, reason = int(decoded.result), int(decoded.source), int(decoded.reason_diagnostic)
+    try:
+        explanation = str(decoded.reason_str)
+    except _DECODING_ERRORS:
+        explanation = f"source {source}, reason {reason}"
+    return Rejection(result, source, reason, explanation)
+
+
+def _decode(target: Any, encoded: bytes, what: str) -> None:
+    try:
+        target.decode(_without_unknown_items(encoded))
+    except _DECODING_ERRORS as error:
+        raise _undecodable(what) from error
+
+
+def _undecodable(what: str) -> Violation:
+    return Violation(f"not a valid {what}", AbortReason.INVALID_PDU_PARAMETER_VALUE)
+
+
+def _without_unknown_items(encoded: bytes) -> bytes:
+    if encoded[0] == pdu.A_ASSOCIATE_RJ:
+        return encoded
+    if len(encoded) < _FIXED_FIELDS_BYTES:
+        raise ValueError("shorter than its fixed fields")
+    return encoded[:_FIXED_FIELDS_BYTES] + _known_items(encoded[_FIXED_FIELDS_BYTES:])
+
+
+def _known_items(encoded: bytes) -> bytes:
+    known = []
+    offset = 0
+    while offset < len(encoded):
+        kind, length = _ITEM_HEADER.unpack_from(encoded, offset)
+        end = offset + 4 + length
+        if end > len(encoded):
+            raise ValueError("an item is longer than its PDU")
+        if kind == _USER_INFORMATION:
+            inner = _known_items(encoded[offset + 4 : end])
+            known.append(_ITEM_HEADER.pack(kind, len(inner)) + inner)
+        elif kind in pdu_items.PDU_ITEM_TYPES:
+            known.append(encoded[offset:end])
+        offset = end
+    return b"".join(known)
+
+
+def _roles_of(user_data: Iterable[Any]) -> dict[str, tuple[bool, bool]]:
+    return {
+        str(item.sop_class_uid): (bool(item.scu_role), bool(item.scp_role))
+        for item in user_data
+        if isinstance(item, pdu_items.SCP_SCU_RoleSelectionSubItem)
+    }
+
+
+def _application_context() -> Any:
+    item = pdu_items.ApplicationContextItem()
+    item.application_context_name = APPLICATION_CONTEXT
+    return item
+
+
+def _transfer_syntax(transfer_syntax_uid: str) -> Any:
+    item = pdu_items.TransferSyntaxSubItem()
+    item.transfer_syntax_name = transfer_syntax_uid
+    return item
+
+
+def _user_information(max_pdu_bytes: int, roles: Mapping[str, tuple[bool, bool]]) -> Any:
+    maximum = pdu_items.MaximumLengthSubItem()
+    maximum.maximum_length_received = max_pdu_bytes
+    implementation = pdu_items.ImplementationClassUIDSubItem()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    data: list[Any] = [maximum, implementation]
+    for abstract_syntax_uid, (is_scu, is_scp) in roles.items():
+        role = pdu_items.SCP_SCU_RoleSelectionSubItem()
+        role.sop_class_uid = abstract_syntax_uid
+        role.scu_role = int(is_scu)
+        role.scp_role = int(is_scp)
+        data.append(role)
+    version = pdu_items.ImplementationVersionNameSubItem()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    data.append(version)
+    item = pdu_items.UserInformationItem()
+    item.user_data = data
+    return item

@@ -1,0 +1,285 @@
+"""The listening side: one thread that accepts connections, one thread for each association."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from node.errors import PeerError, PortInUse
+from node.wire.acceptor import AcceptedAssociation, Negotiator, open_connection
+from node.wire.association import Handler
+from node.wire.connection import Connection
+from node.wire.negotiation import (
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    Admission,
+    AssociationRequest,
+    Rejection,
+)
+
+if TYPE_CHECKING:
+    from node.services import Services
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 128
+# connections that have not asked for an association yet, or have ended one, beside the limit
+_MORE_CONNECTIONS = 32
+_PAUSE_SECONDS = 0.5
+_LONGEST_LINGER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """The handler table: who admits associations and who answers each operation.
+
+    ``operations`` has the keys ``"C-ECHO"``, ``"C-STORE"``, ``"C-FIND"``, ``"C-GET"``, ``"C-MOVE"``,
+    ``"N-ACTION"`` and ``"N-EVENT-REPORT"``; what is absent is answered with status 0211.
+    """
+
+    admit: Callable[[Services, AssociationRequest], Admission]
+    operations: Mapping[str, Handler]
+
+
+class Server:
+    """The Application Entity as the network sees it.
+
+    Parameters
+    ----------
+    services
+        ``config`` and ``peers`` are used here; the whole bundle is handed to the handlers.
+    handlers
+        The handler table.
+    """
+
+    def __init__(self, services: Services, handlers: Bindings) -> None:
+        self._services = services
+        self._limits = services.config.limits
+        self._negotiator = Negotiator(
+            admit=partial(handlers.admit, services),
+            operations={name: partial(handler, services) for name, handler in handlers.operations.items()},
+            limits=self._limits,
+            reject_first=self._reject_first,
+        )
+        self._lock = threading.Lock()
+        self._connections: dict[threading.Thread, Connection] = {}
+        self._associations: dict[threading.Thread, AcceptedAssociation] = {}
+        self._places: set[threading.Thread] = set()  # threads whose association counts for the limit
+        self._is_stopping = False
+        self._listener: socket.socket | None = None
+        self._wake_reader: socket.socket | None = None
+        self._wake_writer: socket.socket | None = None
+        self._accept_thread: threading.Thread | None = None
+        self._threads_begun = 0
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also when the configuration says 0."""
+        if self._listener is None:
+            return self._services.config.node.port
+        return int(self._listener.getsockname()[1])
+
+    def start(self) -> None:
+        """Listen on the configured address, and accept associations from now on.
+
+        Raises
+        ------
+        PortInUse
+            The address cannot be bound. Nothing is left behind.
+        """
+        node = self._services.config.node
+        self._listener = _listen(node.host, node.port)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._is_stopping = False
+        self._accept_thread = threading.Thread(target=self._accept, name="accept", daemon=True)
+        self._accept_thread.start()
+        logger.info("listening", extra={"ae_title": node.ae_title, "host": node.host, "port": self.port})
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Accept nothing more; let messages that are being answered finish, then end every association.
+
+        After ``timeout_seconds`` what is still running is aborted. May be called again, and
+        ``start`` may be called afterwards.
+        """
+        if self._accept_thread is None:
+            return
+        with self._lock:
+            self._is_stopping = True
+        if self._wake_writer is not None:
+            self._wake_writer.send(b"!")
+        self._accept_thread.join()
+        self._accept_thread = self._listener = None
+        with self._lock:
+            idle = [c for thread, c in self._connections.items() if thread not in self._associations]
+            serving = list(self._associations.values())
+        for connection in idle:
+            connection.shutdown()
+        for association in serving:
+            association.finish()
+        self._join(time.monotonic() + timeout_seconds)
+        with self._lock:
+            late = list(self._associations.values())
+            connections = list(self._connections.values())
+        for association in late:
+            association.abort()
+        for connection in connections:
+            connection.shutdown()
+        self._join(time.monotonic() + max(timeout_seconds, 1.0))
+        logger.info("stopped listening", extra={"aborted_associations": len(late)})
+
+    def _join(self, deadline: float) -> None:
+        with self._lock:
+            threads = list(self._connections)
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    @property
+    def association_count(self) -> int:
+        """How many associations are established now."""
+        with self._lock:
+            return len(self._associations)
+
+    # --- accept thread -----------------------------------------------------------
+
+    def _accept(self) -> None:
+        listener, wake = self._listener, self._wake_reader
+        assert listener is not None
+        assert wake is not None
+        told_to_stop = select.poll()
+        told_to_stop.register(wake, select.POLLIN)
+        either = select.poll()
+        either.register(wake, select.POLLIN)
+        either.register(listener, select.POLLIN)
+        try:
+            while not self._is_stopping:
+                either.poll()
+                if told_to_stop.poll(0):
+                    break
+                try:
+                    accepted, address = listener.accept()
+                except OSError as error:
+                    # out of descriptors, or the peer is gone already: give others time to end
+                    if error.errno not in (errno.ECONNABORTED, errno.EAGAIN):
+                        logger.error("cannot accept a connection", extra={"reason": error.strerror})
+                        told_to_stop.poll(_PAUSE_SECONDS * 1000)
+                    continue
+                self._begin(accepted, str(address[0]))
+        finally:
+            listener.close()
+            wake.close()
+            if self._wake_writer is not None:
+                self._wake_writer.close()
+
+    def _begin(self, accepted: socket.socket, peer_address: str) -> None:
+        with self._lock:
+            is_crowded = len(self._connections) >= self._limits.associations + _MORE_CONNECTIONS
+        if is_crowded:
+            accepted.close()
+            logger.warning("connection refused", extra={"peer_address": peer_address, "reason": "too many"})
+            return
+        try:
+            connection = open_connection(accepted, self._limits)
+        except OSError as error:  # it was reset meanwhile, or no descriptors are left
+            accepted.close()
+            logger.warning("connection lost", extra={"peer_address": peer_address, "reason": error.strerror})
+            return
+        thread = threading.Thread(target=self._run, args=(connection, _plain(peer_address)), daemon=True)
+        with self._lock:
+            self._threads_begun += 1
+            thread.name = f"association-{self._threads_begun}"
+            self._connections[thread] = connection
+        thread.start()
+
+    # --- association thread --------------------------------------------------------
+
+    def _run(self, connection: Connection, peer_address: str) -> None:
+        thread = threading.current_thread()
+        try:
+            with contextlib.ExitStack() as slot:
+                slot.callback(self._leave, thread)
+                association = self._negotiator.accept(connection, peer_address)
+                if association is not None:
+                    thread.name = f"association-{association.number}"
+                    self._enter(thread, association)
+                    association.serve()
+            connection.linger(min(self._limits.artim_timeout_seconds, _LONGEST_LINGER_SECONDS))
+        except PeerError as error:
+            logger.warning(
+                "no association came about", extra={"peer_address": peer_address, "reason": str(error)}
+            )
+        finally:
+            connection.close()
+            with self._lock:
+                del self._connections[thread]
+
+    def _reject_first(self) -> Rejection | None:
+        """Take a place for the association that is being negotiated in this thread, if there is one."""
+        with self._lock:
+            if self._is_stopping:
+                return TEMPORARY_CONGESTION
+            if len(self._places) >= self._limits.associations:
+                return LOCAL_LIMIT_EXCEEDED
+            self._places.add(threading.current_thread())
+        return None
+
+    def _enter(self, thread: threading.Thread, association: AcceptedAssociation) -> None:
+        with self._lock:
+            self._associations[thread] = association
+            is_stopping = self._is_stopping
+        self._services.peers.register(association)
+        if is_stopping:
+            association.finish()
+
+    def _leave(self, thread: threading.Thread) -> None:
+        with self._lock:
+            association = self._associations.pop(thread, None)
+            self._places.discard(thread)
+        if association is not None:
+            self._services.peers.unregister(association)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # create_server sets SO_REUSEADDR, so that a restart need not wait for TIME_WAIT
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise _port_in_use(host, port, error) from error
+    # a peer may vanish between poll and accept
+    listener.setblocking(False)
+    return listener
+
+
+def _port_in_use(host: str, port: int, error: OSError | OverflowError) -> PortInUse:
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        return PortInUse(
+            f"{host}:{port} is in use by another program",
+            action="stop the other program, or set another [node] port",
+        )
+    if number == errno.EACCES:
+        return PortInUse(
+            f"{host}:{port} may not be bound by this user",
+            action="set a [node] port above 1023, or give the program the right to bind low ports",
+        )
+    return PortInUse(
+        f"{host}:{port} cannot be bound: {getattr(error, 'strerror', None) or error}",
+        action="set [node] host to an address of this machine, and a port from 0 to 65535",
+    )
+
+
+def _plain(address: str) -> str:
+    """Give an IPv4 address that came in through an IPv6 socket as IPv4, and drop a zone."""
+    address = address.partition("%")[0]
+    return address.removeprefix("::ffff:") if "." in address else address
