@@ -1,0 +1,48 @@
+"""C-MOVE SCP: sends what was asked for to a third Application Entity (PS3.4 section C.4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from handlers.sub_operations import SubOperations, instances_asked_for
+from node.errors import PeerError
+from node.services import Services
+from node.shipping import shipments
+from node.status import MOVE_DESTINATION_UNKNOWN
+from node.wire.association import Request, Response
+
+
+def c_move(services: Services, request: Request) -> Iterator[Response]:
+    """Answer a C-MOVE-RQ: a pending response after each sub-operation, then the final one.
+
+    The destination has to be a configured peer (A801). The sub-operations go over one association to
+    it, and carry the AE title and Message ID of the requestor.
+    """
+    destination = str(request.command.MoveDestination).strip()
+    peer = services.peers.by_ae_title(destination)
+    if peer is None:
+        yield Response(MOVE_DESTINATION_UNKNOWN, f"{destination} is not among the peers")
+        return
+    instances = instances_asked_for(services, request)
+    sub_operations = SubOperations(services, request, len(instances))
+    for shipment in shipments(services, instances):
+        if sub_operations.is_cancelled:
+            break
+        # What the generator below has not counted yet when the association is lost.
+        left = list(shipment.instances)
+        try:
+            with services.peers.connect(peer, shipment.contexts) as association:
+                while left and not sub_operations.is_cancelled:
+                    yield from sub_operations.perform(
+                        association,
+                        [left.pop(0)],
+                        move_originator_ae_title=request.association.calling_ae_title,
+                        move_originator_message_id=request.message_id,
+                    )
+        except PeerError as error:
+            if not request.association.is_established:
+                # It is the requestor that is gone.
+                raise
+            if left:
+                sub_operations.fail(left, str(error))
+    yield sub_operations.final()

@@ -1,0 +1,363 @@
+"""When a study is complete, and what came of its analyses; all of it in the database.
+
+Each arrival from outside re-arms the study: its revision grows and its quiet period begins anew.
+When it was quiet long enough for an analysis, that analysis is *due* for the revision, and is marked
+*fired* in the transaction that enqueues its job. A study for which every analysis fired is closed: it
+leaves the partial index, and costs nothing until another instance arrives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from node import confirmations
+from node.clock import Clock
+from node.config import AnalysisConfig, Config
+
+SCHEMA: tuple[str, ...] = (
+    """CREATE TABLE IF NOT EXISTS study_arrival (
+        study_instance_uid TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        last_arrival REAL NOT NULL,
+        is_open INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS study_arrival_open ON study_arrival (last_arrival) WHERE is_open = 1",
+    """CREATE TABLE IF NOT EXISTS study_fired (
+        study_instance_uid TEXT NOT NULL,
+        analysis TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        fired_at REAL NOT NULL,
+        PRIMARY KEY (study_instance_uid, analysis)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS analysis_run (
+        id INTEGER PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        series_instance_uid TEXT NOT NULL DEFAULT '',
+        analysis TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        reason TEXT NOT NULL DEFAULT '',
+        selected_digest TEXT NOT NULL DEFAULT '',
+        input_digest TEXT NOT NULL DEFAULT '',
+        model TEXT NOT NULL DEFAULT '',
+        started_at REAL,
+        recorded_at REAL NOT NULL,
+        sr_series_instance_uid TEXT NOT NULL DEFAULT '',
+        sr_sop_class_uid TEXT NOT NULL DEFAULT '',
+        sr_sop_instance_uid TEXT NOT NULL DEFAULT '',
+        result_sop_instance_uids TEXT NOT NULL DEFAULT '[]',
+        UNIQUE (study_instance_uid, series_instance_uid, analysis, revision)
+    )""",
+    *confirmations.SCHEMA,
+)
+
+#: States of a run. 'queued' is written by the selection; the analysis writes what became of it.
+QUEUED = "queued"
+COMPLETED = "completed"
+NO_MATCH = "no-match"
+FAILED = "failed"
+SUPERSEDED = "superseded"
+
+_RUN_COLUMNS = (
+    "study_instance_uid",
+    "series_instance_uid",
+    "analysis",
+    "revision",
+    "state",
+    "reason",
+    "selected_digest",
+    "input_digest",
+    "model",
+    "started_at",
+    "recorded_at",
+    "sr_series_instance_uid",
+    "sr_sop_class_uid",
+    "sr_sop_instance_uid",
+    "result_sop_instance_uids",
+)
+
+
+def input_digest(instances: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 in hex over the sorted (SOP Instance UID, data set SHA-256) of a series.
+
+    Two selections with one digest see the same bytes, in whatever order they came.
+    """
+    digest = hashlib.sha256()
+    for sop_instance_uid, data_set_sha256 in sorted(instances):
+        digest.update(f"{sop_instance_uid} {data_set_sha256}\n".encode("ascii"))
+    return digest.hexdigest()
+
+
+class Completion:
+    """The completion state of studies. Every method runs in the caller's transaction."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+
+    # --- arrivals ------------------------------------------------------------
+
+    def arrived(self, connection: sqlite3.Connection, study_instance_uid: str) -> None:
+        """Re-arm a study for which an instance came from outside; never for what anode made."""
+        connection.execute(
+            "INSERT INTO study_arrival (study_instance_uid, revision, last_arrival, is_open)"
+            " VALUES (:study, 1, :now, :is_open) ON CONFLICT (study_instance_uid)"
+            " DO UPDATE SET revision = revision + 1, last_arrival = :now, is_open = :is_open",
+            {
+                "study": study_instance_uid,
+                "now": self._clock.timestamp(),
+                # Without analyses nothing would ever close it again.
+                "is_open": bool(self._config.analyses),
+            },
+        )
+
+    def due(self, connection: sqlite3.Connection) -> list[tuple[str, str, int]]:
+        """(Study Instance UID, analysis, revision) that were quiet long enough and have not fired."""
+        now = self._clock.timestamp()
+        found: list[tuple[str, str, int]] = []
+        for analysis in self._config.analyses:
+            rows = connection.execute(
+                "SELECT study_instance_uid, revision FROM study_arrival WHERE is_open = 1"
+                " AND last_arrival <= :latest AND NOT EXISTS (SELECT 1 FROM study_fired"
+                " WHERE study_fired.study_instance_uid = study_arrival.study_instance_uid"
+                " AND study_fired.analysis = :analysis AND study_fired.revision = study_arrival.revision)"
+                " ORDER BY last_arrival",
+                {"latest": now - self._config.quiet_seconds(analysis), "analysis": analysis.name},
+            )
+            found.extend((row[0], analysis.name, row[1]) for row in rows)
+        return found
+
+    def fired(
+        self, connection: sqlite3.Connection, study_instance_uid: str, analysis: str, revision: int
+    ) -> None:
+        """Mark an analysis as enqueued for a revision; the study closes when all of them are."""
+        connection.execute(
+            "INSERT INTO study_fired (study_instance_uid, analysis, revision, fired_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (study_instance_uid, analysis)"
+            " DO UPDATE SET revision = excluded.revision, fired_at = excluded.fired_at",
+            (study_instance_uid, analysis, revision, self._clock.timestamp()),
+        )
+        fired = {
+            row[0]
+            for row in connection.execute(
+                "SELECT analysis FROM study_fired JOIN study_arrival USING (study_instance_uid, revision)"
+                " WHERE study_instance_uid = ?",
+                (study_instance_uid,),
+            )
+        }
+        if fired.issuperset(analysis.name for analysis in self._config.analyses):
+            connection.execute(
+                "UPDATE study_arrival SET is_open = 0 WHERE study_instance_uid = ?", (study_instance_uid,)
+            )
+
+    def waiting(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[dict[str, Any]]:
+        """Analyses that wait for quiet: analysis, revision, last_arrival, quiet_seconds, due_at."""
+        row = connection.execute(
+            "SELECT revision, last_arrival FROM study_arrival WHERE study_instance_uid = ? AND is_open = 1",
+            (study_instance_uid,),
+        ).fetchone()
+        if row is None:
+            return []
+        revision, last_arrival = row[0], row[1]
+        fired = dict(
+            tuple(found)
+            for found in connection.execute(
+                "SELECT analysis, revision FROM study_fired WHERE study_instance_uid = ?",
+                (study_instance_uid,),
+            )
+        )
+        return [
+            {
+                "analysis": analysis.name,
+                "revision": revision,
+                "last_arrival": last_arrival,
+                "quiet_seconds": self._config.quiet_seconds(analysis),
+                "due_at": last_arrival + self._config.quiet_seconds(analysis),
+            }
+            for analysis in self._config.analyses
+            if fired.get(analysis.name) != revision
+        ]
+
+    def analysis(self, name: str) -> AnalysisConfig | None:
+        """The configured analysis of this name; None when it was taken out meanwhile."""
+        return next((found for found in self._config.analyses if found.name == name), None)
+
+    # --- runs ----------------------------------------------------------------
+
+    def record_selection(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        analysis: str,
+        revision: int,
+        selected_digest: str,
+        started_at: float,
+    ) -> None:
+        """Record that a series was chosen for an analysis, with the digest of its instances."""
+        connection.execute(
+            "INSERT INTO analysis_run (study_instance_uid, series_instance_uid, analysis, revision, state,"
+            " selected_digest, started_at, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (study_instance_uid, series_instance_uid, analysis, revision) DO NOTHING",
+            (
+                study_instance_uid,
+                series_instance_uid,
+                analysis,
+                revision,
+                QUEUED,
+                selected_digest,
+                started_at,
+                self._clock.timestamp(),
+            ),
+        )
+
+    def supersede(
+        self,
+        connection: sqlite3.Connection,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        analysis: str,
+        *,
+        before_revision: int,
+    ) -> None:
+        """Mark runs that nobody has begun, and that newer contents of the series replace."""
+        connection.execute(
+            "UPDATE analysis_run SET state = ?, reason = ?, recorded_at = ? WHERE study_instance_uid = ?"
+            " AND series_instance_uid = ? AND analysis = ? AND revision < ? AND state = ?",
+            (
+                SUPERSEDED,
+                "more instances of the series arrived before it began",
+                self._clock.timestamp(),
+                study_instance_uid,
+                series_instance_uid,
+                analysis,
+                before_revision,
+                QUEUED,
+            ),
+        )
+
+    def record_run(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        study_instance_uid: str,
+        series_instance_uid: str = "",
+        analysis: str,
+        revision: int,
+        state: str,
+        reason: str = "",
+        input_digest: str = "",
+        model: str = "",
+        started_at: float | None = None,
+        sr_series_instance_uid: str = "",
+        sr_sop_class_uid: str = "",
+        sr_sop_instance_uid: str = "",
+        result_sop_instance_uids: Sequence[str] = (),
+    ) -> None:
+        """Record what became of an analysis of a series at a revision; a repetition replaces it.
+
+        Parameters
+        ----------
+        connection
+            the transaction that also ends the job
+        state
+            'completed', 'failed', or a word for why there is no result: 'no-match',
+            'not-a-volume', 'two-patients' …
+        reason
+            one sentence for a person
+        sr_sop_instance_uid
+            with its series and SOP class: the Structured Report that a later run supersedes
+        result_sop_instance_uids
+            all result objects of this run
+        """
+        connection.execute(
+            "INSERT INTO analysis_run (study_instance_uid, series_instance_uid, analysis, revision, state,"
+            " reason, input_digest, model, started_at, recorded_at, sr_series_instance_uid,"
+            " sr_sop_class_uid, sr_sop_instance_uid, result_sop_instance_uids)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (study_instance_uid, series_instance_uid, analysis, revision) DO UPDATE SET"
+            " state = excluded.state, reason = excluded.reason, input_digest = excluded.input_digest,"
+            " model = excluded.model, started_at = COALESCE(excluded.started_at, started_at),"
+            " recorded_at = excluded.recorded_at,"
+            " sr_series_instance_uid = excluded.sr_series_instance_uid,"
+            " sr_sop_class_uid = excluded.sr_sop_class_uid,"
+            " sr_sop_instance_uid = excluded.sr_sop_instance_uid,"
+            " result_sop_instance_uids = excluded.result_sop_instance_uids",
+            (
+                study_instance_uid,
+                series_instance_uid,
+                analysis,
+                revision,
+                state,
+                reason,
+                input_digest,
+                model,
+                started_at,
+                self._clock.timestamp(),
+                sr_series_instance_uid,
+                sr_sop_class_uid,
+                sr_sop_instance_uid,
+                json.dumps(list(result_sop_instance_uids)),
+            ),
+        )
+
+    def runs(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[dict[str, Any]]:
+        """Every run of a study, the oldest first; one key for each argument of ``record_run``."""
+        return self._runs(connection, "study_instance_uid = ? ORDER BY revision, id", (study_instance_uid,))
+
+    def previous_result(
+        self,
+        connection: sqlite3.Connection,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        analysis: str,
+        *,
+        before_revision: int | None = None,
+    ) -> dict[str, Any] | None:
+        """The latest completed run of a series that left a Structured Report; None before the first."""
+        runs = self._runs(
+            connection,
+            "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ? AND state = ?"
+            " AND sr_sop_instance_uid <> '' AND revision < ? ORDER BY revision DESC LIMIT 1",
+            (
+                study_instance_uid,
+                series_instance_uid,
+                analysis,
+                COMPLETED,
+                # The largest integer that SQLite holds.
+                2**63 - 1 if before_revision is None else before_revision,
+            ),
+        )
+        return runs[0] if runs else None
+
+    def last_selection(
+        self,
+        connection: sqlite3.Connection,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        analysis: str,
+    ) -> dict[str, Any] | None:
+        """The latest run of a series, whatever became of it; ``selected_digest`` says what it saw."""
+        runs = self._runs(
+            connection,
+            "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ?"
+            " ORDER BY revision DESC LIMIT 1",
+            (study_instance_uid, series_instance_uid, analysis),
+        )
+        return runs[0] if runs else None
+
+    def _runs(
+        self, connection: sqlite3.Connection, condition: str, values: tuple[object, ...]
+    ) -> list[dict[str, Any]]:
+        rows = connection.execute(
+            f"SELECT {', '.join(_RUN_COLUMNS)} FROM analysis_run WHERE {condition}", values
+        )
+        runs = [dict(zip(_RUN_COLUMNS, tuple(row), strict=True)) for row in rows]
+        for run in runs:
+            run["result_sop_instance_uids"] = json.loads(run["result_sop_instance_uids"])
+        return runs

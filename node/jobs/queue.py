@@ -1,0 +1,557 @@
+"""The durable queue of jobs: a table, its leases, and the lanes that wait for a peer.
+
+A job is *ready* (due at ``due_at``), *leased* (a worker of ``lease_owner`` runs it), *done*, or
+*set_aside* (a person has to look). Only ready and leased jobs are looked at by the workers, through
+partial indexes, so jobs that are done cost nothing.
+
+A *lane* groups the jobs that share a fate: those for one peer. A lane that failed as a whole is
+blocked until ``blocked_until``. No two jobs of a named lane run at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from node.clock import Clock
+from node.database import Database
+from node.errors import AnodeError, LeaseLost, NodeDied
+from node.jobs.task import Job
+from node.jobs.wakeup import Wakeup
+
+SCHEMA: tuple[str, ...] = (
+    """CREATE TABLE IF NOT EXISTS job (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        lane TEXT NOT NULL DEFAULT '',
+        payload TEXT NOT NULL DEFAULT '{}',
+        study_instance_uid TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL DEFAULT 'ready' CHECK (state IN ('ready', 'leased', 'done', 'set_aside')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        crashes INTEGER NOT NULL DEFAULT 0,
+        runs_alone INTEGER NOT NULL DEFAULT 0,
+        is_wanted_again INTEGER NOT NULL DEFAULT 0,
+        created_at REAL NOT NULL,
+        since REAL NOT NULL,
+        due_at REAL NOT NULL,
+        lease_number INTEGER NOT NULL DEFAULT 0,
+        lease_owner TEXT,
+        lease_until REAL,
+        finished_at REAL,
+        failed_at REAL,
+        error_name TEXT NOT NULL DEFAULT '',
+        error TEXT NOT NULL DEFAULT '',
+        action TEXT NOT NULL DEFAULT '',
+        UNIQUE (kind, key)
+    )""",
+    "CREATE INDEX IF NOT EXISTS job_ready ON job (kind, due_at, id) WHERE state = 'ready'",
+    "CREATE INDEX IF NOT EXISTS job_ready_lane ON job (kind, lane, due_at, id) WHERE state = 'ready'",
+    "CREATE INDEX IF NOT EXISTS job_leased ON job (kind, lane) WHERE state = 'leased'",
+    "CREATE INDEX IF NOT EXISTS job_set_aside ON job (id) WHERE state = 'set_aside'",
+    "CREATE INDEX IF NOT EXISTS job_done ON job (finished_at) WHERE state = 'done'",
+    "CREATE INDEX IF NOT EXISTS job_study ON job (study_instance_uid, id)",
+    """CREATE TABLE IF NOT EXISTS job_lane (
+        kind TEXT NOT NULL,
+        lane TEXT NOT NULL,
+        blocked_until REAL NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        failed_at REAL,
+        error_name TEXT NOT NULL DEFAULT '',
+        error TEXT NOT NULL DEFAULT '',
+        action TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (kind, lane)
+    ) WITHOUT ROWID""",
+)
+
+#: A job during which the node died so often is set aside: most likely it is the cause.
+MOST_CRASHES = 10
+#: The longest pause after a crash; the first repetition is at once.
+CRASH_PAUSE_MAX_SECONDS = 10.0
+
+_NOT_BLOCKED = (
+    "NOT EXISTS (SELECT 1 FROM job_lane WHERE job_lane.kind = job.kind AND job_lane.lane = job.lane"
+    " AND job_lane.blocked_until > :now)"
+)
+_LANE_IS_FREE = (
+    "(job.lane = '' OR NOT EXISTS (SELECT 1 FROM job AS other"
+    " WHERE other.state = 'leased' AND other.kind = job.kind AND other.lane = job.lane))"
+)
+# A loose index scan: one probe for each lane, however many jobs wait in it.
+_LANES = """WITH RECURSIVE waiting(lane) AS (
+        SELECT MIN(lane) FROM job WHERE state = 'ready' AND kind = :kind
+        UNION ALL
+        SELECT (SELECT MIN(lane) FROM job WHERE state = 'ready' AND kind = :kind AND lane > waiting.lane)
+        FROM waiting WHERE waiting.lane IS NOT NULL
+    )
+    SELECT waiting.lane, MAX(
+        (SELECT MIN(due_at) FROM job WHERE state = 'ready' AND kind = :kind AND job.lane = waiting.lane),
+        COALESCE((SELECT blocked_until FROM job_lane
+                  WHERE job_lane.kind = :kind AND job_lane.lane = waiting.lane), 0)
+    )
+    FROM waiting WHERE waiting.lane IS NOT NULL"""
+
+
+class Queue:
+    """The only way to the table of jobs.
+
+    Methods that take a connection run in the caller's transaction; the others make their own.
+    """
+
+    def __init__(self, clock: Clock, database: Database) -> None:
+        self._clock = clock
+        self._database = database
+        self._wakeups: list[Wakeup] = []
+        self._wakeups_lock = threading.Lock()
+
+    # --- enqueueing ----------------------------------------------------------
+
+    def enqueue(
+        self,
+        connection: sqlite3.Connection,
+        kind: str,
+        *,
+        key: str,
+        payload: dict[str, Any],
+        lane: str = "",
+        study_instance_uid: str = "",
+        not_before: float | None = None,
+        again: bool = False,
+    ) -> bool:
+        """Add a job, once for each (kind, key); return whether the job was added or revived.
+
+        ``again`` makes a job of that key that is done or set aside ready again, with this payload; one
+        that runs now is run once more after it is done. Workers are woken at once: their lease is a
+        write, which waits behind this transaction.
+        """
+        now = self._clock.timestamp()
+        due_at = now if not_before is None else not_before
+        on_conflict = "DO NOTHING"
+        if again:
+            on_conflict = (
+                "(kind, key) DO UPDATE SET payload = excluded.payload, lane = excluded.lane,"
+                " study_instance_uid = excluded.study_instance_uid, state = 'ready', attempts = 0,"
+                " crashes = 0, runs_alone = 0, created_at = excluded.created_at, since = excluded.since,"
+                " due_at = excluded.due_at, finished_at = NULL, failed_at = NULL, error_name = '',"
+                " error = '', action = '' WHERE job.state IN ('done', 'set_aside')"
+            )
+        added = connection.execute(
+            "INSERT INTO job (kind, key, lane, payload, study_instance_uid, created_at, since, due_at)"
+            f" VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT {on_conflict}",
+            (kind, key, lane, json.dumps(payload), study_instance_uid, now, due_at, due_at),
+        ).rowcount
+        if again and not added:
+            connection.execute(
+                "UPDATE job SET is_wanted_again = 1 WHERE kind = ? AND key = ? AND state = 'leased'",
+                (kind, key),
+            )
+        if added:
+            self._notify(kind)
+        return added > 0
+
+    # --- leasing -------------------------------------------------------------
+
+    def lease(
+        self, limits: Mapping[str, int], *, seconds: float, owner: str, lane: str | None = None
+    ) -> list[Job]:
+        """Take due jobs of one kind and lane, for ``seconds``.
+
+        ``limits`` maps each kind to the most jobs of it that are taken. The first kind that has a due
+        job wins; within it the oldest due job. With ``lane`` only that lane is looked at. A job that
+        may have brought a worker down comes alone.
+        """
+
+        def work(connection: sqlite3.Connection) -> list[Job]:
+            now = self._clock.timestamp()
+            self._expire(connection, now, owner)
+            for kind, limit in limits.items():
+                jobs = self._lease(connection, kind, lane, now, limit, seconds, owner)
+                if jobs:
+                    return jobs
+            return []
+
+        return self._database.write(work)
+
+    def _lease(
+        self,
+        connection: sqlite3.Connection,
+        kind: str,
+        lane: str | None,
+        now: float,
+        limit: int,
+        seconds: float,
+        owner: str,
+    ) -> list[Job]:
+        due = "SELECT id, lane, runs_alone FROM job WHERE state = 'ready' AND kind = :kind AND due_at <= :now"
+        in_lane = "" if lane is None else " AND lane = :lane"
+        values = {"kind": kind, "now": now, "lane": lane, "limit": limit}
+        first = connection.execute(
+            f"{due}{in_lane} AND {_NOT_BLOCKED} AND {_LANE_IS_FREE} ORDER BY due_at, id LIMIT 1", values
+        ).fetchone()
+        if first is None:
+            return []
+        ids = [first[0]]
+        if not first[2] and limit > 1:
+            values["lane"] = first[1]
+            rows = connection.execute(
+                f"{due} AND lane = :lane AND runs_alone = 0 ORDER BY due_at, id LIMIT :limit", values
+            )
+            ids = [row[0] for row in rows]
+        jobs = []
+        for job_id in ids:
+            row = connection.execute(
+                "UPDATE job SET state = 'leased', attempts = attempts + 1, lease_number = lease_number + 1,"
+                " lease_owner = ?, lease_until = ? WHERE id = ?"
+                " RETURNING id, kind, key, lane, payload, study_instance_uid, attempts, created_at, since,"
+                " lease_number",
+                (owner, now + seconds, job_id),
+            ).fetchone()
+            jobs.append(Job(row[0], row[1], row[2], row[3], json.loads(row[4]), *row[5:]))
+        return jobs
+
+    def renew(self, job_ids: Iterable[int], *, seconds: float, owner: str) -> None:
+        """Hold leases for ``seconds`` more."""
+        until = self._clock.timestamp() + seconds
+        rows = [(until, job_id, owner) for job_id in job_ids]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE job SET lease_until = ? WHERE id = ? AND state = 'leased' AND lease_owner = ?", rows
+            )
+
+        if rows:
+            self._database.write(work)
+
+    def release(self, connection: sqlite3.Connection, job: Job) -> None:
+        """Give a job back as if it had not been taken: the node stops in the middle of it."""
+        connection.execute(
+            "UPDATE job SET state = 'ready', attempts = attempts - 1, lease_owner = NULL, lease_until = NULL"
+            " WHERE id = ? AND state = 'leased' AND lease_number = ?",
+            (job.id, job.lease_number),
+        )
+        self._notify(job.kind)
+
+    def release_leases_of(self, owner: str | None = None) -> int:
+        """Free what a process that is gone had taken; None means every process.
+
+        At start no other process can hold a lease, as one node locks the data directory.
+        Returns how many jobs were freed.
+        """
+
+        def work(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(
+                "SELECT id FROM job WHERE state = 'leased' AND (:owner IS NULL OR lease_owner = :owner)",
+                {"owner": owner},
+            ).fetchall()
+            return self._crashed(connection, [row[0] for row in rows], self._clock.timestamp())
+
+        return self._database.write(work)
+
+    def _expire(self, connection: sqlite3.Connection, now: float, owner: str) -> None:
+        # The owner's own leases are renewed while their task runs, and outlast a clock that jumps.
+        rows = connection.execute(
+            "SELECT id FROM job WHERE state = 'leased' AND lease_until < ? AND lease_owner <> ?", (now, owner)
+        ).fetchall()
+        self._crashed(connection, [row[0] for row in rows], now)
+
+    def _crashed(self, connection: sqlite3.Connection, job_ids: Sequence[int], now: float) -> int:
+        error = NodeDied(f"the node died {MOST_CRASHES} times while this job ran")
+        for job_id in job_ids:
+            kind, crashes = connection.execute(
+                "UPDATE job SET state = 'ready', attempts = attempts - 1, crashes = crashes + 1,"
+                " runs_alone = crashes > 0, lease_owner = NULL, lease_until = NULL WHERE id = ?"
+                " RETURNING kind, crashes",
+                (job_id,),
+            ).fetchone()
+            pause = min(2.0 ** (crashes - 2), CRASH_PAUSE_MAX_SECONDS) if crashes > 1 else 0.0
+            connection.execute("UPDATE job SET due_at = ? WHERE id = ?", (now + pause, job_id))
+            if crashes >= MOST_CRASHES:
+                connection.execute(
+                    "UPDATE job SET state = 'set_aside', failed_at = ?, error_name = ?, error = ?, action = ?"
+                    " WHERE id = ?",
+                    (now, error.name, str(error), error.action, job_id),
+                )
+            self._notify(kind)
+        return len(job_ids)
+
+    # --- outcomes ------------------------------------------------------------
+
+    def finish(self, connection: sqlite3.Connection, job: Job) -> None:
+        """Mark a leased job done; LeaseLost, which undoes the transaction, when it is leased no more."""
+        self._end(
+            connection,
+            job,
+            "state = CASE WHEN is_wanted_again THEN 'ready' ELSE 'done' END, finished_at = :now,"
+            " attempts = CASE WHEN is_wanted_again THEN 0 ELSE attempts END, due_at = :now,"
+            " is_wanted_again = 0, error_name = '', error = '', action = '', failed_at = NULL",
+            {},
+        )
+        if job.lane:
+            self._unblock(connection, job.kind, job.lane)
+        self._notify(job.kind)
+
+    def retry(
+        self,
+        connection: sqlite3.Connection,
+        job: Job,
+        error: AnodeError,
+        *,
+        not_before: float,
+        alone: bool = False,
+    ) -> None:
+        """Make a leased job ready again, due at ``not_before``; ``alone``: it shares no batch any more."""
+        self._end(
+            connection,
+            job,
+            "state = 'ready', due_at = CASE WHEN is_wanted_again THEN :now ELSE :due_at END,"
+            " is_wanted_again = 0, runs_alone = runs_alone OR :alone, failed_at = :now,"
+            " error_name = :error_name, error = :error, action = :action",
+            {"due_at": not_before, "alone": alone, **_columns(error)},
+        )
+        self._notify(job.kind)
+
+    def set_aside(self, connection: sqlite3.Connection, job: Job, error: AnodeError) -> None:
+        """Put a leased job where a person has to look."""
+        self._end(
+            connection,
+            job,
+            "state = 'set_aside', failed_at = :now,"
+            " error_name = :error_name, error = :error, action = :action",
+            _columns(error),
+        )
+        if job.lane:
+            self._notify(job.kind)
+
+    def _end(self, connection: sqlite3.Connection, job: Job, change: str, values: dict[str, Any]) -> None:
+        ended = connection.execute(
+            f"UPDATE job SET {change}, lease_owner = NULL, lease_until = NULL"
+            " WHERE id = :id AND state = 'leased' AND lease_number = :lease_number",
+            {**values, "id": job.id, "lease_number": job.lease_number, "now": self._clock.timestamp()},
+        ).rowcount
+        if not ended:
+            raise LeaseLost(f"job {job.id} ({job.kind}) is leased to this worker no more")
+
+    def hasten(self, connection: sqlite3.Connection, kind: str, key: str) -> None:
+        """Make a waiting job due now, or one that runs due once more: what it waits for has come."""
+        hastened = connection.execute(
+            "UPDATE job SET due_at = MIN(due_at, ?), is_wanted_again = (state = 'leased')"
+            " WHERE kind = ? AND key = ? AND state IN ('ready', 'leased')",
+            (self._clock.timestamp(), kind, key),
+        ).rowcount
+        if hastened:
+            self._notify(kind)
+
+    def supersede(self, connection: sqlite3.Connection, kind: str, lane: str) -> int:
+        """End the jobs of a lane that nobody has begun, as newer work replaces them; return how many."""
+        return connection.execute(
+            "UPDATE job SET state = 'done', finished_at = ? WHERE state = 'ready' AND kind = ? AND lane = ?",
+            (self._clock.timestamp(), kind, lane),
+        ).rowcount
+
+    # --- lanes ---------------------------------------------------------------
+
+    def is_lane_blocked(self, connection: sqlite3.Connection, kind: str, lane: str) -> bool:
+        """Whether the lane as a whole waits now."""
+        row = connection.execute(
+            "SELECT blocked_until FROM job_lane WHERE kind = ? AND lane = ?", (kind, lane)
+        ).fetchone()
+        return row is not None and float(row[0]) > self._clock.timestamp()
+
+    def lane_failures(self, connection: sqlite3.Connection, kind: str, lane: str) -> int:
+        """How often in a row the lane failed as a whole."""
+        row = connection.execute(
+            "SELECT failures FROM job_lane WHERE kind = ? AND lane = ?", (kind, lane)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def block_lane(
+        self, connection: sqlite3.Connection, kind: str, lane: str, error: AnodeError, *, until: float
+    ) -> None:
+        """Let the whole lane wait until ``until``, because of ``error``."""
+        connection.execute(
+            "INSERT INTO job_lane (kind, lane, blocked_until, failures, failed_at, error_name, error, action)"
+            " VALUES (:kind, :lane, :until, 1, :now, :error_name, :error, :action)"
+            " ON CONFLICT (kind, lane) DO UPDATE SET blocked_until = :until, failures = failures + 1,"
+            " failed_at = :now, error_name = :error_name, error = :error, action = :action",
+            {
+                "kind": kind,
+                "lane": lane,
+                "until": until,
+                "now": self._clock.timestamp(),
+                **_columns(error),
+            },
+        )
+
+    def set_aside_older(
+        self, connection: sqlite3.Connection, kind: str, lane: str, error: AnodeError, *, before: float
+    ) -> int:
+        """Set aside the waiting jobs of a lane whose tries began before ``before``."""
+        return connection.execute(
+            "UPDATE job SET state = 'set_aside', failed_at = :now, error_name = :error_name, error = :error,"
+            " action = :action WHERE state = 'ready' AND kind = :kind AND lane = :lane AND since <= :before",
+            {
+                "kind": kind,
+                "lane": lane,
+                "before": before,
+                "now": self._clock.timestamp(),
+                **_columns(error),
+            },
+        ).rowcount
+
+    def _unblock(self, connection: sqlite3.Connection, kind: str, lane: str) -> None:
+        connection.execute("DELETE FROM job_lane WHERE kind = ? AND lane = ?", (kind, lane))
+
+    def lanes(self, kind: str) -> list[tuple[str, float]]:
+        """Each lane of ``kind`` that has ready jobs, and when its next one is due."""
+        with self._database.read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(_LANES, {"kind": kind})]
+
+    # --- sleeping ------------------------------------------------------------
+
+    def subscribe(self, kinds: Iterable[str]) -> Wakeup:
+        """Return a wakeup that counts what becomes ready among ``kinds``."""
+        wakeup = Wakeup(kinds)
+        with self._wakeups_lock:
+            self._wakeups.append(wakeup)
+        return wakeup
+
+    def unsubscribe(self, wakeup: Wakeup) -> None:
+        """Stop telling ``wakeup``."""
+        with self._wakeups_lock:
+            self._wakeups.remove(wakeup)
+
+    def next_due_at(self, kinds: Iterable[str]) -> float | None:
+        """When the next ready job of ``kinds`` is due; None when none is ready."""
+        with self._database.read() as connection:
+            times = [
+                connection.execute(
+                    "SELECT MIN(due_at) FROM job WHERE state = 'ready' AND kind = ?", (kind,)
+                ).fetchone()[0]
+                for kind in kinds
+            ]
+        return min((time for time in times if time is not None), default=None)
+
+    def unfinished(self, kinds: Iterable[str]) -> int:
+        """How many jobs of ``kinds`` run now or are due: 0 means that the workers are idle."""
+        now = self._clock.timestamp()
+        with self._database.read() as connection:
+            return sum(
+                connection.execute(
+                    "SELECT (SELECT COUNT(*) FROM job WHERE state = 'leased' AND kind = :kind)"
+                    " + (SELECT COUNT(*) FROM job WHERE state = 'ready' AND kind = :kind AND due_at <= :now"
+                    f" AND {_NOT_BLOCKED})",
+                    {"kind": kind, "now": now},
+                ).fetchone()[0]
+                for kind in kinds
+            )
+
+    def _notify(self, kind: str) -> None:
+        with self._wakeups_lock:
+            for wakeup in self._wakeups:
+                if kind in wakeup.kinds:
+                    wakeup.notify()
+
+    # --- for people ----------------------------------------------------------
+
+    def jobs(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        study_instance_uid: str | None = None,
+        state: str | None = None,
+        kind: str | None = None,
+        limit: int = 100,
+    ) -> list[dict[str, Any]]:
+        """List jobs, the latest first.
+
+        Keys: id, kind, key, lane, payload, study_instance_uid, state, attempts, created_at,
+        next_try_at (None unless ready), finished_at, failed_at, error_name, error, action. A job
+        whose lane is blocked shows the error of the lane.
+        """
+        wanted = {"study_instance_uid": study_instance_uid, "state": state, "kind": kind}
+        conditions = [f"job.{column} = :{column}" for column, value in wanted.items() if value is not None]
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        rows = connection.execute(
+            "SELECT job.id, job.kind, job.key, job.lane, job.payload, job.study_instance_uid, job.state,"
+            " job.attempts, job.created_at, job.finished_at, job.due_at, job_lane.blocked_until,"
+            " job.failed_at, job.error_name, job.error, job.action, job_lane.failed_at,"
+            " job_lane.error_name, job_lane.error, job_lane.action"
+            " FROM job LEFT JOIN job_lane ON job_lane.kind = job.kind AND job_lane.lane = job.lane"
+            f" AND job.state = 'ready' {where} ORDER BY job.id DESC LIMIT :limit",
+            {**wanted, "limit": limit},
+        )
+        return [_for_people(tuple(row)) for row in rows]
+
+    def counts(self, connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
+        """Unfinished jobs by state ('ready', 'leased', 'set_aside') and kind; done jobs are not counted."""
+        counts: dict[str, dict[str, int]] = {}
+        # The state is written out, so that each query is answered from its partial index.
+        for state in ("ready", "leased", "set_aside"):
+            rows = connection.execute(f"SELECT kind, COUNT(*) FROM job WHERE state = '{state}' GROUP BY kind")
+            counts[state] = {row[0]: row[1] for row in rows}
+        return counts
+
+    def requeue(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        job_id: int | None = None,
+        study_instance_uid: str | None = None,
+        kind: str | None = None,
+    ) -> int:
+        """Make jobs that are set aside, or wait for their next try, due now; return how many.
+
+        The conditions are joined by *and*; without any, all such jobs are meant.
+        """
+        wanted = {"id": job_id, "study_instance_uid": study_instance_uid, "kind": kind}
+        conditions = "".join(
+            f" AND {column} = :{column}" for column, value in wanted.items() if value is not None
+        )
+        rows = connection.execute(
+            "UPDATE job SET state = 'ready', attempts = 0, crashes = 0, since = :now, due_at = :now"
+            " WHERE (state = 'set_aside' OR (state = 'ready' AND"
+            " (due_at > :now OR EXISTS (SELECT 1 FROM job_lane WHERE job_lane.kind = job.kind"
+            f" AND job_lane.lane = job.lane)))){conditions} RETURNING kind, lane",
+            {**wanted, "now": self._clock.timestamp()},
+        ).fetchall()
+        for lane_kind, lane in {(row[0], row[1]) for row in rows}:
+            self._unblock(connection, lane_kind, lane)
+            self._notify(lane_kind)
+        return len(rows)
+
+    def delete_done(self, connection: sqlite3.Connection, *, before: float, limit: int = 1000) -> int:
+        """Forget up to ``limit`` jobs that were done before ``before``; return how many."""
+        return connection.execute(
+            "DELETE FROM job WHERE id IN"
+            " (SELECT id FROM job WHERE state = 'done' AND finished_at < ? ORDER BY finished_at LIMIT ?)",
+            (before, limit),
+        ).rowcount
+
+
+def _columns(error: AnodeError) -> dict[str, str]:
+    return {"error_name": error.name, "error": str(error), "action": error.action}
+
+
+def _for_people(row: tuple[Any, ...]) -> dict[str, Any]:
+    state, due_at, blocked_until = row[6], row[10], row[11]
+    failed_at, error_name, error, action = row[12:16] if blocked_until is None else row[16:20]
+    return {
+        "id": row[0],
+        "kind": row[1],
+        "key": row[2],
+        "lane": row[3],
+        "payload": json.loads(row[4]),
+        "study_instance_uid": row[5],
+        "state": state,
+        "attempts": row[7],
+        "created_at": row[8],
+        "finished_at": row[9],
+        "next_try_at": max(due_at, blocked_until or 0.0) if state == "ready" else None,
+        "failed_at": failed_at,
+        "error_name": error_name,
+        "error": error,
+        "action": action,
+    }

@@ -1,0 +1,87 @@
+"""What happens by the clock: ticks of APScheduler, which only enqueue."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from node.errors import NodeError
+
+if TYPE_CHECKING:
+    from node.services import Services
+
+logger = logging.getLogger(__name__)
+
+COMPLETION_SECONDS = 1.0
+SWEEP_SECONDS = 60.0
+
+
+class Schedule:
+    """The ticks of a running node; each can also be called by hand."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._scheduler: BackgroundScheduler | None = None
+
+    def start(self) -> None:
+        """Start the ticks in a thread of their own; one that is late is made up for once."""
+        # APScheduler speaks of every tick; its warnings and errors are enough.
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        scheduler = BackgroundScheduler(
+            timezone=UTC,
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        scheduler.add_job(self.complete, "interval", seconds=COMPLETION_SECONDS, id="complete")
+        scheduler.add_job(self.sweep, "interval", seconds=SWEEP_SECONDS, id="sweep")
+        scheduler.start()
+        self._scheduler = scheduler
+
+    def stop(self) -> None:
+        """End the ticks, after the one that runs."""
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=True)
+            self._scheduler = None
+
+    def complete(self) -> int:
+        """Enqueue the selection for every study that is complete; return how many were enqueued."""
+        try:
+            with self._services.database.read() as connection:
+                if not self._services.completion.due(connection):
+                    return 0
+            return self._services.database.write(self._fire)
+        except NodeError as error:
+            logger.error("completion not looked at", extra={"error": error.name, "reason": str(error)})
+            return 0
+
+    def sweep(self) -> None:
+        """Enqueue the sweep, unless it waits already."""
+        try:
+            self._services.database.write(
+                lambda connection: self._services.queue.enqueue(
+                    connection, "sweep", key="sweep", payload={}, again=True
+                )
+            )
+        except NodeError as error:
+            logger.error("sweep not enqueued", extra={"error": error.name, "reason": str(error)})
+
+    def _fire(self, connection: sqlite3.Connection) -> int:
+        # Asked again within the transaction: another instance may have come since.
+        due = self._services.completion.due(connection)
+        for study_instance_uid, analysis, revision in due:
+            self._services.queue.enqueue(
+                connection,
+                "select",
+                key=f"{study_instance_uid}/{analysis}/{revision}",
+                payload={
+                    "study_instance_uid": study_instance_uid,
+                    "analysis": analysis,
+                    "revision": revision,
+                },
+                study_instance_uid=study_instance_uid,
+            )
+            self._services.completion.fired(connection, study_instance_uid, analysis, revision)
+        return len(due)

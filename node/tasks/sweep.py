@@ -1,0 +1,46 @@
+"""Housekeeping: frees what nothing needs any more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from node.jobs.policy import SECONDS_PER_DAY
+from node.jobs.task import Done, Job, Outcome
+from node.services import Services
+
+logger = logging.getLogger(__name__)
+
+#: So many jobs are forgotten in one transaction, so that no other waits long for it.
+JOBS_AT_ONCE = 1000
+
+
+class SweepTask:
+    """Uses segments of the receive log again, and forgets jobs that were done long ago."""
+
+    kind = "sweep"
+    batch = 1
+
+    def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Sweep once, for however many jobs."""
+        segments = services.storage.reclaim(lambda segment: _is_live(services, segment))
+        forgotten = self._forget(services)
+        if segments or forgotten:
+            logger.info("swept", extra={"segments": segments, "jobs": forgotten})
+        yield from ((job, Done()) for job in jobs)
+
+    def _forget(self, services: Services) -> int:
+        before = services.clock.timestamp() - services.config.jobs.keep_done_days * SECONDS_PER_DAY
+        total = 0
+        while True:
+            forgotten = services.database.write(
+                lambda connection: services.queue.delete_done(connection, before=before, limit=JOBS_AT_ONCE)
+            )
+            total += forgotten
+            if forgotten < JOBS_AT_ONCE:
+                return total
+
+
+def _is_live(services: Services, segment: str) -> bool:
+    with services.database.read() as connection:
+        return services.index.in_segment(connection, segment) > 0

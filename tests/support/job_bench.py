@@ -1,0 +1,102 @@
+"""A queue with a real database, and engines over tasks that a test scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from node import completion
+from node.clock import Clock
+from node.config import Config
+from node.database import Database
+from node.jobs import queue
+from node.jobs.policy import RetryPolicy, WorkPolicy
+from node.jobs.queue import Queue
+from node.jobs.task import Done, Job, Outcome
+from node.jobs.worker import Engine, Group
+
+
+class ScriptedTask:
+    """A task whose outcomes come from a function of the job; it notes what it was given."""
+
+    def __init__(self, kind: str, outcome: Callable[[Job], Outcome] | None = None, batch: int = 1) -> None:
+        self.kind = kind
+        self.batch = batch
+        self.batches: list[list[str]] = []
+        self._outcome = outcome or (lambda job: Done())
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for batch in self.batches for key in batch]
+
+    def run(self, services: Any, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        self.batches.append([job.key for job in jobs])
+        for job in jobs:
+            yield job, self._outcome(job)
+
+
+class Bench:
+    """A database with the tables of jobs and completion, and shorthands for them."""
+
+    def __init__(self, path: Path, clock: Clock, config: Config) -> None:
+        self.clock = clock
+        self.config = config
+        self.database = Database(path, clock=clock, schema=(*queue.SCHEMA, *completion.SCHEMA))
+        self.queue = Queue(clock, self.database)
+        self.completion = completion.Completion(config, clock)
+        self.services: Any = SimpleNamespace(
+            config=config,
+            clock=clock,
+            database=self.database,
+            queue=self.queue,
+            completion=self.completion,
+        )
+
+    def enqueue(self, kind: str, key: str, **values: Any) -> bool:
+        values.setdefault("payload", {})
+        return self.database.write(lambda connection: self.queue.enqueue(connection, kind, key=key, **values))
+
+    def lease(self, kind: str = "work", limit: int = 1, **values: Any) -> list[Job]:
+        values.setdefault("seconds", 60.0)
+        values.setdefault("owner", "me")
+        return self.queue.lease({kind: limit}, **values)
+
+    def jobs(self, **wanted: Any) -> list[dict[str, Any]]:
+        with self.database.read() as connection:
+            return self.queue.jobs(connection, **wanted)
+
+    def job(self, key: str) -> dict[str, Any]:
+        return next(job for job in self.jobs() if job["key"] == key)
+
+    def states(self) -> dict[str, str]:
+        return {job["key"]: job["state"] for job in self.jobs()}
+
+    def engine(
+        self,
+        *tasks: Any,
+        threads: int = 1,
+        policy: RetryPolicy | None = None,
+        is_by_lane: bool = False,
+        services: Any = None,
+    ) -> Engine:
+        group = Group(
+            "test",
+            {task.kind: task for task in tasks},
+            threads,
+            policy or WorkPolicy(tries=3, window_seconds=60.0),
+            is_by_lane,
+        )
+        return Engine(services or self.services, [group])
+
+
+@contextmanager
+def job_bench(folder: Path, clock: Clock | None = None, config: Config | None = None) -> Iterator[Bench]:
+    """A bench below ``folder``; the database is closed at the end."""
+    bench = Bench(folder / "index.sqlite", clock or Clock(), config or Config())
+    try:
+        yield bench
+    finally:
+        bench.database.close()

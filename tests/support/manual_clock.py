@@ -1,0 +1,23 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from node.clock import Clock
+
+
+class ManualClock(Clock):
+    """Time passes only by ``advance``."""
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._timestamp = start
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._timestamp, UTC)
+
+    def monotonic(self) -> float:
+        return self._timestamp
+
+    def advance(self, seconds: float) -> None:
+        self._timestamp += seconds

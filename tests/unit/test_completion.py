@@ -1,0 +1,288 @@
+"""A study is complete when it was quiet, and that is known after a restart."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED, input_digest
+from node.config import AnalysisConfig, Config, StudyConfig
+from node.jobs.schedule import Schedule
+from tests.support.job_bench import Bench, job_bench
+from tests.support.manual_clock import ManualClock
+
+T = TypeVar("T")
+
+CONFIG = Config(
+    study=StudyConfig(quiet_seconds=60),
+    analyses=(AnalysisConfig("slow", "m"), AnalysisConfig("quick", "m", quiet_seconds=5)),
+)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, clock: ManualClock) -> Iterator[Bench]:
+    with job_bench(tmp_path, clock, CONFIG) as made:
+        yield made
+
+
+def write(bench: Bench, work: Callable[[sqlite3.Connection], T]) -> T:
+    return bench.database.write(work)
+
+
+def arrive(bench: Bench, study: str = "1.2") -> None:
+    write(bench, lambda connection: bench.completion.arrived(connection, study))
+
+
+def due(bench: Bench) -> list[tuple[str, str, int]]:
+    with bench.database.read() as connection:
+        return bench.completion.due(connection)
+
+
+def is_open(bench: Bench, study: str = "1.2") -> bool:
+    with bench.database.read() as connection:
+        return bool(connection.execute("SELECT is_open FROM study_arrival").fetchone()[0])
+
+
+def test_each_arrival_begins_the_quiet_period_anew(bench: Bench, clock: ManualClock) -> None:
+    for _ in range(3):
+        arrive(bench)
+        clock.advance(4)
+        assert due(bench) == []
+    clock.advance(1)
+    assert due(bench) == [("1.2", "quick", 3)]
+    clock.advance(55)
+    assert due(bench) == [("1.2", "slow", 3), ("1.2", "quick", 3)]
+
+
+def test_an_analysis_fires_once_for_a_revision_and_again_for_late_instances(
+    bench: Bench, clock: ManualClock
+) -> None:
+    arrive(bench)
+    clock.advance(5)
+    write(bench, lambda connection: bench.completion.fired(connection, "1.2", "quick", 1))
+    assert due(bench) == []
+    arrive(bench)
+    clock.advance(5)
+    assert due(bench) == [("1.2", "quick", 2)]
+
+
+def test_a_study_is_closed_when_every_analysis_fired_and_opened_by_the_next_arrival(
+    bench: Bench, clock: ManualClock
+) -> None:
+    arrive(bench)
+    clock.advance(60)
+    for study, analysis, revision in due(bench):
+        assert is_open(bench)
+        write(
+            bench,
+            lambda connection, study=study, analysis=analysis, revision=revision: bench.completion.fired(
+                connection, study, analysis, revision
+            ),
+        )
+    assert not is_open(bench)
+    arrive(bench)
+    assert is_open(bench)
+
+
+def test_an_arrival_between_the_look_and_the_firing_keeps_the_study_open(
+    bench: Bench, clock: ManualClock
+) -> None:
+    arrive(bench)
+    clock.advance(60)
+    looked = due(bench)
+    arrive(bench)
+    for study, analysis, revision in looked:
+        write(
+            bench,
+            lambda connection, study=study, analysis=analysis, revision=revision: bench.completion.fired(
+                connection, study, analysis, revision
+            ),
+        )
+    clock.advance(60)
+    assert due(bench) == [("1.2", "slow", 2), ("1.2", "quick", 2)]
+
+
+def test_the_state_survives_a_restart(tmp_path: Path, clock: ManualClock) -> None:
+    with job_bench(tmp_path, clock, CONFIG) as before:
+        arrive(before)
+    clock.advance(5)
+    with job_bench(tmp_path, clock, CONFIG) as after:
+        assert due(after) == [("1.2", "quick", 1)]
+
+
+def test_what_waits_for_quiet_says_until_when(bench: Bench, clock: ManualClock) -> None:
+    arrive(bench)
+    arrived_at = clock.timestamp()
+    write(bench, lambda connection: bench.completion.fired(connection, "1.2", "quick", 1))
+    with bench.database.read() as connection:
+        assert bench.completion.waiting(connection, "1.2") == [
+            {
+                "analysis": "slow",
+                "revision": 1,
+                "last_arrival": arrived_at,
+                "quiet_seconds": 60,
+                "due_at": arrived_at + 60,
+            }
+        ]
+        assert bench.completion.waiting(connection, "9.9") == []
+
+
+def test_without_analyses_no_study_stays_open(tmp_path: Path, clock: ManualClock) -> None:
+    with job_bench(tmp_path, clock, Config()) as bench:
+        arrive(bench)
+        assert not is_open(bench)
+        assert due(bench) == []
+
+
+def test_idle_studies_cost_nothing(bench: Bench) -> None:
+    with bench.database.read() as connection:
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+        bench.completion.due(connection)
+        connection.set_trace_callback(None)
+        plans = [
+            row[3]
+            for statement in statements
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+            if "study_arrival" in row[3]
+        ]
+    assert plans
+    assert all("USING INDEX study_arrival_open" in plan for plan in plans)
+
+
+def test_a_tick_enqueues_the_selection_and_marks_it_in_one_transaction(
+    bench: Bench, clock: ManualClock
+) -> None:
+    schedule = Schedule(bench.services)
+    arrive(bench)
+    assert schedule.complete() == 0
+    clock.advance(60)
+    assert schedule.complete() == 2
+    assert schedule.complete() == 0
+    assert {job["key"]: job["payload"] for job in bench.jobs(kind="select")} == {
+        f"1.2/{name}/1": {"study_instance_uid": "1.2", "analysis": name, "revision": 1}
+        for name in ("slow", "quick")
+    }
+    assert all(job["study_instance_uid"] == "1.2" for job in bench.jobs())
+
+
+def test_the_sweep_is_enqueued_by_its_tick_unless_it_waits_already(bench: Bench) -> None:
+    schedule = Schedule(bench.services)
+    schedule.sweep()
+    schedule.sweep()
+    (job,) = bench.lease("sweep", limit=5)
+    write(bench, lambda connection: bench.queue.finish(connection, job))
+    schedule.sweep()
+    assert len(bench.lease("sweep", limit=5)) == 1
+
+
+def test_the_scheduler_starts_and_stops(bench: Bench) -> None:
+    schedule = Schedule(bench.services)
+    schedule.start()
+    schedule.stop()
+    schedule.stop()
+
+
+def test_a_digest_depends_on_what_is_in_a_series_and_not_on_its_order() -> None:
+    pairs = [("1.2", "aa"), ("1.10", "bb")]
+    assert input_digest(pairs) == input_digest(reversed(pairs))
+    assert len(input_digest(pairs)) == 64
+    assert len({input_digest(x) for x in (pairs, pairs[:1], [("1.2", "bb"), ("1.10", "aa")])}) == 3
+
+
+def record(bench: Bench, revision: int, state: str, sr: str = "", series: str = "1.2.1") -> None:
+    write(
+        bench,
+        lambda connection: bench.completion.record_run(
+            connection,
+            study_instance_uid="1.2",
+            series_instance_uid=series,
+            analysis="slow",
+            revision=revision,
+            state=state,
+            reason="because",
+            input_digest="d",
+            sr_sop_class_uid="1.2.840" if sr else "",
+            sr_sop_instance_uid=sr,
+            sr_series_instance_uid="1.2.9" if sr else "",
+            result_sop_instance_uids=[sr, "9.9"] if sr else [],
+        ),
+    )
+
+
+def test_a_run_is_listed_with_its_results(bench: Bench, clock: ManualClock) -> None:
+    record(bench, 1, COMPLETED, "5.5")
+    record(bench, 2, NO_MATCH, series="")
+    with bench.database.read() as connection:
+        first, second = bench.completion.runs(connection, "1.2")
+    assert first["result_sop_instance_uids"] == ["5.5", "9.9"]
+    assert (first["state"], first["reason"], first["recorded_at"]) == (
+        COMPLETED,
+        "because",
+        clock.timestamp(),
+    )
+    assert (second["state"], second["series_instance_uid"]) == (NO_MATCH, "")
+
+
+def test_a_repeated_run_replaces_its_record(bench: Bench) -> None:
+    record(bench, 1, "failed")
+    record(bench, 1, COMPLETED, "5.5")
+    with bench.database.read() as connection:
+        assert [run["state"] for run in bench.completion.runs(connection, "1.2")] == [COMPLETED]
+
+
+def test_the_previous_result_is_the_latest_that_left_a_report(bench: Bench) -> None:
+    def previous(**more: int) -> str | None:
+        with bench.database.read() as connection:
+            run = bench.completion.previous_result(connection, "1.2", "1.2.1", "slow", **more)
+        return None if run is None else str(run["sr_sop_instance_uid"])
+
+    assert previous() is None
+    record(bench, 1, COMPLETED, "5.1")
+    record(bench, 2, COMPLETED, "5.2")
+    record(bench, 3, "not-a-volume")
+    record(bench, 4, COMPLETED, "8.8", series="1.2.2")
+    assert previous() == "5.2"
+    assert previous(before_revision=2) == "5.1"
+
+
+def test_a_selection_is_kept_when_its_run_is_recorded(bench: Bench, clock: ManualClock) -> None:
+    def select(revision: int) -> None:
+        write(
+            bench,
+            lambda connection: bench.completion.record_selection(
+                connection,
+                study_instance_uid="1.2",
+                series_instance_uid="1.2.1",
+                analysis="slow",
+                revision=revision,
+                selected_digest=f"digest-{revision}",
+                started_at=7.0,
+            ),
+        )
+
+    def last() -> tuple[str, str, float]:
+        with bench.database.read() as connection:
+            run = bench.completion.last_selection(connection, "1.2", "1.2.1", "slow")
+        assert run is not None
+        return run["state"], run["selected_digest"], run["started_at"]
+
+    select(1)
+    assert last() == (QUEUED, "digest-1", 7.0)
+    record(bench, 1, COMPLETED, "5.1")
+    assert last() == (COMPLETED, "digest-1", 7.0)
+    select(2)
+    write(
+        bench,
+        lambda connection: bench.completion.supersede(connection, "1.2", "1.2.1", "slow", before_revision=3),
+    )
+    assert last() == (SUPERSEDED, "digest-2", 7.0)
