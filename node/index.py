@@ -1,0 +1,484 @@
+"""The rows of patients, studies, series and instances, and of what lies in quarantine.
+
+Every method runs in the caller's transaction. The levels above an instance keep what was said
+first; an attribute that was empty is filled by the first instance that knows it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from node import identity
+from node.attributes import KEYWORDS, QueryLevel
+from node.clock import Clock
+from node.errors import AlreadyIndexed, DatabaseFailure
+from node.header import Header
+from node.index_values import header_values, kept_header
+from node.storage.location import Location
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an instance came from.
+
+    ``association`` is the number that the log shows, ``received_at`` in seconds since the epoch;
+    ``own`` means that this node made it.
+    """
+
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str
+    association: int
+    received_at: float
+    own: bool = False
+
+    def to_json(self) -> str:
+        """Write it as JSON; ``from_json`` reads it back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """Read what ``to_json`` wrote; unknown keys of a later version are passed over."""
+        known = {key: value for key, value in json.loads(text).items() if key in cls.__dataclass_fields__}
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class StoredInstance:
+    """One held instance: what storage, transcoding and delivery need of it.
+
+    Attributes
+    ----------
+    data_set_sha256 : str
+        In hex, of the data set as received, without File Meta Information.
+    data_set_bytes : int
+        Its length as received.
+    kept_reason : str
+        Why a settled instance is stored as received; empty where it is transcoded and proven.
+    proof : dict or None
+        What was proven when it was settled, in JSON types.
+    is_own : bool
+        Made by this node, also where a peer sent it back.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    received_transfer_syntax_uid: str
+    stored_transfer_syntax_uid: str
+    data_set_sha256: str
+    data_set_bytes: int
+    location: Location
+    is_settled: bool
+    kept_reason: str
+    proof: dict[str, Any] | None
+    is_own: bool
+    provenance: Provenance
+
+
+#: What ``stored_instance`` reads, from ``instance`` joined with ``series`` and ``study``.
+STORED_COLUMNS = (
+    "instance.SOPInstanceUID, instance.SOPClassUID, series.SeriesInstanceUID, study.StudyInstanceUID,"
+    " instance.received_transfer_syntax_uid, instance.stored_transfer_syntax_uid,"
+    " instance.data_set_sha256, instance.data_set_bytes, instance.location, instance.is_settled,"
+    " instance.kept_reason, instance.proof, instance.is_own, instance.provenance"
+)
+FROM_INSTANCE = (
+    "FROM instance JOIN series ON series.id = instance.series_id JOIN study ON study.id = series.study_id"
+)
+
+
+def stored_instance(row: sqlite3.Row) -> StoredInstance:
+    """Make a StoredInstance of a row of ``STORED_COLUMNS``."""
+    values = tuple(row)
+    return StoredInstance(
+        sop_instance_uid=values[0],
+        sop_class_uid=values[1],
+        series_instance_uid=values[2],
+        study_instance_uid=values[3],
+        received_transfer_syntax_uid=values[4],
+        stored_transfer_syntax_uid=values[5],
+        data_set_sha256=values[6],
+        data_set_bytes=values[7],
+        location=Location.parse(values[8]),
+        is_settled=bool(values[9]),
+        kept_reason=values[10],
+        proof=None if values[11] is None else json.loads(values[11]),
+        is_own=bool(values[12]),
+        provenance=Provenance.from_json(values[13]),
+    )
+
+
+class Index:
+    """The only way to the rows of instances and of the levels above them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    # --- writing -------------------------------------------------------------
+
+    def add(self, connection: sqlite3.Connection, header: Header, stored: StoredInstance) -> None:
+        """Add an instance, with the rows above it where they are missing.
+
+        Raises
+        ------
+        AlreadyIndexed
+            An instance has this SOP Instance UID already. The caller's transaction is to be undone.
+        """
+        values = header_values(header.data_set)
+        values |= {
+            "SOPInstanceUID": stored.sop_instance_uid,
+            "SOPClassUID": stored.sop_class_uid,
+            "SeriesInstanceUID": stored.series_instance_uid,
+            "StudyInstanceUID": stored.study_instance_uid,
+        }
+        study_id = self._study(connection, values)
+        series_id, series_header = self._series(connection, study_id, values)
+        columns: dict[str, Any] = {
+            "series_id": series_id,
+            **identity.column_values(QueryLevel.IMAGE, values),
+            "received_transfer_syntax_uid": stored.received_transfer_syntax_uid,
+            "stored_transfer_syntax_uid": stored.stored_transfer_syntax_uid,
+            "data_set_sha256": stored.data_set_sha256,
+            "data_set_bytes": stored.data_set_bytes,
+            "stored_bytes": _stored_bytes(stored.proof, stored.data_set_bytes),
+            "location": str(stored.location),
+            "segment": _segment(stored.location),
+            "is_settled": stored.is_settled,
+            "kept_reason": stored.kept_reason,
+            "proof": None if stored.proof is None else _json(stored.proof),
+            "is_own": stored.is_own,
+            "provenance": stored.provenance.to_json(),
+            "received_at": stored.provenance.received_at,
+            "header": _json(_difference(kept_header(values), series_header)),
+        }
+        try:
+            identity.insert(connection, "instance", columns)
+        except sqlite3.IntegrityError as error:
+            raise AlreadyIndexed("an instance with this SOP Instance UID is held already") from error
+
+    def _study(self, connection: sqlite3.Connection, values: dict[str, str]) -> int:
+        uid = values["StudyInstanceUID"]
+        row = connection.execute("SELECT * FROM study WHERE StudyInstanceUID = ?", (uid,)).fetchone()
+        columns = identity.column_values(QueryLevel.STUDY, values)
+        patient = identity.identity_of(values, uid)
+        if row is None:
+            patient_id = identity.patient_row(connection, patient, values)
+            study_id = identity.insert(connection, "study", {"patient_id": patient_id, **columns})
+            identity.name_patient(connection, study_id, patient)
+            return study_id
+        identity.settle_patient(connection, row, patient, values)
+        identity.complete(connection, "study", row, columns)
+        return int(row["id"])
+
+    def _series(
+        self, connection: sqlite3.Connection, study_id: int, values: dict[str, str]
+    ) -> tuple[int, dict[str, str]]:
+        """Row of the series within the study, and the header that its instances share."""
+        row = connection.execute(
+            "SELECT * FROM series WHERE SeriesInstanceUID = ? AND study_id = ?",
+            (values["SeriesInstanceUID"], study_id),
+        ).fetchone()
+        columns = identity.column_values(QueryLevel.SERIES, values)
+        if row is None:
+            header = kept_header(values)
+            row_id = identity.insert(
+                connection, "series", {"study_id": study_id, "header": _json(header), **columns}
+            )
+            return row_id, header
+        identity.complete(connection, "series", row, columns)
+        return int(row["id"]), json.loads(row["header"])
+
+    def settle(
+        self,
+        connection: sqlite3.Connection,
+        sop_instance_uid: str,
+        *,
+        location: Location,
+        stored_transfer_syntax_uid: str,
+        kept_reason: str,
+        proof: dict[str, Any] | None,
+    ) -> None:
+        """Note where and how an instance is stored for good; raise DatabaseFailure when it is unknown."""
+        settled = connection.execute(
+            "UPDATE instance SET location = ?, segment = ?, stored_transfer_syntax_uid = ?, kept_reason = ?,"
+            " proof = ?, stored_bytes = COALESCE(?, data_set_bytes), is_settled = 1 WHERE SOPInstanceUID = ?",
+            (
+                str(location),
+                _segment(location),
+                stored_transfer_syntax_uid,
+                kept_reason,
+                None if proof is None else _json(proof),
+                _stored_bytes(proof, None),
+                sop_instance_uid,
+            ),
+        ).rowcount
+        if not settled:
+            raise DatabaseFailure("an instance that was settled is not in the index")
+
+    def mark_verified(
+        self, connection: sqlite3.Connection, sop_instance_uid: str, verified_at: float, problem: str
+    ) -> None:
+        """Note the outcome of reading an instance back; an empty ``problem`` means that it is good."""
+        connection.execute(
+            "UPDATE instance SET verified_at = ?, problem = ? WHERE SOPInstanceUID = ?",
+            (verified_at, problem, sop_instance_uid),
+        )
+
+    # --- instances -----------------------------------------------------------
+
+    def get(self, connection: sqlite3.Connection, sop_instance_uid: str) -> StoredInstance | None:
+        """Return the instance of this SOP Instance UID, if it is held."""
+        found = self._stored(connection, "WHERE instance.SOPInstanceUID = ?", sop_instance_uid)
+        return next(found, None)
+
+    def of_series(self, connection: sqlite3.Connection, series_instance_uid: str) -> list[StoredInstance]:
+        """Return the instances of a series, in the order in which they came."""
+        where = "WHERE series.SeriesInstanceUID = ? ORDER BY instance.id"
+        return list(self._stored(connection, where, series_instance_uid))
+
+    def of_study(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[StoredInstance]:
+        """Return the instances of a study, in the order in which they came."""
+        where = "WHERE study.StudyInstanceUID = ? ORDER BY instance.id"
+        return list(self._stored(connection, where, study_instance_uid))
+
+    def instances(self, connection: sqlite3.Connection) -> Iterator[StoredInstance]:
+        """Yield all instances, one at a time, in the order in which they came."""
+        return self._stored(connection, "ORDER BY instance.id")
+
+    def at(self, connection: sqlite3.Connection, location: Location) -> StoredInstance | None:
+        """Return the instance whose bytes are at ``location``."""
+        where = "WHERE instance.segment = ? AND instance.segment <> '' AND instance.location = ?"
+        if location.kind == "archive":
+            where = "WHERE instance.segment = ? AND instance.location = ?"
+        return next(self._stored(connection, where, _segment(location), str(location)), None)
+
+    def _stored(
+        self, connection: sqlite3.Connection, where: str, *values: object
+    ) -> Iterator[StoredInstance]:
+        rows = connection.execute(f"SELECT {STORED_COLUMNS} {FROM_INSTANCE} {where}", values)
+        return map(stored_instance, rows)
+
+    # --- the receive log and the archive ---------------------------------------
+
+    def is_known_location(self, connection: sqlite3.Connection, location: Location) -> bool:
+        """Whether an instance or something in quarantine is at ``location``."""
+        values = {"segment": _segment(location), "location": str(location)}
+        condition = "segment = :segment AND location = :location"
+        if location.kind == "log":
+            condition += " AND segment <> ''"  # the condition of the partial index
+        row = connection.execute(
+            f"SELECT EXISTS (SELECT 1 FROM instance WHERE {condition})"
+            f" OR EXISTS (SELECT 1 FROM quarantine WHERE {condition})",
+            values,
+        ).fetchone()
+        return bool(row[0])
+
+    def in_segment(self, connection: sqlite3.Connection, segment: str) -> int:
+        """How many records of a receive log segment are still needed."""
+        row = connection.execute(
+            "SELECT (SELECT COUNT(*) FROM instance WHERE segment = :segment AND segment <> '')"
+            " + (SELECT COUNT(*) FROM quarantine WHERE segment = :segment AND segment <> '')",
+            {"segment": segment},
+        ).fetchone()
+        return int(row[0])
+
+    def holds_settled(self, connection: sqlite3.Connection) -> bool:
+        """Whether any instance lies in the archive."""
+        row = connection.execute("SELECT 1 FROM instance WHERE segment = '' LIMIT 1").fetchone()
+        return row is not None
+
+    # --- quarantine ------------------------------------------------------------
+
+    def quarantine(
+        self,
+        connection: sqlite3.Connection,
+        header: Header,
+        *,
+        location: Location,
+        transfer_syntax_uid: str,
+        data_set_sha256: str,
+        data_set_bytes: int,
+        provenance: Provenance,
+        reason: str,
+    ) -> bool:
+        """Note other content under a known SOP Instance UID; False when the same is noted already."""
+        return (
+            connection.execute(
+                "INSERT INTO quarantine (sop_instance_uid, sop_class_uid, series_instance_uid,"
+                " study_instance_uid, location, segment, transfer_syntax_uid, data_set_sha256,"
+                " data_set_bytes, provenance, reason, received_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    header.sop_instance_uid,
+                    header.sop_class_uid,
+                    header.series_instance_uid,
+                    header.study_instance_uid,
+                    str(location),
+                    _segment(location),
+                    transfer_syntax_uid,
+                    data_set_sha256,
+                    data_set_bytes,
+                    provenance.to_json(),
+                    reason,
+                    provenance.received_at,
+                ),
+            ).rowcount
+            > 0
+        )
+
+    def quarantined(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        """List what lies in quarantine, one key for each column; location and provenance as objects."""
+        rows = connection.execute("SELECT * FROM quarantine ORDER BY id")
+        return [
+            {
+                **dict(row),
+                "location": Location.parse(row["location"]),
+                "provenance": Provenance.from_json(row["provenance"]),
+            }
+            for row in rows
+        ]
+
+    def settle_quarantine(
+        self, connection: sqlite3.Connection, quarantine_id: int, location: Location
+    ) -> None:
+        """Note that something in quarantine has moved."""
+        connection.execute(
+            "UPDATE quarantine SET location = ?, segment = ? WHERE id = ?",
+            (str(location), _segment(location), quarantine_id),
+        )
+
+    # --- headers ---------------------------------------------------------------
+
+    def header_of(self, connection: sqlite3.Connection, sop_instance_uid: str) -> dict[str, str]:
+        """Return what is kept of an instance's header, by keyword; empty when it is not held."""
+        row = connection.execute(
+            f"SELECT instance.id, series.id, study.id {FROM_INSTANCE} WHERE instance.SOPInstanceUID = ?",
+            (sop_instance_uid,),
+        ).fetchone()
+        return {} if row is None else self._header(connection, *row)
+
+    def series_headers(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[dict[str, str]]:
+        """Return a header for each series of a study, in the order in which the series came.
+
+        It is that of the first instance of the series, but SOPClassUID has those of all instances,
+        and ``instances`` how many they are. ``is_own`` is "1" where this node made all of them, else
+        empty.
+        """
+        rows = connection.execute(
+            "SELECT MIN(instance.id), series.id, study.id, COUNT(*), MIN(instance.is_own),"
+            f" GROUP_CONCAT(DISTINCT instance.SOPClassUID) {FROM_INSTANCE}"
+            " WHERE study.StudyInstanceUID = ? GROUP BY series.id ORDER BY series.id",
+            (study_instance_uid,),
+        ).fetchall()
+        return [
+            {
+                **self._header(connection, *tuple(row)[:3]),
+                "SOPClassUID": row[5].replace(",", "\\"),
+                "instances": str(row[3]),
+                "is_own": "1" if row[4] else "",
+            }
+            for row in rows
+        ]
+
+    def _header(
+        self, connection: sqlite3.Connection, instance_id: int, series_id: int, study_id: int
+    ) -> dict[str, str]:
+        """Merge the columns of all levels with the header of the instance, which has the last word."""
+        merged: dict[str, str] = {}
+        rows = {
+            QueryLevel.PATIENT: "SELECT patient.* FROM patient"
+            " JOIN study ON study.patient_id = patient.id WHERE study.id = ?",
+            QueryLevel.STUDY: "SELECT * FROM study WHERE id = ?",
+            QueryLevel.SERIES: "SELECT * FROM series WHERE id = ?",
+            QueryLevel.IMAGE: "SELECT * FROM instance WHERE id = ?",
+        }
+        ids = (study_id, study_id, series_id, instance_id)
+        for (level, statement), row_id in zip(rows.items(), ids, strict=True):
+            row = connection.execute(statement, (row_id,)).fetchone()
+            merged |= {keyword: row[keyword] for keyword in KEYWORDS[level]}
+            if level in (QueryLevel.SERIES, QueryLevel.IMAGE):
+                merged |= json.loads(row["header"])
+        return {keyword: text for keyword, text in merged.items() if text}
+
+    # --- for people ------------------------------------------------------------
+
+    def counts(self, connection: sqlite3.Connection) -> dict[str, Any]:
+        """Count what is held.
+
+        Keys: patients, studies, series, instances, unsettled, quarantined, damaged, received_bytes,
+        stored_bytes, last_received_at (None when nothing was received).
+        """
+        row = connection.execute(
+            "SELECT (SELECT COUNT(*) FROM patient) AS patients, (SELECT COUNT(*) FROM study) AS studies,"
+            " (SELECT COUNT(*) FROM series) AS series, COUNT(*) AS instances,"
+            " COALESCE(SUM(NOT is_settled), 0) AS unsettled,"
+            " (SELECT COUNT(*) FROM quarantine) AS quarantined, COALESCE(SUM(problem <> ''), 0) AS damaged,"
+            " COALESCE(SUM(data_set_bytes), 0) AS received_bytes,"
+            " COALESCE(SUM(stored_bytes), 0) AS stored_bytes, MAX(received_at) AS last_received_at"
+            " FROM instance"
+        ).fetchone()
+        return dict(row)
+
+    def studies(
+        self, connection: sqlite3.Connection, *, limit: int, study_instance_uid: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List studies, those that began last first, or the one with ``study_instance_uid``.
+
+        Keys: StudyInstanceUID, StudyDate, StudyTime, StudyDescription, AccessionNumber, PatientID,
+        PatientName, ModalitiesInStudy (joined by a backslash), series, instances, data_set_bytes,
+        last_received_at.
+        """
+        rows = connection.execute(
+            "SELECT study.StudyInstanceUID, study.StudyDate, study.StudyTime, study.StudyDescription,"
+            " study.AccessionNumber, patient.PatientID, patient.PatientName,"
+            " REPLACE(GROUP_CONCAT(DISTINCT series.Modality), ',', '\\') AS ModalitiesInStudy,"
+            " COUNT(DISTINCT series.id) AS series, COUNT(*) AS instances,"
+            " SUM(instance.data_set_bytes) AS data_set_bytes, MAX(instance.received_at) AS last_received_at"
+            f" {FROM_INSTANCE} JOIN patient ON patient.id = study.patient_id"
+            " WHERE study.id IN (SELECT id FROM study WHERE :study IS NULL OR StudyInstanceUID = :study"
+            " ORDER BY id DESC LIMIT :limit) GROUP BY study.id ORDER BY study.id DESC",
+            {"study": study_instance_uid, "limit": limit},
+        )
+        return [dict(row) for row in rows]
+
+    def studies_named(self, connection: sqlite3.Connection, wanted: str, *, limit: int) -> list[str]:
+        """Return Study Instance UIDs that are ``wanted``, begin or end with it, or whose accession is it."""
+        rows = connection.execute(
+            "SELECT StudyInstanceUID, StudyInstanceUID = :wanted AS is_exact FROM study"
+            " WHERE StudyInstanceUID = :wanted OR AccessionNumber = :wanted"
+            " OR substr(StudyInstanceUID, 1, length(:wanted)) = :wanted"
+            " OR substr(StudyInstanceUID, -length(:wanted)) = :wanted"
+            " ORDER BY is_exact DESC, id DESC LIMIT :limit",
+            {"wanted": wanted, "limit": limit},
+        ).fetchall()
+        if rows and rows[0]["is_exact"]:
+            return [wanted]
+        return [row["StudyInstanceUID"] for row in rows]
+
+
+def _segment(location: Location) -> str:
+    """Name of the receive log segment; empty in the archive."""
+    return location.path if location.kind == "log" else ""
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _difference(header: dict[str, str], series_header: dict[str, str]) -> dict[str, str]:
+    """Return what has to be laid over the header of the series to give this one."""
+    changed = {keyword: text for keyword, text in header.items() if series_header.get(keyword) != text}
+    return changed | {keyword: "" for keyword in series_header if keyword not in header}
+
+
+def _stored_bytes(proof: dict[str, Any] | None, default: int | None) -> int | None:
+    """Length of the stored data set, which the proof of a settled instance tells."""
+    stored = (proof or {}).get("stored")
+    length = stored.get("length") if isinstance(stored, dict) else None
+    return int(length) if isinstance(length, int) else default

@@ -1,0 +1,201 @@
+"""From a header to the text that the index keeps: decoded, normalised, one string for each keyword."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from functools import cache, lru_cache
+
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from node import character_set
+from node.attributes import is_undivided
+from node.character_set import CharacterSet
+
+#: Longer values of other attributes than those with a column are left out of the kept header.
+HEADER_VALUE_CHARACTERS = 256
+#: Longer values are cut; the longest that the standard allows is that of LT (PS3.5 section 6.2).
+VALUE_CHARACTERS = 10240
+
+_SPECIFIC_CHARACTER_SET = 0x00080005
+_LOCALISED_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_PLAIN_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+_NUMBERS = {
+    "FD": "d", "FL": "f", "SL": "l", "SS": "h", "SV": "q", "UL": "L", "US": "H", "UV": "Q",
+}  # fmt: skip
+_LEGACY_DATE = re.compile(r"(\d{4})[.\-/](\d{2})[.\-/](\d{2})")
+_REMEMBERED_BYTES = 128
+_LONGEST_RAW_BYTES = 4 * VALUE_CHARACTERS
+
+
+def header_values(data_set: Dataset) -> dict[str, str]:
+    """Text of every top-level element that is neither a sequence nor bulk data, by its keyword.
+
+    Values that are not text are written as such; several values are joined by a backslash. Dates
+    and times lose the separators of old (1993's ``2004.01.19``, ``10:30``), numbers their padding.
+    Nothing in a value makes this fail. Private elements and group lengths have no keyword and
+    are left out.
+    """
+    raw_set = data_set.get_item(_SPECIFIC_CHARACTER_SET)
+    charset = CharacterSet()
+    if raw_set is not None:
+        charset = _character_set(raw_set.value)
+    order = "<" if data_set.original_encoding[1] is not False else ">"
+    values: dict[str, str] = {}
+    for tag, element in data_set.items():
+        keyword, vr = _entry(tag)
+        if not keyword:
+            continue
+        if isinstance(element, RawDataElement):
+            raw = element.value
+            # Most values are those of the instance before.
+            reading = raw_text if raw and len(raw) > _REMEMBERED_BYTES else _remembered_text
+            text = reading(raw, element.VR or vr, charset, order)
+        else:
+            text = _decoded_text(element.value, element.VR)
+        if text is not None:
+            values[keyword] = text
+    return values
+
+
+@cache
+def _entry(tag: int) -> tuple[str, str]:
+    """Keyword and value representation of a tag; an empty keyword for what is not kept."""
+    if not tag & 0xFFFF or tag >> 16 & 1:
+        return "", ""
+    keyword = keyword_for_tag(tag)
+    return (keyword, dictionary_VR(tag).split(" or ")[0]) if keyword else ("", "")
+
+
+def _character_set(value: object) -> CharacterSet:
+    if isinstance(value, bytes):
+        return character_set.character_set(value)
+    terms = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+    return character_set.of_terms(str(term) for term in terms)
+
+
+def raw_text(raw: bytes | None, vr: str, charset: CharacterSet, order: str = "<") -> str | None:
+    """Text of an encoded value; None for sequences and bulk data, whatever is too long for text.
+
+    Parameters
+    ----------
+    raw : bytes or None
+        The encoded value.
+    vr : str
+        Its value representation; UN is read as text if it is plain ASCII.
+    charset : CharacterSet
+        That of the data set.
+    order : str
+        Byte order of binary numbers, as in ``struct``: ``<`` or ``>``.
+    """
+    if not raw:
+        return "" if vr in _LOCALISED_VRS or vr in _PLAIN_VRS or vr in _NUMBERS else None
+    if vr in _NUMBERS:
+        return _numbers(raw, order + _NUMBERS[vr])
+    if vr == "AT":
+        return None if len(raw) % 4 else _tags(raw, order)
+    raw = raw[:_LONGEST_RAW_BYTES]
+    if vr in _LOCALISED_VRS:
+        return normalised(charset.decode(raw.rstrip(b"\0"), is_name=vr == "PN"), vr)
+    if vr in _PLAIN_VRS:
+        return normalised(raw.decode("ascii") if raw.isascii() else charset.decode(raw), vr)
+    if vr == "UN" and raw.isascii() and raw.rstrip(b"\0").decode("ascii").isprintable():
+        return normalised(raw.decode("ascii"), vr)
+    return None
+
+
+_remembered_text = lru_cache(maxsize=8192)(raw_text)
+
+
+def normalised(text: str, vr: str) -> str:
+    """Bring a decoded value to the one form in which the index keeps it and keys are compared."""
+    text = text.rstrip("\0 ")
+    if is_undivided(vr) or len(text) > VALUE_CHARACTERS:
+        return text[:VALUE_CHARACTERS]
+    if "\\" not in text:
+        return _one(text, vr)
+    return "\\".join([_one(value, vr) for value in text.split("\\")])
+
+
+def _one(value: str, vr: str) -> str:
+    value = value.strip(" \0")
+    if vr == "DA":
+        found = _LEGACY_DATE.fullmatch(value)
+        return "".join(found.groups()) if found else value
+    if vr == "TM":
+        return value.replace(":", "")
+    if vr == "IS":
+        return _integer(value)
+    if vr == "DS":
+        return _decimal(value)
+    return value
+
+
+def _integer(value: str) -> str:
+    try:
+        return str(int(value)) if len(value) <= 12 else value
+    except ValueError:
+        return value
+
+
+def _decimal(value: str) -> str:
+    if len(value) > 32:
+        return value
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return value
+    if not number.is_finite():
+        return value
+    text = format(number.normalize(), "f") if abs(number.adjusted()) < 16 else value
+    text = "0" if text == "-0" else text
+    return text if len(text) <= 16 else value
+
+
+def _numbers(raw: bytes, letter: str) -> str | None:
+    size = struct.calcsize(letter)
+    count = len(raw) // size
+    if not count or count > HEADER_VALUE_CHARACTERS:
+        return None
+    numbers = struct.unpack(f"{letter[0]}{count}{letter[1]}", raw[: count * size])
+    return "\\".join(f"{number:.9g}" if letter[1] == "f" else str(number) for number in numbers)
+
+
+def _tags(raw: bytes, order: str) -> str:
+    words = struct.unpack(f"{order}{len(raw) // 2}H", raw)
+    return "\\".join(
+        f"{group:04X}{element:04X}" for group, element in zip(words[::2], words[1::2], strict=True)
+    )
+
+
+def _decoded_text(value: object, vr: str) -> str | None:
+    """Text of a value that pydicom has decoded already."""
+    if vr not in _LOCALISED_VRS and vr not in _PLAIN_VRS and vr not in _NUMBERS and vr != "AT":
+        return None
+    if value is None:
+        return ""
+    if isinstance(value, str | bytes | int | float) or not hasattr(value, "__iter__"):
+        parts = [value]
+    else:
+        parts = list(value)
+    return normalised("\\".join(_part(part, vr) for part in parts), vr)
+
+
+def _part(part: object, vr: str) -> str:
+    if vr == "AT" and isinstance(part, int):
+        return f"{part:08X}"
+    if vr == "FL" and isinstance(part, float):
+        return f"{part:.9g}"
+    original = getattr(part, "original_string", None)
+    return str(original) if isinstance(original, str) else str(part)
+
+
+def kept_header(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the values that are short enough to be kept for every instance."""
+    return {
+        keyword: text for keyword, text in values.items() if text and len(text) <= HEADER_VALUE_CHARACTERS
+    }

@@ -1,0 +1,40 @@
+"""The ``when`` of routes and analyses: keyword = pattern, and every line must match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from pydicom.datadict import tag_for_keyword
+
+
+def differs(when: Mapping[str, str], header: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Return (keyword, pattern, actual value) of the first line that does not match; None when all do.
+
+    In a pattern ``*`` stands for any characters, ``?`` for one; case makes no difference. Of an
+    attribute with several values, which are joined by a backslash, one has to match, or all of them
+    as they stand. What the header does not have is an empty value, so ``*`` matches it as well.
+    """
+    for keyword, pattern in when.items():
+        actual = str(header.get(keyword, ""))
+        expression = _expression(pattern)
+        values = [actual, *(value.strip() for value in actual.split("\\"))]
+        if not any(expression.fullmatch(value) for value in values):
+            return keyword, pattern, actual
+    return None
+
+
+def unknown_keywords(when: Iterable[str]) -> list[str]:
+    """Return those that are no keywords of PS3.6."""
+    return [keyword for keyword in when if tag_for_keyword(keyword) is None]
+
+
+@lru_cache(maxsize=1024)
+def _expression(pattern: str) -> re.Pattern[str]:
+    # fnmatch would also give brackets a meaning, which values such as "AXIAL [FC]" have literally
+    pieces = [
+        ".*" if piece == "*" else "." if piece == "?" else re.escape(piece)
+        for piece in re.split(r"(\*|\?)", re.sub(r"\*+", "*", pattern.strip()))
+    ]
+    return re.compile("".join(pieces), re.IGNORECASE | re.DOTALL)
