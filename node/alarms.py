@@ -1,0 +1,87 @@
+"""What is wrong with the node now, kept where it can be written when the database cannot.
+
+A full disk is the case in point: the file has one fixed size, is overwritten in place and so
+needs no new block. The running node writes it; ``anode status``, ``check`` and ``why`` read it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+DISK_FULL = "disk-full"
+"""The alarm for `node.errors.OutOfSpace`."""
+
+_FILE = "alarms.json"
+_FILE_BYTES = 4096
+_MESSAGE_CHARACTERS = 400
+
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One thing that is wrong: ``since`` and ``last_seen`` are seconds since the epoch, UTC."""
+
+    name: str
+    message: str
+    since: float
+    last_seen: float
+    times: int = 1
+
+
+def raise_alarm(data_dir: Path, name: str, message: str, now: float) -> None:
+    """Note that ``name`` is wrong at ``now`` (seconds since the epoch); repeat it freely.
+
+    Never raises: what cannot be written is logged.
+    """
+    with _lock:
+        alarms = {alarm.name: alarm for alarm in standing(data_dir)}
+        before = alarms.get(name)
+        since, times = (before.since, before.times + 1) if before else (now, 1)
+        alarms[name] = Alarm(name, message[:_MESSAGE_CHARACTERS], since, now, times)
+        _write(data_dir, list(alarms.values()))
+
+
+def clear_alarm(data_dir: Path, name: str) -> None:
+    """Note that ``name`` is right again; nothing happens when it was not wrong. Never raises."""
+    with _lock:
+        alarms = standing(data_dir)
+        if any(alarm.name == name for alarm in alarms):
+            _write(data_dir, [alarm for alarm in alarms if alarm.name != name])
+
+
+def reset(data_dir: Path) -> None:
+    """Start without alarms, and take up the file's space while there is some. Never raises."""
+    with _lock:
+        _write(data_dir, [])
+
+
+def standing(data_dir: Path) -> list[Alarm]:
+    """Return the alarms that stand, oldest first; none when the file is absent or unreadable."""
+    try:
+        raw = json.loads((data_dir / _FILE).read_text(encoding="utf-8"))
+        alarms = [Alarm(**one) for one in raw]
+    except (OSError, ValueError, TypeError):
+        return []  # also a write that was cut off: the alarm is raised again at the next occasion
+    return sorted(alarms, key=lambda alarm: alarm.since)
+
+
+def _write(data_dir: Path, alarms: list[Alarm]) -> None:
+    content = json.dumps([asdict(alarm) for alarm in alarms])
+    while len(content) > _FILE_BYTES:
+        alarms = alarms[1:]
+        content = json.dumps([asdict(alarm) for alarm in alarms])
+    try:
+        descriptor = os.open(data_dir / _FILE, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(descriptor, content.ljust(_FILE_BYTES).encode("ascii"), 0)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _log.error("alarm not written", extra={"alarms": len(alarms), "reason": error.strerror})

@@ -1,0 +1,165 @@
+"""``anode check``: could the node run as configured, and would its peers answer?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from node import alarms
+from node.cli import command, output
+from node.cli.echo import echo
+from node.cli.opening import configuration, is_running
+from node.config import Config, PeerConfig
+from node.errors import AnodeError, ConfigurationError
+
+if TYPE_CHECKING:
+    from node.cli.command import Commands
+
+
+@dataclass(frozen=True)
+class Result:
+    """One thing that was looked at. A ``problem`` keeps the node from working, a ``warning`` does not."""
+
+    what: str
+    state: Literal["ok", "warning", "problem"]
+    detail: str
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    check = command.add(
+        commands,
+        "check",
+        _run,
+        summary="check the configuration, the data directory, the port, the peers and the models",
+        description="Nothing is changed. A peer that does not answer is a warning: "
+        "it may be down for an hour.",
+        examples="anode check\nanode check --config new.toml --strict",
+    )
+    check.add_argument("--strict", action="store_true", help="fail on warnings too")
+    check.add_argument("--no-peers", action="store_true", help="do not send C-ECHO to the peers")
+    check.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=3.0, help="for each peer (default: 3)"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        config = configuration(arguments)
+    except ConfigurationError as error:
+        if not arguments.json:
+            raise
+        output.as_json([asdict(Result("configuration", "problem", problem)) for problem in error.problems])
+        return 2
+    results = list(_results(config, None if arguments.no_peers else arguments.timeout))
+    if arguments.json:
+        output.as_json([asdict(result) for result in results])
+    else:
+        output.table(["WHAT", "STATE", "DETAIL"], [[one.what, one.state, one.detail] for one in results])
+    states = {result.state for result in results}
+    return 1 if "problem" in states or (arguments.strict and "warning" in states) else 0
+
+
+def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
+    yield Result("configuration", "ok", str(config.source or "none: the defaults count"))
+    running = is_running(config)
+    yield _data_directory(config, running)
+    yield _free_space(config)
+    yield _port(config, running)
+    for alarm in alarms.standing(config.node.data_dir):
+        yield Result("alarm", "warning", f"{alarm.name} since {output.moment(alarm.since)}: {alarm.message}")
+    yield from _models(config)
+    if timeout_seconds is not None and config.peers:
+        with ThreadPoolExecutor(max_workers=min(16, len(config.peers))) as pool:
+            yield from pool.map(lambda peer: _peer(config, peer, timeout_seconds), config.peers)
+
+
+def _data_directory(config: Config, running: bool) -> Result:
+    data_dir = config.node.data_dir
+    if running:
+        return Result("data_dir", "ok", f"{data_dir}: a node is running on it")
+    if data_dir.exists() and not data_dir.is_dir():
+        return Result("data_dir", "problem", f"{data_dir} is not a folder")
+    there = _nearest_existing(data_dir)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Result("data_dir", "problem", f"{there} cannot be written by this user")
+    from node.storage import guard
+
+    try:
+        guard.inspect(data_dir, guard.state_file_of(config.source))
+    except AnodeError as error:
+        return Result("data_dir", "problem", f"{error}; {error.action}".removesuffix("; "))
+    if not data_dir.exists():
+        return Result("data_dir", "ok", f"{data_dir}: will be made at the first start")
+    return Result("data_dir", "ok", str(data_dir))
+
+
+def _free_space(config: Config) -> Result:
+    free_bytes = shutil.disk_usage(_nearest_existing(config.node.data_dir)).free
+    reserve_bytes = config.storage.free_space_reserve_bytes
+    detail = f"{output.size(free_bytes)} free, {output.size(reserve_bytes)} kept in reserve"
+    if free_bytes <= reserve_bytes:
+        return Result("disk", "problem", f"{detail}: nothing would be received")
+    # the receive log and the settled copy exist side by side for a while
+    if free_bytes <= reserve_bytes + 4 * config.storage.segment_bytes:
+        return Result("disk", "warning", f"{detail}: nearly full")
+    return Result("disk", "ok", detail)
+
+
+def _port(config: Config, running: bool) -> Result:
+    node = config.node
+    where = f"{node.host}:{node.port}"
+    if running and node.port:
+        local = "127.0.0.1" if node.host in ("0.0.0.0", "::") else node.host  # any address: ask the nearest
+        problem = echo(config, PeerConfig(node.ae_title, local, node.port), 3.0).problem
+        if problem:
+            return Result("port", "warning", f"a node is running, but {where} does not answer: {problem}")
+        return Result("port", "ok", f"{where}: the running node answers C-ECHO")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            node.host, node.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        return Result("port", "problem", f"{where} cannot be listened on: {error.strerror}")
+    return Result("port", "ok", f"{where} is free")
+
+
+def _models(config: Config) -> Iterator[Result]:
+    if not config.analyses:
+        return
+    from models import registry
+
+    for analysis in config.analyses:
+        what = f"analysis {analysis.name}"
+        try:
+            card = registry.load(analysis.model).card
+        except (ImportError, ValueError, OSError, LookupError) as error:
+            yield Result(what, "problem", f"model {analysis.model} cannot be loaded: {error}")
+        else:
+            yield Result(what, "ok", f"model {card.name} {card.version}")
+        if not analysis.send_to:
+            yield Result(what, "warning", "has no send_to: its results stay here")
+
+
+def _peer(config: Config, peer: PeerConfig, timeout_seconds: float) -> Result:
+    result = echo(config, peer, timeout_seconds)
+    what = f"peer {peer.ae_title}"
+    if result.problem:
+        return Result(what, "warning", f"{peer.host}:{peer.port}: {result.problem}")
+    return Result(what, "ok", f"{peer.host}:{peer.port} answers C-ECHO in {result.seconds * 1000:.0f} ms")
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,96 @@
+"""``anode echo``: does a peer answer a C-ECHO?"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from node.cli import command, output
+from node.cli.opening import configuration, peer_named
+from node.config import Config, PeerConfig
+from node.errors import PeerError
+
+if TYPE_CHECKING:
+    from node.cli.command import Commands
+
+VERIFICATION_SOP_CLASS_UID = "1.2.840.10008.1.1"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+
+
+@dataclass(frozen=True)
+class Echo:
+    """What came of one C-ECHO; ``problem`` is empty when it was answered with Success."""
+
+    ae_title: str
+    host: str
+    port: int
+    seconds: float
+    problem: str
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    echo = command.add(
+        commands,
+        "echo",
+        _run,
+        summary="ask a peer whether it answers (C-ECHO)",
+        description="The association is requested under the node's own AE title, as deliveries are.",
+        examples="anode echo PACS\nanode echo 192.0.2.7:104/PACS",
+    )
+    echo.add_argument("peer", metavar="PEER", help="an AE title of [[peers]], or HOST:PORT/AE_TITLE")
+    echo.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="default: 10")
+
+
+def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
+    """Send one C-ECHO to ``peer``; every failure of the peer is told, none raised."""
+    from node.wire import scu
+
+    begin = time.monotonic()
+    problem = ""
+    try:
+        with scu.connect(
+            peer.host,
+            peer.port,
+            calling_ae_title=config.node.ae_title,
+            called_ae_title=peer.ae_title,
+            contexts=[
+                scu.ProposedContext(
+                    VERIFICATION_SOP_CLASS_UID, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+                )
+            ],
+            timeout_seconds=timeout_seconds,
+            max_pdu_bytes=config.limits.max_pdu_bytes,
+        ) as association:
+            answer = association.echo()
+            if answer.status != 0:
+                problem = f"it answered with status {answer.status:04X} {answer.comment}".strip()
+    except PeerError as error:
+        problem = str(error)
+    return Echo(peer.ae_title, peer.host, peer.port, time.monotonic() - begin, problem)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = configuration(arguments)
+    peer = peer_named(config, arguments.peer)
+    result = echo(config, peer, arguments.timeout)
+    if arguments.json:
+        output.as_json(
+            {
+                "ae_title": result.ae_title,
+                "host": result.host,
+                "port": result.port,
+                "answers": not result.problem,
+                "seconds": round(result.seconds, 4),
+                "problem": result.problem,
+            }
+        )
+    elif result.problem:
+        output.note(f"{peer.ae_title} at {peer.host}:{peer.port}: {output.plain(result.problem)}")
+    else:
+        answered = f"answers C-ECHO in {result.seconds * 1000:.0f} ms"
+        output.line(f"{peer.ae_title} at {peer.host}:{peer.port} {answered}")
+    return 1 if result.problem else 0

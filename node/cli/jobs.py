@@ -1,0 +1,172 @@
+"""``anode jobs`` and ``anode retry``: the work that waits, and asking for it again."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from node.cli import command, output
+from node.cli.opening import Records, configuration, is_running, records
+from node.cli.study_argument import study_named
+from node.config import Config
+from node.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from node.cli.command import Commands
+
+KINDS = ("settle", "select", "analyze", "deliver", "commit", "confirm", "sweep")
+STATES = {"ready": "ready", "running": "leased", "done": "done", "set-aside": "set_aside"}
+"""What people say for the states of the queue."""
+
+_TIMES = ("created_at", "next_try_at", "failed_at", "finished_at")
+
+
+def register(commands: Commands) -> None:
+    """Add both commands."""
+    jobs = command.add(
+        commands,
+        "jobs",
+        _list,
+        summary="list jobs: what is done, runs, waits or was set aside",
+        description="A job that was set aside is not tried again by itself: the last column says why.",
+        examples="anode jobs --state set-aside\nanode jobs --kind deliver --json",
+    )
+    jobs.add_argument("--state", choices=tuple(STATES), help="only jobs in this state")
+    jobs.add_argument("--kind", choices=KINDS, help="only jobs of this kind")
+    jobs.add_argument("--study", metavar="STUDY", help="only jobs of this study")
+    jobs.add_argument("--limit", metavar="N", type=int, default=100, help="the latest N (default: 100)")
+
+    retry = command.add(
+        commands,
+        "retry",
+        _retry,
+        summary="do jobs now that were set aside, or wait for their next try",
+        description="Each starts afresh, with all its tries. With --again the series of a study are "
+        "selected anew for every analysis, as if another instance had come: for when the "
+        "configuration was changed.",
+        examples="anode retry 17 18\nanode retry --study 1.2.840.113619.2.55.3\nanode retry --all\n"
+        "anode retry --study 1.2.840.113619.2.55.3 --again",
+    )
+    retry.add_argument("jobs", metavar="JOB", type=int, nargs="*", help="numbers, as 'anode jobs' shows them")
+    retry.add_argument("--study", metavar="STUDY", help="all jobs of this study")
+    retry.add_argument("--kind", choices=KINDS, help="with --study or --all: only jobs of this kind")
+    retry.add_argument("--all", action="store_true", help="all jobs of all studies")
+    retry.add_argument("--again", action="store_true", help="with --study: select and analyse again")
+
+
+def state_shown(state: str) -> str:
+    """Return what people say for a state of the queue."""
+    return next((said for said, meant in STATES.items() if meant == state), state)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    if arguments.limit < 1:
+        raise WrongUsage("--limit expects a number of at least 1")
+    with records(configuration(arguments)) as opened:
+        study = None if arguments.study is None else study_named(opened, arguments.study)
+        with opened.database.read() as connection:
+            found = opened.queue.jobs(
+                connection,
+                study_instance_uid=study,
+                state=STATES.get(arguments.state),
+                kind=arguments.kind,
+                limit=arguments.limit,
+            )
+    if arguments.json:
+        output.as_json([_for_programs(job) for job in found])
+        return 0
+    now = time.time()
+    rows = [
+        [
+            job["id"],
+            job["kind"],
+            state_shown(job["state"]),
+            job["payload"].get("analysis") or job["lane"],
+            output.short(job["study_instance_uid"]),
+            job["attempts"],
+            _when(job, now),
+            f"{job['error_name']}: {job['error']}" if job["error_name"] else "",
+        ]
+        for job in found
+    ]
+    output.table(["JOB", "KIND", "STATE", "FOR", "STUDY", "TRIES", "WHEN", "LAST ERROR"], rows)
+    if len(found) == arguments.limit:
+        output.note(f"only the latest {arguments.limit} are shown; --limit shows more")
+    return 0
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    ways = [bool(arguments.jobs), arguments.study is not None, arguments.all]
+    if sum(ways) != 1:
+        raise WrongUsage("say which: numbers of jobs, or --study STUDY, or --all")
+    if arguments.jobs and arguments.kind:
+        raise WrongUsage("--kind goes with --study or --all")
+    if arguments.again and (arguments.study is None or arguments.kind):
+        raise WrongUsage("--again goes with --study alone")
+    config = configuration(arguments)
+    if arguments.again:
+        return _again(config, arguments)
+    with records(config) as opened:
+        requeued, left = _requeue(opened, arguments)
+    if arguments.json:
+        output.as_json({"jobs_to_be_done": requeued, "left_as_they_are": left})
+    else:
+        output.line(f"{output.count(requeued, 'job')} will be done now")
+    for job_id in left:
+        output.note(f"job {job_id} is neither set aside nor waiting: left as it is")
+    if requeued and not is_running(config):
+        output.note("the node is not running; they will be done when it is")
+    return 1 if left else 0
+
+
+def _again(config: Config, arguments: argparse.Namespace) -> int:
+    with records(config) as opened:
+        study = study_named(opened, arguments.study)
+        opened.database.write(lambda connection: opened.completion.arrived(connection, study))
+    seconds = max((config.quiet_seconds(analysis) for analysis in config.analyses), default=0.0)
+    if arguments.json:
+        output.as_json({"study_instance_uid": study, "analyses": [one.name for one in config.analyses]})
+    elif config.analyses:
+        analyses = output.count(len(config.analyses), "analysis", "analyses")
+        output.line(f"{analyses} will be selected for again within {output.duration(seconds)}")
+    if not config.analyses:
+        output.note("no analysis is configured")
+    elif not is_running(config):
+        output.note("the node is not running; it will be done when it is")
+    return 0 if config.analyses else 1
+
+
+def _requeue(opened: Records, arguments: argparse.Namespace) -> tuple[int, list[int]]:
+    """Return how many jobs were made due, and the numbers of those that could not be."""
+    queue, database = opened.queue, opened.database
+    if not arguments.jobs:
+        study = None if arguments.study is None else study_named(opened, arguments.study)
+        requeued = database.write(partial(queue.requeue, study_instance_uid=study, kind=arguments.kind))
+        return requeued, []
+    requeued = 0
+    left = []
+    for job_id in dict.fromkeys(arguments.jobs):
+        if database.write(partial(queue.requeue, job_id=job_id)):
+            requeued += 1
+        else:
+            left.append(job_id)
+    return requeued, left
+
+
+def _when(job: Mapping[str, Any], now: float) -> str:
+    if job["state"] == "ready":
+        return (
+            f"next try in {output.duration(job['next_try_at'] - now)}" if job["next_try_at"] > now else "due"
+        )
+    if job["state"] == "leased":
+        return "now"
+    at = job["failed_at"] if job["state"] == "set_aside" else job["finished_at"]
+    return output.moment(at)
+
+
+def _for_programs(job: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {**job, "state": state_shown(job["state"])}
+    return {name: output.iso(value) if name in _TIMES else value for name, value in shown.items()}

@@ -1,0 +1,186 @@
+"""What nearly every command begins with: the configuration, and the records of the data directory."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from node.cli import output
+from node.config import Config, PeerConfig
+from node.config_values import ae_title, listed, suggestion
+from node.errors import ArchiveUnavailable, WrongUsage
+
+if TYPE_CHECKING:
+    from node.clock import Clock
+    from node.completion import Completion
+    from node.database import Database
+    from node.index import Index
+    from node.jobs.queue import Queue
+    from node.services import Services
+
+DEFAULT_CONFIG = Path("config.toml")
+
+
+@dataclass(frozen=True)
+class Records:
+    """The rooms of the data directory that a command reads while the node may be running."""
+
+    config: Config
+    clock: Clock
+    database: Database
+    index: Index
+    queue: Queue
+    completion: Completion
+
+    def services(self) -> Services:
+        """Return the bundle of a node for work that only reads bytes; close its storage afterwards."""
+        from node.ingest import Ingest
+        from node.services import Services
+        from node.storage.storage import Storage
+        from node.wire.peers import Peers
+
+        storage = Storage(self.config.node.data_dir, self.config.storage, self.clock)
+        ingest = Ingest(
+            config=self.config,
+            clock=self.clock,
+            database=self.database,
+            index=self.index,
+            storage=storage,
+            queue=self.queue,
+            completion=self.completion,
+        )
+        return Services(
+            self.config,
+            self.clock,
+            self.database,
+            self.index,
+            storage,
+            self.queue,
+            self.completion,
+            ingest,
+            Peers(self.config),
+        )
+
+
+def configuration(arguments: argparse.Namespace) -> Config:
+    """Load the file that ``--config`` names, or ``./config.toml``, or the defaults where that is absent.
+
+    Raises
+    ------
+    ConfigurationError
+        When the file cannot be used, or the one named with ``--config`` does not exist.
+    """
+    from node import config_file
+
+    if arguments.config is not None:
+        return config_file.load(Path(arguments.config))
+    if DEFAULT_CONFIG.exists():
+        return config_file.load(DEFAULT_CONFIG)
+    output.note("no config.toml here: running on the defaults (--config FILE names another file)")
+    return config_file.defaults()
+
+
+def config_argument(config: Config) -> str:
+    """Return ``" --config FILE"`` as a command to be typed needs it, empty for the default file."""
+    if config.source is None or config.source == DEFAULT_CONFIG:
+        return ""
+    return f" --config {config.source}"
+
+
+def database_path(config: Config) -> Path:
+    """Where the database of the data directory lies."""
+    from node.database import FILE_NAME
+
+    return config.node.data_dir / FILE_NAME
+
+
+@contextmanager
+def records(config: Config) -> Iterator[Records]:
+    """Open the records of the data directory; reading does not disturb a running node.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        When there are none yet.
+    """
+    from node.clock import Clock
+    from node.completion import Completion
+    from node.database import Database
+    from node.index import Index
+    from node.jobs.queue import Queue
+
+    path = database_path(config)
+    if not path.exists():
+        raise ArchiveUnavailable(
+            f"no node has run on {config.node.data_dir} yet",
+            action=f"start one with 'anode run{config_argument(config)}', "
+            "or name its configuration with --config",
+        )
+    clock = Clock()
+    database = Database.open_read_only(path)
+    try:
+        yield Records(
+            config, clock, database, Index(clock), Queue(clock, database), Completion(config, clock)
+        )
+    finally:
+        database.close()
+
+
+def is_running(config: Config) -> bool:
+    """Whether a node holds the lock of the data directory now."""
+    try:
+        lock = os.open(config.node.data_dir / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Looked at first, so that the lock is not tried while a node that starts may want it.
+        os.kill(int(os.pread(lock, 32, 0)), 0)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except PermissionError:  # a process of another user
+        return True
+    except (ValueError, ProcessLookupError):
+        return False
+    finally:
+        os.close(lock)
+    return False
+
+
+def peer_named(config: Config, text: str) -> PeerConfig:
+    """Return the peer with the AE title ``text``, or the one that ``HOST:PORT/AE`` describes.
+
+    Raises
+    ------
+    WrongUsage
+        When ``text`` is neither.
+    """
+    for peer in config.peers:
+        if peer.ae_title == text.strip(" "):
+            return peer
+    address, slash, title = text.partition("/")
+    host, colon, port = address.rpartition(":")
+    if slash and colon:
+        return address_of(host.strip("[]"), port, title)
+    titles = [peer.ae_title for peer in config.peers]
+    known = f"configured are {listed(titles)}" if titles else "none is configured"
+    raise WrongUsage(
+        f"'{text}' is not among the peers{suggestion(text, titles)}",
+        action=f"{known}; any other is named as HOST:PORT/AE_TITLE, for instance 192.0.2.7:104/PACS",
+    )
+
+
+def address_of(host: str, port: str, title: str) -> PeerConfig:
+    """Return a peer that the configuration does not name; raise WrongUsage when it cannot be one."""
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise WrongUsage(f"'{host}:{port}' is not an address: expected HOST:PORT with a port from 1 to 65535")
+    try:
+        return PeerConfig(ae_title=ae_title(title), host=host, port=int(port))
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None

@@ -1,0 +1,64 @@
+"""``anode run``: the node itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from node import logs
+from node.cli import command, output
+from node.cli.opening import configuration
+
+if TYPE_CHECKING:
+    from node.cli.command import Commands
+
+_STOPPED_AT_ONCE = 1
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    command.add(
+        commands,
+        "run",
+        _run,
+        summary="run the node until it is told to stop",
+        description="One line on standard error says when it is ready. SIGINT (Ctrl-C) and SIGTERM stop it "
+        "cleanly, a second signal stops it at once; nothing that was acknowledged is lost either way.",
+        examples="anode run\nanode run --config /etc/anode/config.toml",
+        json=False,
+        logs_itself=True,
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = configuration(arguments)
+    told_to_stop = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if told_to_stop.is_set():
+            os._exit(_STOPPED_AT_ONCE)
+        told_to_stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with logs.configured(config.log):
+        from node.app import App  # after the signals: loading the libraries takes a moment
+
+        app = App(config)
+        app.start()
+        try:
+            where = f"{config.node.ae_title} on {_address(config.node.host, app.server.port)}"
+            output.note_ready(f"{where}, data in {config.node.data_dir}")
+            told_to_stop.wait()
+            output.note("stopping; a second signal stops at once")
+        finally:
+            app.stop()
+    return 0
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,132 @@
+"""``anode status``: does the node run, what does it hold, what waits for a person?"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from node import alarms
+from node.cli import command, output
+from node.cli.echo import echo
+from node.cli.opening import Records, configuration, is_running, records
+from node.config import Config, PeerConfig
+
+if TYPE_CHECKING:
+    from node.cli.command import Commands
+
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    command.add(
+        commands,
+        "status",
+        _run,
+        summary="show whether the node runs, what it holds and what waits",
+        description="Exit status 1 when the node is not running or does not answer.",
+        examples="anode status\nanode status --json",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = configuration(arguments)
+    with records(config) as opened:
+        status = _status(opened)
+    if arguments.json:
+        output.as_json(status)
+    else:
+        _print(status)
+    return 0 if status["running"] and not status["problem"] else 1
+
+
+def own_peer(config: Config) -> PeerConfig:
+    """Return the node itself, as a peer on this machine would call it."""
+    host = _ANY_ADDRESS.get(config.node.host, config.node.host)
+    return PeerConfig(config.node.ae_title, host, config.node.port)
+
+
+def _status(opened: Records) -> dict[str, Any]:
+    config = opened.config
+    running = is_running(config)
+    problem = ""
+    # with port = 0 nobody else knows which port the running node took
+    if running and config.node.port:
+        problem = echo(config, own_peer(config), 3.0).problem
+    with opened.database.read() as connection:
+        counts = opened.index.counts(connection)
+        jobs = opened.queue.counts(connection)
+    data_dir = config.node.data_dir
+    free_bytes = shutil.disk_usage(data_dir).free
+    received, stored = counts["received_bytes"], counts["stored_bytes"]
+    return {
+        "running": running,
+        "problem": problem,
+        "ae_title": config.node.ae_title,
+        "host": config.node.host,
+        "port": config.node.port,
+        "data_dir": str(data_dir),
+        "patients": counts["patients"],
+        "studies": counts["studies"],
+        "series": counts["series"],
+        "instances": counts["instances"],
+        "instances_not_settled": counts["unsettled"],
+        "quarantined": counts["quarantined"],
+        "received_bytes": received,
+        "stored_bytes": stored,
+        "compression_ratio": round(received / stored, 3) if stored else None,
+        "last_received": output.iso(counts["last_received_at"]),
+        "last_received_at": counts["last_received_at"],
+        "jobs": {
+            "waiting": sum(jobs["ready"].values()),
+            "running": sum(jobs["leased"].values()),
+            "set_aside": sum(jobs["set_aside"].values()),
+            "set_aside_by_kind": jobs["set_aside"],
+        },
+        "free_bytes": free_bytes,
+        "reserve_bytes": config.storage.free_space_reserve_bytes,
+        "alarms": [asdict(alarm) for alarm in alarms.standing(data_dir)],
+    }
+
+
+def _print(status: dict[str, Any]) -> None:
+    address = f"{status['ae_title']} on {status['host']}:{status['port']}"
+    if not status["running"]:
+        state = "not running; start it with 'anode run'"
+    elif status["problem"]:
+        state = f"running, but does not answer: {status['problem']}"
+    elif status["port"]:
+        state = "running, answers C-ECHO"
+    else:
+        state = "running, on a port that it chose itself"
+    jobs = status["jobs"]
+    aside = output.count(jobs["set_aside"], "job")
+    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(jobs["set_aside_by_kind"].items()))
+    ratio = status["compression_ratio"]
+    held = f"{output.size(status['received_bytes'])} received, {output.size(status['stored_bytes'])} stored"
+    last = status["last_received_at"]
+    pairs: list[tuple[str, object]] = [
+        ("node", f"{address}: {state}"),
+        ("data", status["data_dir"]),
+        ("patients", status["patients"]),
+        ("studies", status["studies"]),
+        ("series", status["series"]),
+        ("instances", status["instances"]),
+        ("not yet settled", status["instances_not_settled"]),
+        ("size", held + (f" (ratio {ratio:.2f})" if ratio else "")),
+        ("last received", output.moment(last) if last else "never"),
+        ("jobs", f"{jobs['running']} running, {jobs['waiting']} waiting"),
+        ("set aside", f"{aside} ({kinds}); 'anode jobs --state set-aside' lists them" if kinds else "none"),
+        ("quarantine", output.count(status["quarantined"], "instance") if status["quarantined"] else "empty"),
+        (
+            "free disk",
+            f"{output.size(status['free_bytes'])}, {output.size(status['reserve_bytes'])} reserved",
+        ),
+    ]
+    pairs += [
+        ("ALARM", f"{alarm['name']} since {output.moment(alarm['since'])}: {alarm['message']}")
+        for alarm in status["alarms"]
+    ]
+    output.facts(pairs)

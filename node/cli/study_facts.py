@@ -1,0 +1,34 @@
+"""Gathers what the records hold on one study."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from node import alarms
+from node.cli.opening import Records, config_argument
+from node.explanation import Facts
+
+_ALL_JOBS = 1_000_000
+
+
+def gather(
+    opened: Records, connection: sqlite3.Connection, study_instance_uid: str, *, node_is_running: bool
+) -> Facts:
+    """Read the facts of one study, all from the one snapshot of ``connection``."""
+    from node import identity
+
+    config = opened.config
+    return Facts(
+        study_instance_uid=study_instance_uid,
+        now=opened.clock.timestamp(),
+        node_is_running=node_is_running,
+        patients=len(identity.patients_of_study(connection, study_instance_uid)),
+        analyses=config.analyses,
+        routes=config.routes,
+        series_headers=opened.index.series_headers(connection, study_instance_uid),
+        waiting=opened.completion.waiting(connection, study_instance_uid),
+        runs=opened.completion.runs(connection, study_instance_uid),
+        jobs=opened.queue.jobs(connection, study_instance_uid=study_instance_uid, limit=_ALL_JOBS),
+        alarms=alarms.standing(config.node.data_dir),
+        command_options=config_argument(config),
+    )

@@ -1,0 +1,84 @@
+"""``anode why``: what became of a study, why, since when, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from node import explanation
+from node.cli import command, output
+from node.cli.opening import configuration, is_running, records
+from node.cli.study_argument import study_named
+from node.cli.study_facts import gather
+
+if TYPE_CHECKING:
+    from node.cli.command import Commands
+    from node.explanation import Facts, Row
+
+_WIDTH = 96
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    why = command.add(
+        commands,
+        "why",
+        _run,
+        summary="say what became of a study: the cause, since when, the next try, the command to run",
+        examples="anode why 1.2.840.113619.2.55.3\nanode why A1234567 --json",
+    )
+    why.add_argument(
+        "study", metavar="STUDY", help="Study Instance UID, an unambiguous part of it, or Accession Number"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = configuration(arguments)
+    with records(config) as opened:
+        study_instance_uid = study_named(opened, arguments.study)
+        running = is_running(config)
+        with opened.database.read() as connection:
+            facts = gather(opened, connection, study_instance_uid, node_is_running=running)
+    rows = explanation.explain(facts)
+    if arguments.json:
+        output.as_json(
+            {
+                "study_instance_uid": study_instance_uid,
+                "state": explanation.state_of(facts),
+                "rows": [_for_programs(row) for row in rows],
+            }
+        )
+    else:
+        _print(facts, rows)
+    return 0
+
+
+def _print(facts: Facts, rows: list[Row]) -> None:
+    output.line(f"study {facts.study_instance_uid}: {explanation.state_of(facts)}")
+    if not rows:
+        output.line("  Everything is stored; no analysis and no route is configured.")
+    for row in rows:
+        output.line()
+        output.line(f"{output.plain(row.about)}: {row.state if row.cause == row.state else _headline(row)}")
+        for text in textwrap.wrap(output.plain(row.explanation), _WIDTH):
+            output.line(f"  {text}")
+        now = time.time()
+        if row.since is not None:
+            ago = output.duration(now - row.since)
+            output.line(f"  since     {output.moment(row.since)} ({ago} ago)")
+        if row.next_try is not None:
+            soon = f"in {output.duration(row.next_try - now)}" if row.next_try > now else "now"
+            output.line(f"  next try  {output.moment(row.next_try)} ({soon})")
+        if row.command:
+            output.line(f"  run       {row.command}")
+
+
+def _headline(row: Row) -> str:
+    return f"{row.state}, {row.cause}"
+
+
+def _for_programs(row: Row) -> dict[str, object]:
+    return {**asdict(row), "since": output.iso(row.since), "next_try": output.iso(row.next_try)}

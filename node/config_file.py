@@ -1,0 +1,381 @@
+"""Reads ``config.toml``: every problem of the file at once, each with its line and a suggestion."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from node import config_lines
+from node.config import (
+    AnalysisConfig,
+    Config,
+    JobsConfig,
+    LimitsConfig,
+    LogConfig,
+    NodeConfig,
+    PeerConfig,
+    ResultKind,
+    RouteConfig,
+    StorageConfig,
+    StudyConfig,
+    TranscodeConfig,
+    TransferSyntaxChoice,
+    Verb,
+)
+from node.config_values import (
+    Reader,
+    ae_title,
+    boolean,
+    choice,
+    is_loopback,
+    listed,
+    matchable_keyword,
+    name,
+    number,
+    pattern_text,
+    several,
+    shown,
+    suggestion,
+    text,
+    transfer_syntax_choice,
+    whole,
+)
+from node.errors import ConfigurationError
+
+_VERBS: tuple[str, ...] = get_args(Verb)
+_KINDS: tuple[str, ...] = get_args(ResultKind)
+_PEER_NAMES = several(ae_title, "peer", may_be_empty=True)
+
+_TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
+    "node": (
+        NodeConfig,
+        {
+            "ae_title": ae_title,
+            "host": text,
+            "port": whole(0, 65535),
+            "data_dir": text,
+            "accept_unknown_peers": boolean,
+            "check_called_ae_title": boolean,
+            "accept_unknown_sop_classes": boolean,
+        },
+    ),
+    "limits": (
+        LimitsConfig,
+        {
+            "associations": whole(1, 10_000),
+            "max_pdu_bytes": whole(4096, 16 * 1024**2),
+            "network_timeout_seconds": number(0, above=True),
+            "artim_timeout_seconds": number(0, above=True),
+            "instance_bytes": whole(1024),
+            "header_bytes": whole(1024),
+            "nesting_depth": whole(1, 200),
+            "identifier_bytes": whole(1024),
+        },
+    ),
+    "storage": (
+        StorageConfig,
+        {"segment_bytes": whole(1024**2, 16 * 1024**3), "free_space_reserve_bytes": whole(0)},
+    ),
+    "transcode": (TranscodeConfig, {"to": transfer_syntax_choice(*get_args(TransferSyntaxChoice))}),
+    "study": (StudyConfig, {"quiet_seconds": number(0)}),
+    "jobs": (
+        JobsConfig,
+        {
+            "workers": whole(1, 256),
+            "analyses": whole(1, 64),
+            "tries": whole(1, 1000),
+            "window_seconds": number(0),
+            "timeout_seconds": number(0, above=True),
+            "memory_mb": whole(0),
+            "delivery_days": number(0),
+            "delivery_retry_max_seconds": number(0, above=True),
+            "delivery_retry_first_seconds": number(0, above=True),
+            "keep_done_days": number(0),
+        },
+    ),
+    "log": (
+        LogConfig,
+        {"level": choice("DEBUG", "INFO", "WARNING", "ERROR"), "format": choice("text", "json")},
+    ),
+}
+
+_PEER: dict[str, Reader] = {
+    "ae_title": ae_title,
+    "host": text,
+    "port": whole(1, 65535),
+    "allow": several(choice(*_VERBS), "verb", may_be_empty=True),
+    "confirm_results": boolean,
+}
+_ROUTE: dict[str, Reader] = {"send_to": several(ae_title, "peer")}  # ``when`` is read key by key
+_ANALYSIS: dict[str, Reader] = {
+    "name": name,
+    "model": text,
+    "results": several(choice(*_KINDS), "kind of result"),
+    "send_to": _PEER_NAMES,
+    "quiet_seconds": number(0),
+}
+
+
+def load(path: Path) -> Config:
+    """Read the configuration file ``path``.
+
+    Raises
+    ------
+    ConfigurationError
+        With every problem of the file, in the order of its lines, each
+        ``FILE:LINE: [table] key: what is wrong``.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigurationError([f"{path}: there is no such file"]) from None
+    except OSError as error:
+        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
+    try:
+        document_text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError([f"{path}:{line}: the file is not UTF-8 text"]) from None
+    return parse(document_text, path)
+
+
+def defaults() -> Config:
+    """Return what counts without a file: paths are relative to the working directory."""
+    config = Config()
+    return replace(config, node=replace(config.node, data_dir=config.node.data_dir.resolve()))
+
+
+def parse(document_text: str, path: Path) -> Config:
+    """Read the text of a configuration file; ``path`` is where it stands (see `load`)."""
+    try:
+        document = tomllib.loads(document_text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError([_syntax_problem(str(error), document_text, path)]) from None
+    except RecursionError:
+        raise ConfigurationError([f"{path}: values are nested too deeply"]) from None
+    return _Reading(document, config_lines.lines_of(document_text), path).config()
+
+
+def _syntax_problem(message: str, document_text: str, path: Path) -> str:
+    place = re.search(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$", message)
+    what = message[: place.start()] if place else message
+    line = int(place[1]) if place and place[1] else max(1, len(document_text.splitlines()))
+    return f"{path}:{line}: not valid TOML: {what[:1].lower()}{what[1:]}"
+
+
+@dataclass(frozen=True, order=True)
+class _Problem:
+    line: int
+    message: str
+
+
+class _Reading:
+    """One pass over a document; problems are gathered, not raised, until the end."""
+
+    def __init__(self, document: dict[str, Any], lines: dict[config_lines.Path, int], path: Path) -> None:
+        self.document = document
+        self.lines = lines
+        self.path = path
+        self.problems: list[_Problem] = []
+
+    def config(self) -> Config:
+        known = [*_TABLES, "peers", "routes", "analyses"]
+        for key, value in self.document.items():
+            if key not in known:
+                what = f"[{key}]" if isinstance(value, dict) else f"[[{key}]]" if _is_tables(value) else key
+                kind = "key" if what == key else "table"
+                hint = suggestion(key, known) or self._home_of(key)
+                self._problem((key,), f"{what}: unknown {kind}{hint}")
+        tables = {table: self._table(table) for table in _TABLES}
+        peers = self._peers()
+        routes = self._routes({peer.ae_title for peer in peers})
+        analyses = self._analyses({peer.ae_title for peer in peers})
+        self._pauses(tables["jobs"])
+        node = self._node(tables["node"], bool(self.document.get("peers")))
+        if self.problems:
+            ordered = sorted(set(self.problems))
+            raise ConfigurationError([f"{self.path}:{one.line}: {one.message}" for one in ordered])
+        return Config(
+            node=NodeConfig(**node),
+            limits=LimitsConfig(**tables["limits"]),
+            storage=StorageConfig(**tables["storage"]),
+            transcode=TranscodeConfig(**tables["transcode"]),
+            study=StudyConfig(**tables["study"]),
+            jobs=JobsConfig(**tables["jobs"]),
+            log=LogConfig(**tables["log"]),
+            peers=tuple(peers),
+            routes=tuple(routes),
+            analyses=tuple(analyses),
+            source=self.path,
+        )
+
+    def _node(self, node: dict[str, Any], has_peers: bool) -> dict[str, Any]:
+        host = node.get("host", NodeConfig.host)
+        on_loopback = is_loopback(host)
+        accepts = node.setdefault("accept_unknown_peers", on_loopback)
+        if not on_loopback and not has_peers and not accepts:
+            self._problem(
+                ("node", "host"),
+                f"[node] host: {host} can be reached from other machines, but no [[peers]] are configured; "
+                "add them, or set accept_unknown_peers = true to let anyone in",
+            )
+        data_dir = Path(node.get("data_dir", str(NodeConfig.data_dir))).expanduser()
+        node["data_dir"] = (self.path.absolute().parent / data_dir).resolve()
+        return node
+
+    def _pauses(self, jobs: dict[str, Any]) -> None:
+        first = jobs.get("delivery_retry_first_seconds", 0)
+        longest = jobs.get("delivery_retry_max_seconds", first)
+        if first > longest:
+            key = "delivery_retry_first_seconds"
+            wrong = f"{first:g} is more than delivery_retry_max_seconds, {longest:g}"
+            self._problem(("jobs", key), f"[jobs] {key}: {wrong}")
+
+    def _peers(self) -> list[PeerConfig]:
+        peers: list[PeerConfig] = []
+        lines: dict[str, int] = {}
+        for path, raw in self._elements("peers"):
+            values = self._values(path, "[[peers]]", raw, _PEER, required=("ae_title", "host", "port"))
+            title = values.get("ae_title")
+            if title in lines:
+                message = f"[[peers]] ae_title: '{title}' is already the peer of line {lines[title]}"
+                self._problem((*path, "ae_title"), message)
+            elif title is not None:
+                lines[title] = self._line_of(path)
+            values.setdefault("confirm_results", "commit" in values.get("allow", _VERBS))
+            if title is not None:  # kept with faults in the rest, so that send_to may name it
+                peers.append(PeerConfig(**{"host": "", "port": 0, **values}))
+        return peers
+
+    def _routes(self, peers: set[str]) -> list[RouteConfig]:
+        routes = []
+        for path, raw in self._elements("routes"):
+            required = () if "send_to" in raw else ("send_to",)
+            values = self._values(path, "[[routes]]", raw, _ROUTE, required=required, when=True)
+            self._destinations((*path, "send_to"), "[[routes]]", values, peers)
+            routes.append(RouteConfig(**values))
+        return routes
+
+    def _analyses(self, peers: set[str]) -> list[AnalysisConfig]:
+        analyses = []
+        lines: dict[str, int] = {}
+        for path, raw in self._elements("analyses"):
+            values = self._values(path, "[[analyses]]", raw, _ANALYSIS, required=("name", "model"), when=True)
+            free_name = values.get("name")
+            if free_name in lines:
+                message = (
+                    f"[[analyses]] name: '{free_name}' is already the analysis of line {lines[free_name]}"
+                )
+                self._problem((*path, "name"), message)
+            elif free_name is not None:
+                lines[free_name] = self._line_of(path)
+            if "model" in values:
+                self._model((*path, "model"), values["model"])
+            self._destinations((*path, "send_to"), "[[analyses]]", values, peers)
+            analyses.append(AnalysisConfig(**{"name": "", "model": "", **values}))
+        return analyses
+
+    def _model(self, path: config_lines.Path, model: str) -> None:
+        from models import registry  # loads numpy and more: only a file with analyses pays for it
+
+        known = registry.names()
+        if model not in known:
+            hint = suggestion(model, known) or f"; 'anode models' lists {listed(sorted(known))}"
+            self._problem(path, f"[[analyses]] model: there is no model '{model}'{hint}")
+
+    def _destinations(
+        self, path: config_lines.Path, title: str, values: dict[str, Any], peers: set[str]
+    ) -> None:
+        for number_of_element, peer in enumerate(values.get("send_to", ())):
+            if peer not in peers:
+                hint = suggestion(peer, peers) or "; add a [[peers]] table for it"
+                message = f"{title} send_to: '{peer}' is not among the peers{hint}"
+                self._problem((*path, number_of_element), message)
+
+    def _table(self, table: str) -> dict[str, Any]:
+        raw = self.document.get(table, {})
+        if not isinstance(raw, dict):
+            brackets = "[[" if _is_tables(raw) else ""
+            wrong = f"[[{table}]] stands in double brackets" if brackets else f"{shown(raw)} is no table"
+            self._problem((table,), f"[{table}]: {wrong}; write [{table}]")
+            return {}
+        return self._values((table,), f"[{table}]", raw, _TABLES[table][1])
+
+    def _elements(self, array: str) -> list[tuple[config_lines.Path, dict[str, Any]]]:
+        raw = self.document.get(array, [])
+        if isinstance(raw, dict):
+            self._problem((array,), f"[{array}]: there may be several; write [[{array}]]")
+            return []
+        if not isinstance(raw, list) or not _is_tables(raw):
+            if raw != []:
+                self._problem((array,), f"{array}: expected tables; write [[{array}]]")
+            return []
+        return [((array, number_of_element), element) for number_of_element, element in enumerate(raw)]
+
+    def _values(
+        self,
+        path: config_lines.Path,
+        title: str,
+        raw: Mapping[str, Any],
+        readers: Mapping[str, Reader],
+        *,
+        required: tuple[str, ...] = (),
+        when: bool = False,
+    ) -> dict[str, Any]:
+        """Read the keys of one table; what is unfit is reported and left out."""
+        values: dict[str, Any] = {}
+        for key, value in raw.items():
+            if key == "when" and when:
+                values[key] = self._patterns((*path, key), title, value)
+            elif key not in readers:
+                names = [*readers, "when"] if when else readers
+                hint = suggestion(key, names) or self._home_of(key)
+                self._problem((*path, key), f"{title} {key}: unknown key{hint}")
+            else:
+                try:
+                    values[key] = readers[key](value)
+                except ValueError as error:
+                    self._problem((*path, key), f"{title} {key}: {error}")
+        for key in required:
+            if key not in raw:
+                self._problem(path, f"{title}: '{key}' is missing")
+        return values
+
+    def _patterns(self, path: config_lines.Path, title: str, raw: Any) -> dict[str, str]:
+        """Read ``when``: DICOM keywords, each with a pattern."""
+        if not isinstance(raw, dict):
+            message = f'{title} when: expected a table such as {{ Modality = "CT" }}, not {shown(raw)}'
+            self._problem(path, message)
+            return {}
+        patterns = {}
+        for keyword, pattern in raw.items():
+            try:
+                patterns[matchable_keyword(keyword)] = pattern_text(pattern)
+            except ValueError as error:
+                self._problem((*path, keyword), f"{title} when: {keyword}: {error}")
+        return patterns
+
+    def _home_of(self, key: str) -> str:
+        """Name the table in which a misplaced key is known."""
+        homes = [f"[{table}]" for table, (_, readers) in _TABLES.items() if key in readers]
+        homes += [f"[[{title}]]" for title, readers in _ARRAYS.items() if key in readers]
+        return f"; it belongs in {' or '.join(homes)}" if homes else ""
+
+    def _problem(self, path: config_lines.Path, message: str) -> None:
+        self.problems.append(_Problem(self._line_of(path), message))
+
+    def _line_of(self, path: config_lines.Path) -> int:
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+_ARRAYS = {"peers": _PEER, "routes": _ROUTE, "analyses": _ANALYSIS}
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)

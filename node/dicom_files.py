@@ -1,0 +1,150 @@
+"""DICOM files of others, as they lie in folders: what C-STORE has to know of each (PS3.10 section 7)."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from node.errors import MalformedDataSet
+from node.header import DEFLATED_TRANSFER_SYNTAXES, walk
+
+EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+MEDIA_STORAGE_DIRECTORY_UID = "1.2.840.10008.1.3.10"
+
+_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_START_BYTES = 1 << 16
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """One Part 10 file; its data set begins at ``data_set_offset`` and is ``data_set_bytes`` long."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data_set_offset: int
+    data_set_bytes: int
+
+
+class NotDicom(MalformedDataSet):
+    """The file is no DICOM file at all, or a DICOMDIR: it holds no SOP instance to send."""
+
+
+def find(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files among ``paths`` and, in the order of their names, those in the folders below.
+
+    Hidden files and folders below a named one are passed over, links to folders not followed.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, files in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+
+
+def read(path: Path) -> DicomFile:
+    """Read the little that C-STORE needs; the pixels are not touched.
+
+    The SOP Class and Instance UID are those of the data set, which the receiver compares with the
+    command; File Meta Information may be wrong about them, and counts only where they are absent.
+
+    Raises
+    ------
+    NotDicom
+        When there is no "DICM" where PS3.10 section 7.1 wants it, or the file is a DICOMDIR.
+    MalformedDataSet
+        When the file cannot be read, is cut short, or lacks a UID.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read(path, file)
+    except OSError as error:
+        raise MalformedDataSet(f"cannot be read: {error.strerror}") from error
+
+
+def open_data_set(file: DicomFile) -> BinaryIO:
+    """Open the file with its position at the start of the data set."""
+    opened = file.path.open("rb")
+    opened.seek(file.data_set_offset)
+    return opened
+
+
+def _read(path: Path, file: BinaryIO) -> DicomFile:
+    if file.read(132)[128:] != b"DICM":
+        raise NotDicom("not a DICOM file")
+    meta = _file_meta(file)
+    transfer_syntax_uid = _uid(meta.get(0x0010, b""))
+    if _uid(meta.get(0x0002, b"")) == MEDIA_STORAGE_DIRECTORY_UID:
+        raise NotDicom("a DICOMDIR, which is not sent")
+    if not transfer_syntax_uid:
+        raise MalformedDataSet("the File Meta Information names no transfer syntax")
+    offset = file.tell()
+    data_set_bytes = os.fstat(file.fileno()).st_size - offset
+    # A data set that cannot be read is for its receiver to judge, if it is known at least what it is.
+    uids = {_SOP_CLASS_UID: _uid(meta.get(0x0002, b"")), _SOP_INSTANCE_UID: _uid(meta.get(0x0003, b""))}
+    try:
+        uids |= _uids_of(file, transfer_syntax_uid)
+    except MalformedDataSet:
+        if not all(uids.values()):
+            raise
+    if not all(uids.values()):
+        raise MalformedDataSet("it has no SOP Class UID or no SOP Instance UID")
+    return DicomFile(
+        path, uids[_SOP_CLASS_UID], uids[_SOP_INSTANCE_UID], transfer_syntax_uid, offset, data_set_bytes
+    )
+
+
+def _file_meta(file: BinaryIO) -> dict[int, bytes]:
+    """Read group 0002 by element number and leave ``file`` at the data set.
+
+    Goes from element to element: the group length is missing or wrong in too many files.
+    """
+    elements: dict[int, bytes] = {}
+    while True:
+        start = file.read(8)
+        if len(start) < 8 or start[:2] != b"\2\0":
+            file.seek(-len(start), os.SEEK_CUR)
+            return elements
+        number, length = struct.unpack("<2xH2xH", start)
+        if start[4:6] in _LONG_VRS:
+            length = int.from_bytes(file.read(4), "little")
+        value = file.read(length)
+        if len(value) < length or not start[4:6].isupper():
+            raise MalformedDataSet("the File Meta Information is damaged or cut short")
+        elements[number] = value
+
+
+def _uids_of(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, str]:
+    """Read SOP Class UID and SOP Instance UID of the data set at which ``file`` stands."""
+    start = file.read(_START_BYTES)
+    if transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
+        try:
+            start = zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, _START_BYTES)
+        except zlib.error as error:
+            raise MalformedDataSet("the deflated data set is damaged") from error
+    uids = {}
+    # the length is that of no end in sight: what is cut off here is not cut off in the file
+    elements = walk(io.BytesIO(start), transfer_syntax_uid, max_depth=_MAX_DEPTH, length=1 << 62)
+    for element in elements.elements():
+        if element.tag > _SOP_INSTANCE_UID or element.end > elements.readable:
+            break
+        if element.tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID):
+            uids[element.tag] = _uid(elements.value(element))
+    return uids
+
+
+def _uid(value: bytes) -> str:
+    return value.rstrip(b"\0 ").decode("ascii", "replace")

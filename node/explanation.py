@@ -1,0 +1,360 @@
+"""Why a study is where it is: from what the records hold to rows that a person can act on.
+
+Nothing is read or changed here: ``explain`` is a function of `Facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from node.alarms import DISK_FULL, Alarm
+from node.completion import COMPLETED, FAILED, NO_MATCH, QUEUED, SUPERSEDED
+from node.config import AnalysisConfig, RouteConfig
+from node.matching_rules import differs
+
+State = Literal["done", "running", "waiting", "retrying", "stopped"]
+"""``stopped`` needs a person; ``retrying`` failed and is tried again; ``waiting`` is as it should be."""
+
+Record = Mapping[str, Any]
+
+WAITING_FOR_QUIET = "waiting-for-quiet"
+TWO_PATIENTS = "two-patients"
+NODE_STOPPED = "node-stopped"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one thing that should happen to a study.
+
+    ``cause`` is a stable word: that of the error, or ``done``, ``waiting-for-quiet`` and their like.
+    ``since`` and ``next_try`` are seconds since the epoch; ``next_try`` is None where none will come
+    by itself. ``command`` is what to run, empty where there is nothing to do.
+    """
+
+    about: str
+    state: State
+    cause: str
+    explanation: str
+    since: float | None = None
+    next_try: float | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the records hold on one study; the dictionaries are those of their rooms.
+
+    ``command_options`` is what commands need to find the same configuration (`` --config FILE``).
+    """
+
+    study_instance_uid: str
+    now: float
+    node_is_running: bool
+    patients: int = 1
+    analyses: Sequence[AnalysisConfig] = ()
+    routes: Sequence[RouteConfig] = ()
+    series_headers: Sequence[Mapping[str, Any]] = ()
+    waiting: Sequence[Record] = ()
+    runs: Sequence[Record] = ()
+    jobs: Sequence[Record] = ()
+    alarms: Sequence[Alarm] = field(default=())
+    command_options: str = ""
+
+
+# What to do about each cause: one sentence, and the command that helps; {study}, {peer} and
+# {options} are filled in.
+_RETRY = "anode retry --study {study}{options}"
+_AGAIN = "anode retry --study {study} --again{options}"
+_ADVICE: dict[str, tuple[str, str]] = {
+    "peer-unreachable": ("It is tried again by itself.", "anode echo {peer}{options}"),
+    "association-aborted": ("It is tried again by itself.", "anode echo {peer}{options}"),
+    "association-rejected": ("See whether the peer knows our AE title.", "anode echo {peer}{options}"),
+    "peer-refused": ("Once the peer takes it, ask for another try.", _RETRY),
+    "no-accepted-context": ("Once the peer accepts this SOP class, ask for another try.", _RETRY),
+    "unknown-peer": ("Add the peer to the configuration and restart the node.", _RETRY),
+    NO_MATCH: ("If it was meant, change 'when', restart the node and select again.", _AGAIN),
+    "not-a-volume": ("If slices are missing, send them: the analysis then runs again by itself.", _AGAIN),
+    "model-crashed": ("The log has more.", _RETRY),
+    "model-timed-out": ("If it needs longer, raise [jobs] timeout_seconds and restart the node.", _RETRY),
+    "model-out-of-memory": ("If it needs more, raise [jobs] memory_mb and restart the node.", _RETRY),
+    TWO_PATIENTS: ("Correct the patient at the source and send the study again.", _AGAIN),
+    "integrity-failure": ("Stored bytes are damaged.", "anode verify --study {study}{options}"),
+    "out-of-space": ("Free disk space.", "anode status{options}"),
+}
+
+
+def explain(facts: Facts) -> list[Row]:
+    """Return the rows of a study: the node itself, its analyses, its deliveries, its storage."""
+    rows = [*_node(facts)]
+    for analysis in facts.analyses:
+        rows += _analysis(facts, analysis)
+    rows += _deliveries(facts)
+    for number, route in enumerate(facts.routes, 1):
+        rows += _unmatched_route(facts, number, route)
+    rows += _storage(facts)
+    return rows
+
+
+def disk_full(alarms: Sequence[Alarm], command_options: str) -> Iterator[Row]:
+    """Yield the row of a full disk, which also explains why a study is not here at all."""
+    for alarm in alarms:
+        if alarm.name == DISK_FULL:
+            yield Row(
+                "node",
+                "stopped",
+                DISK_FULL,
+                f"{_sentence(alarm.message)} Instances are refused with status A700 until space is free; "
+                "receiving then resumes by itself, and the sender has to send them again.",
+                since=alarm.since,
+                command=f"anode status{command_options}",
+            )
+
+
+def state_of(facts: Facts) -> str:
+    """Say in one word how far a study has come.
+
+    ``receiving``, ``complete`` (analyses are due or running), ``analysed`` (results are on their
+    way), ``returned``, ``stored`` (nothing more was asked for), or ``stopped`` (a person has to look).
+    """
+    rows = [row for row in explain(facts) if row.about != "node" and row.cause != NO_MATCH]
+    unfinished = [row for row in rows if row.state != "done"]
+    if any(row.state == "stopped" for row in unfinished):
+        return "stopped"
+    if any(row.cause == WAITING_FOR_QUIET for row in unfinished):
+        return "receiving"
+    if any(row.about.startswith("analysis ") for row in unfinished):
+        return "complete"
+    has_results = any(run["state"] == COMPLETED for run in facts.runs)
+    if any(" to " in row.about for row in unfinished):
+        return "analysed" if has_results else "complete"
+    if not has_results:
+        return "stored"
+    return "returned" if any(row.about.startswith("results to ") for row in rows) else "analysed"
+
+
+def _node(facts: Facts) -> Iterator[Row]:
+    yield from disk_full(facts.alarms, facts.command_options)
+    unfinished = facts.waiting or any(job["state"] in ("ready", "leased") for job in facts.jobs)
+    if not facts.node_is_running and unfinished:
+        yield Row(
+            "node",
+            "stopped",
+            NODE_STOPPED,
+            "The node is not running; what waits is done when it runs.",
+            command=f"anode run{facts.command_options}",
+        )
+
+
+def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
+    about = f"analysis {analysis.name}"
+    for waiting in facts.waiting:
+        if waiting["analysis"] == analysis.name:
+            yield _quiet(facts, about, waiting)
+            return
+    for job in _jobs(facts, "select", analysis.name):
+        if job["state"] != "done":
+            yield _job(facts, about, job, "The series for it are being selected.")
+            return
+    shown = _latest_runs(facts, analysis.name)
+    several = len(shown) > 1
+    for run in shown:
+        named = f"{about}, series {_short(run['series_instance_uid'])}" if several else about
+        yield _run(facts, named, run)
+    if not shown:
+        yield Row(
+            about,
+            "stopped",
+            "not-selected",
+            "No instance has come since this analysis was configured.",
+            command=_AGAIN.format(study=facts.study_instance_uid, options=facts.command_options),
+        )
+
+
+def _latest_runs(facts: Facts, analysis: str) -> list[Record]:
+    """Return the latest run of each series; that no series matched counts only while none did later."""
+    latest: dict[str, Record] = {}
+    for run in sorted(facts.runs, key=lambda run: int(run["revision"])):
+        if run["analysis"] == analysis and run["state"] != SUPERSEDED:
+            latest[run["series_instance_uid"]] = run
+    newest = max((run["revision"] for run in latest.values()), default=0)
+    return [run for series, run in latest.items() if series or run["revision"] == newest]
+
+
+def _quiet(facts: Facts, about: str, waiting: Record) -> Row:
+    left = waiting["due_at"] - facts.now
+    quiet = f"{waiting['quiet_seconds']:g} s"
+    explanation = (
+        f"It starts when no new instance has come for {quiet}: {left:.0f} s are left."
+        if left > 0
+        else f"No new instance has come for {quiet}: it starts now."
+    )
+    return Row(
+        about,
+        "waiting",
+        WAITING_FOR_QUIET,
+        explanation,
+        since=waiting["last_arrival"],
+        next_try=waiting["due_at"],
+        command=f"anode why {facts.study_instance_uid}{facts.command_options}",
+    )
+
+
+def _run(facts: Facts, about: str, run: Record) -> Row:
+    job = next(
+        (
+            job
+            for job in _jobs(facts, "analyze", run["analysis"])
+            if job["payload"].get("series_instance_uid") == run["series_instance_uid"]
+            and job["payload"].get("revision") == run["revision"]
+        ),
+        None,
+    )
+    if job is not None and job["state"] != "done":
+        return _job(facts, about, job, "It waits for its turn.")
+    if run["state"] == COMPLETED:
+        objects = len(run["result_sop_instance_uids"])
+        made = f"Completed: {objects} result object{'' if objects == 1 else 's'}."
+        return Row(about, "done", "done", made, since=run["recorded_at"])
+    if run["state"] == QUEUED:
+        return Row(about, "waiting", "queued", "It waits for its turn.", since=run["recorded_at"])
+    cause = "failed" if run["state"] == FAILED else run["state"]
+    return _advised(facts, about, "stopped", cause, run["reason"], since=run["recorded_at"])
+
+
+def _deliveries(facts: Facts) -> Iterator[Row]:
+    """Gather deliveries that share peer, purpose and fate into one row each."""
+    groups: dict[tuple[str, str, str, str], list[Record]] = {}
+    for job in facts.jobs:
+        if job["kind"] == "deliver":
+            purpose = {"result": "results", "move": "retrieved instances"}.get(
+                str(job["payload"].get("reason")), "instances"
+            )
+            fate = "running" if job["state"] == "leased" and not job["error_name"] else job["state"]
+            groups.setdefault((purpose, job["lane"], fate, job["error_name"]), []).append(job)
+    for (purpose, peer, _, _), jobs in sorted(groups.items()):
+        latest = max(jobs, key=lambda job: job["failed_at"] or job["finished_at"] or job["created_at"])
+        many = f"{len(jobs)} instance{'' if len(jobs) == 1 else 's'}"
+        row = _job(facts, f"{purpose} to {peer}", latest, f"{many} to be sent.", peer)
+        if row.state == "done":
+            yield Row(row.about, "done", "done", f"Delivered: {many}.", since=latest["finished_at"])
+        elif row.cause == latest["error_name"]:
+            yield Row(
+                row.about,
+                row.state,
+                row.cause,
+                f"{many}: {row.explanation}",
+                # of a group that waits for one peer, what counts is since when it has been waiting
+                since=min(job["failed_at"] or job["created_at"] for job in jobs),
+                next_try=min((job["next_try_at"] for job in jobs if job["next_try_at"]), default=None),
+                command=row.command,
+            )
+        else:
+            yield row
+
+
+def _unmatched_route(facts: Facts, number: int, route: RouteConfig) -> Iterator[Row]:
+    """Say of a route that took no series which keyword differed."""
+    differences = [differs(route.when, header) for header in facts.series_headers if not header.get("is_own")]
+    if differences and all(difference is not None for difference in differences):
+        first = next(difference for difference in differences if difference is not None)
+        keyword, pattern, actual = first
+        about = f"route {number} to {', '.join(route.send_to)}"
+        found = f"is '{actual}'" if actual else "is absent or empty"
+        reason = f"No series matches: {keyword} {found}, the route wants '{pattern}'."
+        yield Row(about, "done", NO_MATCH, reason)
+
+
+def _storage(facts: Facts) -> Iterator[Row]:
+    """Say what keeps instances from being settled, confirmed or committed; nothing when all is well."""
+    for kind, about in (
+        ("settle", "storage"),
+        ("confirm", "confirmation of results"),
+        ("commit", "storage commitment"),
+    ):
+        troubled: dict[tuple[str, str], list[Record]] = {}
+        for job in facts.jobs:
+            if job["kind"] == kind and job["error_name"] and job["state"] != "done":
+                troubled.setdefault((job["state"], job["error_name"]), []).append(job)
+        for jobs in troubled.values():
+            row = _job(facts, about, jobs[0], "", jobs[0]["lane"])
+            more = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
+            yield Row(
+                row.about,
+                row.state,
+                row.cause,
+                f"{row.explanation}{more}",
+                row.since,
+                row.next_try,
+                row.command,
+            )
+
+
+def _job(facts: Facts, about: str, job: Record, meant: str, peer: str = "") -> Row:
+    """Explain one job; ``meant`` says what it will do when nothing has gone wrong so far."""
+    state = job["state"]
+    if state == "done":
+        return Row(about, "done", "done", "Done.", since=job["finished_at"])
+    if state == "leased" and not job["error_name"]:
+        return Row(about, "running", "running", "It is being done now.", since=job["created_at"])
+    if state == "ready" and not job["error_name"]:
+        return Row(about, "waiting", "queued", meant, since=job["created_at"], next_try=job["next_try_at"])
+    tries = f"{job['attempts']} tries" if job["attempts"] > 1 else "1 try"
+    what = f"{_sentence(job['error'])} {tries.capitalize()} so far."
+    return _advised(
+        facts,
+        about,
+        "stopped" if state == "set_aside" else "retrying",
+        job["error_name"],
+        what,
+        since=job["failed_at"] or job["created_at"],
+        next_try=facts.now if state == "leased" else job["next_try_at"],
+        peer=peer,
+        action=job["action"],
+    )
+
+
+def _advised(
+    facts: Facts,
+    about: str,
+    state: State,
+    cause: str,
+    reason: str,
+    *,
+    since: float | None,
+    next_try: float | None = None,
+    peer: str = "",
+    action: str = "",
+) -> Row:
+    advice, command = _ADVICE.get(cause, (_sentence(action), _RETRY))
+    if state == "stopped" and cause in ("peer-unreachable", "association-aborted"):
+        advice, command = "It is not tried any more. Once the peer answers, ask for another try.", _RETRY
+    return Row(
+        about,
+        state,
+        cause,
+        f"{_sentence(reason)} {advice}".strip(),
+        since=since,
+        next_try=next_try,
+        command=command.format(study=facts.study_instance_uid, peer=peer, options=facts.command_options),
+    )
+
+
+def _jobs(facts: Facts, kind: str, analysis: str) -> list[Record]:
+    """Jobs of one kind for one analysis, the latest first."""
+    jobs = [job for job in facts.jobs if job["kind"] == kind and job["payload"].get("analysis") == analysis]
+    return sorted(jobs, key=lambda job: job["id"], reverse=True)
+
+
+def _short(uid: str) -> str:
+    """Return the end of a UID, where UIDs differ."""
+    return f"…{uid[-14:]}" if len(uid) > 15 else uid
+
+
+def _sentence(text: str) -> str:
+    """Return ``text`` as a sentence."""
+    text = text.strip()
+    if not text:
+        return ""
+    return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")

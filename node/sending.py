@@ -1,0 +1,177 @@
+"""Sends files to a peer by C-STORE: as they are where the peer allows, else decompressed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from node import dicom_files
+from node.config import PeerConfig
+from node.dicom_files import DicomFile
+from node.errors import AnodeError, PeerError
+from node.status import SUCCESS, is_warning
+from node.wire import scu
+
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+
+MAX_PRESENTATION_CONTEXTS = 128
+"""PS3.8 section 9.3.2.2: context IDs are the odd numbers from 1 to 255."""
+
+Recode = Callable[[DicomFile, str], bytes]
+"""Returns the data set of a file in another, uncompressed transfer syntax; raises AnodeError."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of one file.
+
+    ``status`` is the peer's answer, None when there is none; ``problem`` then says why, and
+    ``comment`` is the peer's Error Comment. ``transfer_syntax_uid`` is that of the association.
+    """
+
+    file: DicomFile
+    status: int | None
+    comment: str = ""
+    transfer_syntax_uid: str = ""
+    problem: str = ""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the peer says that it holds the instance."""
+        return self.status is not None and (self.status == SUCCESS or is_warning(self.status))
+
+
+class Sender:
+    """Sends to one peer, over as many associations as the files need.
+
+    Parameters
+    ----------
+    peer
+        Where to.
+    calling_ae_title, timeout_seconds, max_pdu_bytes
+        As the associations are requested.
+    recode
+        For peers that do not take a file as it is.
+    """
+
+    def __init__(
+        self,
+        peer: PeerConfig,
+        *,
+        calling_ae_title: str,
+        timeout_seconds: float,
+        max_pdu_bytes: int,
+        recode: Recode,
+    ) -> None:
+        self._peer = peer
+        self._calling_ae_title = calling_ae_title
+        self._timeout_seconds = timeout_seconds
+        self._max_pdu_bytes = max_pdu_bytes
+        self._recode = recode
+
+    def send(self, files: Sequence[DicomFile]) -> Iterator[Sent]:
+        """Send ``files`` in their order and yield what came of each.
+
+        A file during which the association was lost is tried once more on a new one. When no
+        association can be had, the rest is not tried.
+        """
+        for batch in batches(files):
+            left = deque(batch)
+            lost_before: DicomFile | None = None
+            while left:
+                try:
+                    association = self._associate(batch)
+                except PeerError as error:
+                    yield from (Sent(file, None, problem=str(error)) for file in left)
+                    break
+                try:
+                    with association:
+                        while left:
+                            yield self._send_one(association, left[0])
+                            left.popleft()
+                except PeerError as error:
+                    if left and left[0] is lost_before:
+                        yield Sent(left.popleft(), None, problem=str(error))
+                    elif left:
+                        lost_before = left[0]
+
+    def _associate(self, batch: Sequence[DicomFile]) -> scu.RequestedAssociation:
+        return scu.connect(
+            self._peer.host,
+            self._peer.port,
+            calling_ae_title=self._calling_ae_title,
+            called_ae_title=self._peer.ae_title,
+            contexts=proposals(batch),
+            timeout_seconds=self._timeout_seconds,
+            max_pdu_bytes=self._max_pdu_bytes,
+        )
+
+    def _send_one(self, association: scu.RequestedAssociation, file: DicomFile) -> Sent:
+        context = association.context_for(file.sop_class_uid, (file.transfer_syntax_uid,))
+        if context is not None:
+            try:
+                data_set = dicom_files.open_data_set(file)
+            except OSError as error:
+                return Sent(file, None, problem=f"cannot be read: {error.strerror}")
+            with data_set:
+                answer = association.send_store(
+                    context,
+                    sop_class_uid=file.sop_class_uid,
+                    sop_instance_uid=file.sop_instance_uid,
+                    data_set=data_set,
+                )
+            return Sent(file, answer.status, answer.comment, context.transfer_syntax_uid)
+        context = association.context_for(file.sop_class_uid, UNCOMPRESSED)
+        if context is None:
+            return Sent(file, None, problem="the peer accepts this SOP class in no transfer syntax that fits")
+        try:
+            recoded = self._recode(file, context.transfer_syntax_uid)
+        except PeerError:
+            raise
+        except AnodeError as error:
+            problem = f"the peer wants it uncompressed, but it cannot be decompressed: {error}"
+            return Sent(file, None, problem=problem)
+        answer = association.send_store(
+            context,
+            sop_class_uid=file.sop_class_uid,
+            sop_instance_uid=file.sop_instance_uid,
+            data_set=recoded,
+        )
+        return Sent(file, answer.status, answer.comment, context.transfer_syntax_uid)
+
+
+def batches(files: Iterable[DicomFile]) -> Iterator[list[DicomFile]]:
+    """Divide ``files``, in their order, so that each part needs at most 128 presentation contexts."""
+    batch: list[DicomFile] = []
+    kinds: dict[tuple[str, str], DicomFile] = {}  # one file for each SOP class and transfer syntax
+    for file in files:
+        kind = (file.sop_class_uid, file.transfer_syntax_uid)
+        if kind not in kinds:
+            if len(proposals([*kinds.values(), file])) > MAX_PRESENTATION_CONTEXTS:
+                yield batch
+                batch, kinds = [], {}
+            kinds[kind] = file
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def proposals(files: Iterable[DicomFile]) -> list[scu.ProposedContext]:
+    """Return the contexts that ``files`` need.
+
+    Each SOP class has one context for each transfer syntax of its files, alone, so that the peer
+    cannot choose another; and one with the uncompressed syntaxes that are not among these.
+    """
+    wanted: dict[str, dict[str, None]] = {}
+    for file in files:
+        wanted.setdefault(file.sop_class_uid, {})[file.transfer_syntax_uid] = None
+    contexts = []
+    for sop_class_uid, transfer_syntax_uids in wanted.items():
+        contexts += [scu.ProposedContext(sop_class_uid, (one,)) for one in transfer_syntax_uids]
+        others = tuple(one for one in UNCOMPRESSED if one not in transfer_syntax_uids)
+        if others:
+            contexts.append(scu.ProposedContext(sop_class_uid, others))
+    return contexts

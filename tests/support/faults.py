@@ -1,0 +1,97 @@
+"""The faults that ``anode why`` must name, and what an operator is to read for each.
+
+``tests/integration/test_why.py`` brings about every one on a real node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of ``anode why``.
+
+    ``about`` and ``command`` are patterns of the whole text, ``says`` lists what the explanation
+    must hold. ``is_tried_again`` is whether a next try is told; ``since`` is always told.
+    """
+
+    about: str
+    state: str
+    cause: str
+    says: tuple[str, ...]
+    is_tried_again: bool
+    command: str
+
+
+FAULTS: Mapping[str, Fault] = {
+    "the PACS is down": Fault(
+        "instances to PACS", "retrying", "peer-unreachable", ("no connection", "by itself"), True,
+        "anode echo PACS",
+    ),
+    "the PACS refuses": Fault(
+        "instances to PACS", "stopped", "peer-refused", ("C123", "no such patient here"), False,
+        "anode retry --study [0-9.]+",
+    ),
+    "no rule matches": Fault(
+        "analysis quality", "stopped", "no-match", ("Modality is 'CT'", "wants 'MR'"), False,
+        "anode retry --study [0-9.]+ --again",
+    ),
+    "the geometry is refused": Fault(
+        "analysis lungs", "stopped", "not-a-volume", ("spacing",), False, "anode retry --study [0-9.]+.*",
+    ),
+    "the model crashed": Fault(
+        "analysis faulty", "retrying", "model-crashed", ("1 try so far",), True,
+        "anode retry --study [0-9.]+",
+    ),
+    "the model timed out": Fault(
+        "analysis faulty", "retrying", "model-timed-out", ("1 try so far", "timeout_seconds"), True,
+        "anode retry --study [0-9.]+",
+    ),
+    "waiting for quiet": Fault(
+        "analysis quality", "waiting", "waiting-for-quiet", ("1000 s", "are left"), True,
+        "anode why [0-9.]+",
+    ),
+    "the disk is full": Fault(
+        "node", "stopped", "disk-full", ("A700", "by itself"), False, "anode status",
+    ),
+    "two patients": Fault(
+        "analysis quality", "stopped", "two-patients", ("2 patients", "not analysed"), False,
+        "anode retry --study [0-9.]+ --again",
+    ),
+}  # fmt: skip
+
+
+def differences(fault: Fault, rows: Sequence[Mapping[str, Any]], config: str) -> list[str]:
+    """Return how the rows of ``anode why --json`` fail ``fault``; nothing when one row satisfies it.
+
+    ``config`` is the option that every command carries.
+    """
+    about = [row for row in rows if re.fullmatch(fault.about, row["about"])]
+    if not about:
+        return [f"no row is about {fault.about}"]
+    found = []
+    for row in about:
+        wrong = [
+            f"{name} is {row[name]!r}"
+            for name, right in (("state", fault.state), ("cause", fault.cause))
+            if row[name] != right
+        ]
+        wrong += [
+            f"{text!r} is not in {row['explanation']!r}"
+            for text in fault.says
+            if text not in row["explanation"]
+        ]
+        if not row["since"]:
+            wrong.append("since is not told")
+        if bool(row["next_try"]) != fault.is_tried_again:
+            wrong.append(f"next_try is {row['next_try']!r}")
+        if not re.fullmatch(fault.command + re.escape(config), row["command"]):
+            wrong.append(f"command is {row['command']!r}")
+        if not wrong:
+            return []
+        found += wrong
+    return found

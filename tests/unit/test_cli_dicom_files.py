@@ -1,0 +1,144 @@
+"""What ``anode send`` reads of the files of others, and how it makes them fit an association."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread, uid
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_dataset
+
+from node import dicom_files, recoding
+from node.dicom_files import DicomFile
+from node.errors import MalformedDataSet, UnsupportedPixelData
+from node.sending import UNCOMPRESSED, batches, proposals
+from tests.support import made
+
+ALL = (*made.NATIVE_TRANSFER_SYNTAXES, *made.COMPRESSED_TRANSFER_SYNTAXES)
+
+
+def write(path: Path, transfer_syntax_uid: str = uid.ExplicitVRLittleEndian, **attributes: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(made.part10(made.ct_image(**attributes), transfer_syntax_uid))
+    return path
+
+
+@pytest.mark.parametrize("transfer_syntax_uid", ALL)
+def test_a_file_says_what_c_store_needs(tmp_path: Path, transfer_syntax_uid: str) -> None:
+    path = write(tmp_path / "a.dcm", transfer_syntax_uid, sop_instance_uid="1.2.3")
+    file = dicom_files.read(path)
+    assert (file.sop_class_uid, file.sop_instance_uid) == (made.CT_IMAGE_STORAGE, "1.2.3")
+    assert file.transfer_syntax_uid == transfer_syntax_uid
+    with dicom_files.open_data_set(file) as data_set:
+        content = data_set.read()
+    assert len(content) == file.data_set_bytes
+    assert path.read_bytes().endswith(content)
+    assert content == made.encoded(dcmread(path)) or transfer_syntax_uid != uid.ExplicitVRLittleEndian
+
+
+def test_a_wrong_group_length_does_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm", sop_instance_uid="1.2.3")
+    right = dicom_files.read(path)
+    content = bytearray(path.read_bytes())
+    content[140:144] = b"\xff\xff\0\0"
+    path.write_bytes(content)
+    assert dicom_files.read(path) == right
+
+
+def test_the_uids_are_those_of_the_data_set(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm", sop_instance_uid="1.2.3.4")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.2.3.4", b"1.2.3.5", 1))  # the first is that of the file meta
+    assert dicom_files.read(path).sop_instance_uid == "1.2.3.4"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", dicom_files.NotDicom),
+        (b"hello", dicom_files.NotDicom),
+        (b"\0" * 200, dicom_files.NotDicom),
+        (b"\0" * 128 + b"DICM", MalformedDataSet),
+        (b"\0" * 128 + b"DICM\2\0\x10\0UI\x14\0", MalformedDataSet),
+        (b"\0" * 128 + b"DICM\2\0\x10\0UI\x12\x001.2.840.10008.1.2\0", MalformedDataSet),
+        (b"\0" * 128 + b"DICM\2\0\x10\0UI\x12\x001.2.840.10008.1.2\0\x08\0\x16\0\xff", MalformedDataSet),
+    ],
+)
+def test_what_is_no_instance_is_refused(
+    tmp_path: Path, content: bytes, error: type[MalformedDataSet]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(error) as caught:
+        dicom_files.read(path)
+    assert type(caught.value) is error
+
+
+def test_no_start_of_a_file_is_read_as_a_whole_instance_or_breaks_the_reader(tmp_path: Path) -> None:
+    content = write(tmp_path / "a.dcm").read_bytes()
+    path = tmp_path / "cut"
+    for length in range(0, 600, 7):
+        path.write_bytes(content[:length])
+        try:
+            file = dicom_files.read(path)
+        except MalformedDataSet:
+            continue
+        assert file.data_set_offset + file.data_set_bytes == length
+
+
+def test_folders_are_searched_in_order_without_hidden_files(tmp_path: Path) -> None:
+    for name in ("b/2", "b/1", "a/3", ".hidden/4", "b/.5", "c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path, tmp_path / "a" / "loop")
+    found = [path.relative_to(tmp_path).as_posix() for path in dicom_files.find([tmp_path / "b", tmp_path])]
+    assert found == ["b/1", "b/2", "c", "a/3", "b/1", "b/2"]
+
+
+@pytest.mark.parametrize("target", UNCOMPRESSED)
+@pytest.mark.parametrize("transfer_syntax_uid", ALL)
+def test_a_file_is_decompressed_without_change_of_a_pixel(
+    tmp_path: Path, transfer_syntax_uid: str, target: str
+) -> None:
+    path = write(tmp_path / "a.dcm", transfer_syntax_uid, sop_instance_uid="1.2.3")
+    encoded = recoding.uncompressed(dicom_files.read(path), target)
+    data_set = read_dataset(io.BytesIO(encoded), target == uid.ImplicitVRLittleEndian, True)
+    data_set.file_meta = FileMetaDataset()
+    data_set.file_meta.TransferSyntaxUID = uid.UID(target)
+    assert data_set.SOPInstanceUID == "1.2.3"
+    assert np.array_equal(data_set.pixel_array, dcmread(path).pixel_array)
+
+
+def test_pixels_that_cannot_be_decoded_are_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm", uid.JPEG2000Lossless)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\xff\x4f\xff\x51", b"\0\0\0\0"))
+    with pytest.raises(UnsupportedPixelData, match="cannot be decoded"):
+        recoding.uncompressed(dicom_files.read(path), uid.ExplicitVRLittleEndian)
+
+
+def file_of(sop_class: int, transfer_syntax: int) -> DicomFile:
+    return DicomFile(Path("x"), f"1.2.{sop_class}", "1.2.3", f"1.9.{transfer_syntax}", 0, 0)
+
+
+def test_a_transfer_syntax_of_the_files_is_proposed_alone() -> None:
+    explicit = DicomFile(Path("x"), "1.2", "1.2.3", uid.ExplicitVRLittleEndian, 0, 0)
+    compressed = DicomFile(Path("x"), "1.2", "1.2.4", uid.JPEGLSLossless, 0, 0)
+    proposed = [context.transfer_syntax_uids for context in proposals([explicit, compressed, explicit])]
+    assert proposed == [
+        (uid.ExplicitVRLittleEndian,),
+        (uid.JPEGLSLossless,),
+        (uid.ImplicitVRLittleEndian,),
+    ]
+
+
+def test_more_kinds_than_fit_an_association_are_divided_in_order() -> None:
+    files = [file_of(sop_class, syntax) for sop_class in range(50) for syntax in range(4)] * 2
+    parts = list(batches(files))
+    assert [file for part in parts for file in part] == files
+    assert all(len(proposals(part)) <= 128 for part in parts)
+    assert len(parts) == 4

@@ -1,0 +1,153 @@
+"""Rows of ``anode why`` from facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from node.alarms import DISK_FULL, Alarm
+from node.config import AnalysisConfig, RouteConfig
+from node.explanation import Facts, Row, explain, state_of
+
+NOW = 1_000_000.0
+LUNGS = AnalysisConfig("lungs", "lungs")
+FACTS = Facts(study_instance_uid="1.2.3", now=NOW, node_is_running=True, command_options=" --config x")
+
+
+def job(kind: str, state: str, number: int = 1, **changes: Any) -> dict[str, Any]:
+    payload: Mapping[str, Any] = {"analysis": "lungs", "series_instance_uid": "1.2.3.4", "revision": 1}
+    if kind == "deliver":
+        payload = {"peer": "PACS", "reason": "result", "sop_instance_uid": f"1.{number}"}
+    return {
+        "id": number,
+        "kind": kind,
+        "lane": "PACS" if kind == "deliver" else "",
+        "payload": payload,
+        "state": state,
+        "attempts": 1,
+        "created_at": NOW - 100,
+        "next_try_at": NOW + 30 if state == "ready" else None,
+        "finished_at": NOW - 5 if state == "done" else None,
+        "failed_at": NOW - 10 if changes.get("error_name") else None,
+        "error_name": "",
+        "error": "",
+        "action": "",
+        **changes,
+    }
+
+
+def run(state: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "analysis": "lungs",
+        "series_instance_uid": "1.2.3.4",
+        "revision": 1,
+        "state": state,
+        "reason": "",
+        "recorded_at": NOW - 50,
+        "result_sop_instance_uids": [],
+        **changes,
+    }
+
+
+COMPLETED = run("completed", result_sop_instance_uids=["1.1", "1.2", "1.3"])
+DELIVERED = [job("deliver", "done", number) for number in (1, 2, 3)]
+QUIET = {
+    "analysis": "lungs", "revision": 1, "last_arrival": NOW - 20, "quiet_seconds": 60.0, "due_at": NOW + 40,
+}  # fmt: skip
+
+
+def only(facts: Facts) -> Row:
+    (row,) = explain(facts)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "stored"),
+        ({"analyses": [LUNGS], "waiting": [QUIET]}, "receiving"),
+        ({"analyses": [LUNGS], "jobs": [job("select", "ready")]}, "complete"),
+        ({"analyses": [LUNGS], "runs": [run("queued")], "jobs": [job("analyze", "leased")]}, "complete"),
+        ({"analyses": [LUNGS], "runs": [COMPLETED]}, "analysed"),
+        ({"analyses": [LUNGS], "runs": [COMPLETED], "jobs": [job("deliver", "ready")]}, "analysed"),
+        ({"analyses": [LUNGS], "runs": [COMPLETED], "jobs": DELIVERED}, "returned"),
+        ({"analyses": [LUNGS], "runs": [run("no-match", series_instance_uid="")]}, "stored"),
+        ({"analyses": [LUNGS], "runs": [run("not-a-volume")]}, "stopped"),
+        (
+            {
+                "analyses": [LUNGS],
+                "runs": [COMPLETED],
+                "jobs": [job("deliver", "set_aside", error_name="peer-refused", error="A900")],
+            },
+            "stopped",
+        ),
+        ({"jobs": [job("settle", "set_aside", error_name="integrity-failure", error="bad")]}, "stopped"),
+        ({"alarms": [Alarm(DISK_FULL, "full", NOW, NOW)]}, "stored"),
+    ],
+)
+def test_one_word_says_how_far_a_study_has_come(changes: dict[str, Any], state: str) -> None:
+    assert state_of(replace(FACTS, **changes)) == state
+
+
+def test_deliveries_of_one_fate_are_one_row() -> None:
+    down = {"error_name": "peer-unreachable", "error": "no connection to PACS"}
+    jobs = [*DELIVERED, job("deliver", "ready", 4, **down), job("deliver", "ready", 5, **down)]
+    done, waiting = explain(replace(FACTS, jobs=jobs))
+    assert done == Row("results to PACS", "done", "done", "Delivered: 3 instances.", since=NOW - 5)
+    assert (waiting.state, waiting.cause, waiting.next_try) == ("retrying", "peer-unreachable", NOW + 30)
+    assert waiting.explanation.startswith("2 instances: No connection to PACS.")
+    assert waiting.command == "anode echo PACS --config x"
+
+
+def test_a_delivery_that_is_given_up_is_no_longer_said_to_be_tried() -> None:
+    row = only(
+        replace(FACTS, jobs=[job("deliver", "set_aside", error_name="peer-unreachable", error="down")])
+    )
+    assert (row.state, row.next_try) == ("stopped", None)
+    assert "not tried any more" in row.explanation
+    assert row.command == "anode retry --study 1.2.3 --config x"
+
+
+def test_a_node_that_does_not_run_is_the_first_reason() -> None:
+    rows = explain(replace(FACTS, node_is_running=False, analyses=[LUNGS], waiting=[QUIET]))
+    assert [row.cause for row in rows] == ["node-stopped", "waiting-for-quiet"]
+    assert rows[0].command == "anode run --config x"
+    assert explain(replace(FACTS, node_is_running=False)) == []
+
+
+def test_each_series_shows_its_latest_run() -> None:
+    runs = [
+        run("no-match", series_instance_uid="", revision=1),
+        run("completed", revision=2),
+        run("superseded", revision=3),
+        run("not-a-volume", revision=3, series_instance_uid="1.2.3.5", reason="the spacing is uneven"),
+    ]
+    rows = explain(replace(FACTS, analyses=[LUNGS], runs=runs))
+    assert [(row.about, row.cause) for row in rows] == [
+        ("analysis lungs, series 1.2.3.4", "done"),
+        ("analysis lungs, series 1.2.3.5", "not-a-volume"),
+    ]
+
+
+def test_an_analysis_that_was_configured_later_says_so() -> None:
+    row = only(replace(FACTS, analyses=[LUNGS]))
+    assert (row.cause, row.command) == ("not-selected", "anode retry --study 1.2.3 --again --config x")
+
+
+def test_a_route_that_takes_nothing_says_which_keyword_differed() -> None:
+    route = RouteConfig({"Modality": "MG"}, ("PACS",))
+    headers = [{"Modality": "CT"}, {"Modality": "SR", "is_own": True}]
+    row = only(replace(FACTS, routes=[route], series_headers=headers))
+    assert (row.about, row.state, row.cause) == ("route 1 to PACS", "done", "no-match")
+    assert row.explanation == "No series matches: Modality is 'CT', the route wants 'MG'."
+    assert explain(replace(FACTS, routes=[route], series_headers=[*headers, {"Modality": "MG"}])) == []
+
+
+def test_an_error_without_advice_of_ours_brings_its_own() -> None:
+    failed = job("analyze", "set_aside", error_name="unexpected-failure", error="it broke", action="look")
+    row = only(replace(FACTS, analyses=[LUNGS], runs=[run("queued")], jobs=[failed]))
+    assert row.explanation == "It broke. 1 try so far. Look."
+    assert row.command == "anode retry --study 1.2.3 --config x"

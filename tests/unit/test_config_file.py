@@ -1,0 +1,209 @@
+"""The configuration file: safe defaults, and every problem at once with its line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from node import config_file
+from node.config import Config, NodeConfig
+from node.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
+PACS = '[[peers]]\nae_title = "PACS"\nhost = "10.0.0.7"\nport = 104\n'
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    return config_file.load(file)
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    return [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+
+
+def uncommented(text: str) -> str:
+    """Take the '#' from every line that holds a key or a header."""
+    return re.sub(r"(?m)^# (\[\[|\w+ = )", r"\1", text)
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    config = load(tmp_path, "")
+    assert config == Config(
+        node=NodeConfig(data_dir=tmp_path.resolve() / "data"), source=tmp_path / "config.toml"
+    )
+
+
+def test_the_project_s_file_is_all_comments_and_gives_the_defaults() -> None:
+    config = config_file.load(ROOT / "config.toml")
+    assert config == Config(node=NodeConfig(data_dir=ROOT / "data"), source=ROOT / "config.toml")
+
+
+def test_the_project_s_file_shows_every_key_with_its_default() -> None:
+    text = uncommented((ROOT / "config.toml").read_text())
+    config = config_file.parse(text, ROOT / "config.toml")
+    default = config_file.load(ROOT / "config.toml")
+    for table in ("node", "limits", "storage", "transcode", "study", "jobs", "log"):
+        assert getattr(config, table) == getattr(default, table)
+        section = text.split(f"[{table}]\n")[1].split("\n[")[0]
+        for field in fields(getattr(config, table)):
+            assert re.search(rf"(?m)^{field.name} = ", section), f"[{table}] {field.name} is not shown"
+    for array in ("peers", "routes", "analyses"):
+        section = text.split(f"[[{array}]]\n")[1].split("\n[")[0]
+        for field in fields(getattr(config, array)[0]):
+            assert re.search(rf"(?m)^{field.name} = ", section), f"[[{array}]] {field.name} is not shown"
+
+
+def test_every_problem_is_told_at_once_with_its_line_and_a_suggestion(tmp_path: Path) -> None:
+    text = """\
+[node]
+prot = 11112
+ae_title = "FAR TOO LONG A TITLE"
+accept_unknown_peers = 1
+
+[transcode]
+to = "jpeg_ls"
+
+[studdy]
+quiet_seconds = 3
+
+[[peers]]
+ae_title = "PACS"
+host = "h"
+allow = ["store", "stroe"]
+
+[[routes]]
+when = { Modalty = "CT", SeriesNumber = 3 }
+send_to = ["PAKS"]
+"""
+    assert problems(tmp_path, text) == [
+        "config.toml:2: [node] prot: unknown key; did you mean 'port'?",
+        "config.toml:3: [node] ae_title: an AE title has at most 16 characters, "
+        "'FAR TOO LONG A TITLE' has 20",
+        "config.toml:4: [node] accept_unknown_peers: expected true or false, not 1",
+        "config.toml:7: [transcode] to: 'jpeg_ls' is none of keep, rle, jpeg-ls, jpeg2000; "
+        "did you mean 'jpeg-ls'?",
+        "config.toml:9: [studdy]: unknown table; did you mean 'study'?",
+        "config.toml:12: [[peers]]: 'port' is missing",
+        "config.toml:15: [[peers]] allow: 'stroe' is none of store, query, retrieve, commit; "
+        "did you mean 'store'?",
+        "config.toml:18: [[routes]] when: Modalty: not a DICOM keyword; did you mean 'Modality'?",
+        'config.toml:18: [[routes]] when: SeriesNumber: expected a pattern in quotes, not 3; write "3"',
+        "config.toml:19: [[routes]] send_to: 'PAKS' is not among the peers; did you mean 'PACS'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[node]\nport = "104"', '2: [node] port: expected a whole number from 0 to 65535, not "104"; '
+         "write 104 without quotes"),
+        ("[node]\nport = 65536", "2: [node] port: expected a whole number from 0 to 65535, not 65536"),
+        ("[node]\nport = -1", "2: [node] port: expected a whole number from 0 to 65535, not -1"),
+        ("[node]\nport = true", "2: [node] port: expected a whole number from 0 to 65535, not true"),
+        ("[node]\nport = 1.5", "2: [node] port: expected a whole number from 0 to 65535, not 1.5"),
+        ('[node]\nae_title = "A\\\\B"', "2: [node] ae_title: an AE title has no backslash"),
+        ('[node]\nae_title = "  "', "2: [node] ae_title: an AE title has at least one character that is "
+         "not a space"),
+        ('[node]\nae_title = "A\\tB"', "2: [node] ae_title: an AE title has only printable ASCII characters"),
+        ('[node]\nae_title = "ÄRZTE"', "2: [node] ae_title: an AE title has only printable ASCII characters"),
+        ("[node]\nae_title = 7", "2: [node] ae_title: expected an AE title in quotes, not 7"),
+        ("[study]\nquiet_seconds = -1", "2: [study] quiet_seconds: expected a number of at least 0, not -1"),
+        ("[study]\nquiet_seconds = nan", "2: [study] quiet_seconds: expected a number of at least 0, "
+         "not nan"),
+        ("[jobs]\ntimeout_seconds = 0", "2: [jobs] timeout_seconds: expected a number above 0, not 0"),
+        ("quiet_seconds = 3", "1: quiet_seconds: unknown key; it belongs in [study] or [[analyses]]"),
+        ("[[node]]\nport = 1", "1: [node]: [[node]] stands in double brackets; write [node]"),
+        ("[peers]\nport = 1", "1: [peers]: there may be several; write [[peers]]"),
+        ("node = 3", "1: [node]: 3 is no table; write [node]"),
+        ('peers = "x"', "1: peers: expected tables; write [[peers]]"),
+        ("[[routes]]", "1: [[routes]]: 'send_to' is missing"),
+        ("[[routes]]\nsend_to = []", "2: [[routes]] send_to: expected at least one peer"),
+        ("[[routes]]\nsend_to = ['X']", "2: [[routes]] send_to: 'X' is not among the peers; "
+         "add a [[peers]] table for it"),
+        (PACS + "[[routes]]\nsend_to = 'PACS'", '6: [[routes]] send_to: expected a list in square brackets, '
+         'not "PACS"; write ["PACS"]'),
+        (PACS + "[[routes]]\nsend_to = ['PACS', ' PACS ']", "6: [[routes]] send_to: peer 'PACS' is listed "
+         "twice"),
+        (PACS + PACS, "6: [[peers]] ae_title: 'PACS' is already the peer of line 1"),
+        (PACS + "[[routes]]\nsend_to=['PACS']\nwhen = 'CT'", '7: [[routes]] when: expected a table such as '
+         '{ Modality = "CT" }, not "CT"'),
+        (PACS + "[[routes]]\nsend_to=['PACS']\n[routes.when]\nPixelData = 'x'", "8: [[routes]] when: "
+         "PixelData: only attributes with a plain value can be matched, not sequences or binary ones"),
+        ("[[analyses]]\nname = 'a'\nmodel = 'lung'", "3: [[analyses]] model: there is no model 'lung'; "
+         "did you mean 'lungs'?"),
+        ("[[analyses]]\nname = 'a'\nmodel = 'lungs'\nresults = ['pdf']", "4: [[analyses]] results: 'pdf' is "
+         "none of sr, seg, sc"),
+        ("[[analyses]]\nname='a'\nmodel='lungs'\n[[analyses]]\nname='a'\nmodel='lungs'", "5: [[analyses]] "
+         "name: 'a' is already the analysis of line 1"),
+        ('[node]\nhost = "0.0.0.0"', "2: [node] host: 0.0.0.0 can be reached from other machines, but no "
+         "[[peers]] are configured; add them, or set accept_unknown_peers = true to let anyone in"),
+        ("[jobs]\ndelivery_retry_first_seconds = 5\ndelivery_retry_max_seconds = 1",
+         "2: [jobs] delivery_retry_first_seconds: 5 is more than "
+         "delivery_retry_max_seconds, 1"),
+        ("[log]\nlevel = 'info'", "2: [log] level: 'info' is none of DEBUG, INFO, WARNING, ERROR; "
+         "did you mean 'INFO'?"),
+        ("[node]\nport = 1\nport = 2", "3: not valid TOML: cannot overwrite a value"),
+        ("[node\n", "1: not valid TOML: expected ']' at the end of a table declaration"),
+        ("a = [1,", "1: not valid TOML: invalid value"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_problem_has_its_words(tmp_path: Path, text: str, expected: str) -> None:
+    assert problems(tmp_path, text) == [f"config.toml:{expected}"]
+
+
+@pytest.mark.parametrize("later", ["jpeg-lossless", "htj2k", "jpeg-xl", "best"])
+def test_a_codec_promised_for_later_is_refused_as_such(tmp_path: Path, later: str) -> None:
+    (problem,) = problems(tmp_path, f"[transcode]\nto = '{later}'")
+    assert f"'{later}' is not available in this version" in problem
+
+
+def test_spaces_around_an_ae_title_are_not_significant(tmp_path: Path) -> None:
+    config = load(tmp_path, PACS.replace('"PACS"', '"  PACS "') + "[[routes]]\nsend_to = ['PACS ']")
+    assert config.peers[0].ae_title == "PACS"
+    assert config.routes[0].send_to == ("PACS",)
+
+
+def test_unknown_peers_are_accepted_on_loopback_alone_by_default(tmp_path: Path) -> None:
+    assert load(tmp_path, "").node.accept_unknown_peers
+    assert load(tmp_path, "[node]\nhost = 'localhost'").node.accept_unknown_peers
+    assert load(tmp_path, "[node]\nhost = '::1'").node.accept_unknown_peers
+    assert not load(tmp_path, "[node]\nhost = '0.0.0.0'\n" + PACS).node.accept_unknown_peers
+    assert load(tmp_path, "[node]\nhost = '0.0.0.0'\naccept_unknown_peers = true").node.accept_unknown_peers
+
+
+def test_results_are_confirmed_by_those_peers_that_may_ask_for_commitment(tmp_path: Path) -> None:
+    peers = PACS + 'allow = ["store"]\n' + PACS.replace('"PACS"', '"OTHER"')
+    assert [peer.confirm_results for peer in load(tmp_path, peers).peers] == [False, True]
+
+
+def test_a_relative_data_dir_lies_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert load(tmp_path, "[node]\ndata_dir = 'x/y'").node.data_dir == tmp_path.resolve() / "x" / "y"
+    assert load(tmp_path, "[node]\ndata_dir = '/var/x'").node.data_dir == Path("/var/x")
+
+
+def test_without_a_file_data_lies_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config_file.defaults().node.data_dir == tmp_path.resolve() / "data"
+    assert config_file.defaults().source is None
+
+
+def test_a_file_that_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such file"):
+        config_file.load(tmp_path / "absent.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        config_file.load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"[node]\n# caf\xe9\n")
+    with pytest.raises(ConfigurationError, match=r"latin\.toml:2: the file is not UTF-8 text"):
+        config_file.load(tmp_path / "latin.toml")
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf[node]\r\nport = 5\r\n")
+    assert config_file.load(tmp_path / "bom.toml").node.port == 5
