@@ -37,6 +37,14 @@ class ConfigurationError(AnodeError):
         self.problems = problems
 
 
+class WrongUsage(AnodeError):
+    """A command was called with arguments that do not fit the configuration or each other."""
+
+
+class UnknownStudy(AnodeError):
+    """No study, or more than one, goes by what the operator named."""
+
+
 # --- the sender of the object acts -------------------------------------------
 
 
@@ -72,6 +80,10 @@ class NotAVolume(ObjectError):
     """The series is no volume: its geometry is refused by name."""
 
 
+class UnfitInput(ObjectError):
+    """The model refused the series, and says why; another try would say the same."""
+
+
 class TwoPatients(ObjectError):
     """The study holds instances of more than one patient, so it is not analysed."""
 
@@ -105,6 +117,10 @@ class ArchiveUnavailable(NodeError):
 
 class DatabaseFailure(NodeError):
     """The index database cannot be used."""
+
+
+class AlreadyIndexed(NodeError):
+    """The index holds an instance of this SOP Instance UID; the new one was not added."""
 
 
 class PortInUse(NodeError):
@@ -158,6 +174,10 @@ class PeerRefused(PeerError):
         self.comment = comment
 
 
+class ConfirmationMissing(PeerError):
+    """The peer was asked for storage commitment and has not reported, or says it does not hold all."""
+
+
 # --- the author or configurer of an analysis acts ----------------------------
 
 
@@ -183,3 +203,19 @@ class ModelOutOfMemory(JobError):
 
 class ResultInvalid(JobError):
     """A result object failed its check and was not sent."""
+
+
+class LeaseLost(JobError):
+    """The job was given to another worker meanwhile; this outcome of it is refused."""
+
+
+class UnexpectedFailure(JobError):
+    """A task failed in a way that it did not foresee; the log has the traceback."""
+
+    action = "look in the log for 'task failed', then run 'anode retry'"
+
+
+class NodeDied(JobError):
+    """The node ended without a stop, again and again, while this job ran."""
+
+    action = "find out why the node died, then run 'anode retry'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
 
@@ -45,16 +45,17 @@ def header_values(data_set: Dataset) -> dict[str, str]:
     if raw_set is not None:
         charset = _character_set(raw_set.value)
     order = "<" if data_set.original_encoding[1] is not False else ">"
+    remembered = _remembered_text(charset, order)
     values: dict[str, str] = {}
     for tag, element in data_set.items():
-        keyword, vr = _entry(tag)
+        keyword, vr = _entry(int(tag))
         if not keyword:
             continue
         if isinstance(element, RawDataElement):
             raw = element.value
-            # Most values are those of the instance before.
-            reading = raw_text if raw and len(raw) > _REMEMBERED_BYTES else _remembered_text
-            text = reading(raw, element.VR or vr, charset, order)
+            vr = element.VR or vr
+            is_long = raw is not None and len(raw) > _REMEMBERED_BYTES
+            text = raw_text(raw, vr, charset, order) if is_long else remembered(raw, vr)
         else:
             text = _decoded_text(element.value, element.VR)
         if text is not None:
@@ -108,7 +109,15 @@ def raw_text(raw: bytes | None, vr: str, charset: CharacterSet, order: str = "<"
     return None
 
 
-_remembered_text = lru_cache(maxsize=8192)(raw_text)
+@lru_cache(maxsize=32)
+def _remembered_text(charset: CharacterSet, order: str) -> Callable[[bytes | None, str], str | None]:
+    """Return ``raw_text`` with a memory: most values of an instance are those of the one before."""
+
+    @lru_cache(maxsize=4096)
+    def text(raw: bytes | None, vr: str) -> str | None:
+        return raw_text(raw, vr, charset, order)
+
+    return text
 
 
 def normalised(text: str, vr: str) -> str:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Point = tuple[float, float, float]
 
 AIR_HU, LUNG_HU, EMPHYSEMA_HU = -1000.0, -870.0, -1010.0
@@ -231,11 +232,10 @@ def _ellipse(x: Array, y: Array, centre: tuple[float, float], radii: tuple[float
 
 def _ellipsoid(x: Array, y: Array, z: float, centre: Point, radii: Point) -> Array:
     u, v = (x - centre[0]) / radii[0], (y - centre[1]) / radii[1]
-    w = np.float32((z - centre[2]) / radii[2])
-    level = np.sqrt(u * u + v * v + w * w)
-    slope = np.sqrt((u / radii[0]) ** 2 + (v / radii[1]) ** 2 + np.float32(w / radii[2]) ** 2) / np.maximum(
-        level, 1e-6
-    )
+    w = (z - centre[2]) / radii[2]
+    level: Array = np.sqrt(u * u + v * v + np.float32(w * w))
+    flat = (u / radii[0]) ** 2 + (v / radii[1]) ** 2
+    slope: Array = np.sqrt(flat + np.float32((w / radii[2]) ** 2)) / np.maximum(level, 1e-6)
     return (level - 1.0) / np.maximum(slope, 1e-6)
 
 

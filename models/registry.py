@@ -1,0 +1,105 @@
+"""Name to model: the built-in ones, and those that other packages bring by entry point.
+
+A package adds a model with three lines in its ``pyproject.toml``::
+
+    [project.entry-points."anode.models"]
+    my-model = "my_package.my_module:MyModel"
+
+The object named is called without arguments and must return a ``models.base.Model``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+from models.base import Model, ModelCard
+
+ENTRY_POINT_GROUP = "anode.models"
+
+#: Name to "module:factory"; a module is imported only when its model is loaded.
+BUILT_IN: dict[str, str] = {
+    "lungs": "models.lungs:Lungs",
+    "series-quality": "models.series_quality:SeriesQuality",
+}
+
+
+class UnknownModel(LookupError):
+    """No model of that name is built in or installed."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class UnusableModel(ValueError):
+    """What is registered under the name is no model, or two packages claim the name."""
+
+
+def names() -> list[str]:
+    """Every name that ``load`` takes, sorted; nothing is imported."""
+    return sorted({*BUILT_IN, *_installed()})
+
+
+def load(name: str) -> Model:
+    """Make the model called ``name``.
+
+    Raises
+    ------
+    UnknownModel
+        when there is none
+    UnusableModel
+        when what is registered keeps not to ``models.base.Model``, or the name is claimed twice
+    ImportError
+        when its package cannot be imported
+    """
+    model = _factory(name)()
+    card, needs = getattr(model, "card", None), getattr(model, "needs", None)
+    if not isinstance(card, ModelCard) or not callable(getattr(model, "predict", None)):
+        raise UnusableModel(f"model {name!r} has no card (a ModelCard) or no predict(inputs)")
+    if needs not in ("volume", "series"):
+        raise UnusableModel(f"model {name!r} needs {needs!r}; it must be 'volume' or 'series'")
+    if card.name != name:
+        raise UnusableModel(f"model {name!r} calls itself {card.name!r}; the two names must be one")
+    return model
+
+
+def cards() -> list[ModelCard]:
+    """The card of every model, by name. Loads them all; raises what ``load`` raises."""
+    return [load(name).card for name in names()]
+
+
+def _factory(name: str) -> Callable[[], Model]:
+    installed = _installed().get(name, [])
+    if name in BUILT_IN:
+        # A package must not put itself silently in the place of a built-in model.
+        if installed:
+            raise UnusableModel(f"model {name!r} is built in, and {_packages(installed)} claims the name too")
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return _callable(name, getattr(importlib.import_module(module), attribute))
+    if not installed:
+        raise UnknownModel(f"there is no model {name!r}; there are {', '.join(names())}")
+    if len({point.value for point in installed}) > 1:
+        raise UnusableModel(f"model {name!r} is claimed by {_packages(installed)}")
+    try:
+        return _callable(name, installed[0].load())
+    except AttributeError as error:
+        raise UnusableModel(f"model {name!r}: {installed[0].value} does not exist: {error}") from error
+
+
+def _callable(name: str, factory: object) -> Callable[[], Model]:
+    if not callable(factory):
+        raise UnusableModel(f"model {name!r}: what is registered cannot be called")
+    return factory
+
+
+def _installed() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _packages(points: list[EntryPoint]) -> str:
+    names_found = {point.dist.name if point.dist is not None else point.value for point in points}
+    return " and ".join(sorted(names_found))

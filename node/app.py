@@ -1,0 +1,130 @@
+"""The composition root: builds everything from the configuration, starts in order, stops in reverse."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+from handlers.bindings import BINDINGS
+from node import alarms, database, schema
+from node.clock import Clock
+from node.completion import Completion
+from node.config import Config
+from node.database import Database
+from node.errors import PortInUse
+from node.index import Index
+from node.ingest import Ingest
+from node.jobs.policy import RetryPolicy
+from node.jobs.queue import Queue
+from node.jobs.schedule import Schedule
+from node.jobs.worker import Engine, Group
+from node.services import Services
+from node.storage.guard import DataDirectory
+from node.storage.storage import Storage
+from node.tasks.analyze import AnalyzeTask
+from node.tasks.commit import CommitTask
+from node.tasks.confirm import ConfirmTask
+from node.tasks.deliver import DeliverTask
+from node.tasks.select import SelectTask
+from node.tasks.settle import SettleTask
+from node.tasks.sweep import SweepTask
+from node.wire.peers import Peers
+from node.wire.server import Server
+
+logger = logging.getLogger(__name__)
+
+
+class App:
+    """A whole node. Nothing is touched before ``start``.
+
+    Attributes
+    ----------
+    services : Services
+        The bundle of handlers and tasks; exists from ``start`` on.
+    server : Server
+        The Application Entity; ``server.port`` is the port that was bound.
+    """
+
+    services: Services
+    server: Server
+    engine: Engine
+    schedule: Schedule
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self._config = config
+        self._clock = clock or Clock()
+        self._exits = ExitStack()
+
+    def start(self) -> None:
+        """Take the data directory, repair what the last run left, and open the port last.
+
+        Raises ArchiveUnavailable, DatabaseFailure, StorageFailure or PortInUse; nothing is left
+        running then.
+        """
+        with ExitStack() as exits:
+            self._start(exits)
+            self._exits = exits.pop_all()
+
+    def _start(self, exits: ExitStack) -> None:
+        config, clock = self._config, self._clock
+        directory = DataDirectory.beside(config.node.data_dir, config.source)
+        directory.open()
+        exits.callback(directory.close)
+        alarms.reset(config.node.data_dir)
+        index_database = Database(
+            config.node.data_dir / database.FILE_NAME, clock=clock, schema=schema.STATEMENTS
+        )
+        exits.callback(index_database.close)
+        index = Index(clock)
+        with index_database.read() as connection:
+            directory.check_archive(holds_settled=index.holds_settled(connection))
+        storage = Storage(config.node.data_dir, config.storage, clock)
+        exits.callback(storage.close)
+        queue = Queue(clock, index_database)
+        completion = Completion(config, clock)
+        ingest = Ingest(
+            config=config,
+            clock=clock,
+            database=index_database,
+            index=index,
+            storage=storage,
+            queue=queue,
+            completion=completion,
+        )
+        peers = Peers(config)
+        self.services = Services(
+            config, clock, index_database, index, storage, queue, completion, ingest, peers
+        )
+        replayed = ingest.replay()
+        if replayed:
+            logger.warning("receive log replayed", extra={"instances": replayed})
+        self.engine = Engine(self.services, _groups(config))
+        self.server = Server(self.services, BINDINGS)
+        self.schedule = Schedule(self.services)
+        self.server.start()
+        exits.callback(self.server.stop)
+        self.engine.start()
+        exits.callback(self.engine.stop)
+        self.schedule.start()
+        exits.callback(self.schedule.stop)
+
+    def stop(self) -> None:
+        """Stop in reverse order; harmless when it does not run."""
+        self._exits.close()
+
+
+def _groups(config: Config) -> tuple[Group, ...]:
+    """Which task does which kind of job, and in whose threads."""
+    work = RetryPolicy.for_work(config.jobs)
+    delivery = RetryPolicy.for_delivery(config.jobs)
+    housekeeping = {task.kind: task for task in (SelectTask(), SettleTask(), SweepTask())}
+    analysis = {task.kind: task for task in (AnalyzeTask(),)}
+    sending = {task.kind: task for task in (DeliverTask(), ConfirmTask(), CommitTask())}
+    return (
+        Group("work", housekeeping, config.jobs.workers, work),
+        Group("analyses", analysis, config.jobs.analyses, work),
+        Group("delivery", sending, 16, delivery, is_by_lane=True),
+    )
+
+
+__all__ = ["App", "PortInUse"]

@@ -1,0 +1,132 @@
+"""Coded concepts: of the model's own words, of the standard, and the schemes that need explaining."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+
+from models.types import Code
+from node.results.source_header import SourceHeader, code_items, text
+
+#: anode's private coding scheme; PS3.3 section C.12.1 has it identified wherever it is used.
+PRIVATE_SCHEME = "99ANODE"
+PRIVATE_SCHEME_UID = "2.25.282119845601762231706318417291263412337"
+
+SERIES = Code("113015", "DCM", "Series")
+COMMENT = Code("121106", "DCM", "Comment")
+LATERALITY = Code("272741003", "SCT", "Laterality")
+SUCCEEDED = Code("111222", "DCM", "Succeeded")
+FAILED = Code("111224", "DCM", "Failed")
+NOT_A_NUMBER = Code("114000", "DCM", "Not a number")
+NEGATIVE_INFINITY = Code("114001", "DCM", "Negative Infinity")
+POSITIVE_INFINITY = Code("114002", "DCM", "Positive Infinity")
+NO_FINDING = Code("NO-FINDING", PRIVATE_SCHEME, "Finding reported by the algorithm")
+NONE_REPORTED = Code("NONE", PRIVATE_SCHEME, "None reported")
+#: Segmented property categories that are places in the body (PS3.16 CID 7150).
+ANATOMICAL_CATEGORIES = {("123037004", "SCT"), ("91723000", "SCT"), ("T-D0050", "SRT"), ("T-D000A", "SRT")}
+
+_MODALITIES = {
+    "CR": "Computed Radiography",
+    "CT": "Computed Tomography",
+    "DX": "Digital Radiography",
+    "MG": "Mammography",
+    "MR": "Magnetic Resonance",
+    "NM": "Nuclear Medicine",
+    "OT": "Other",
+    "PT": "Positron emission tomography",
+    "RF": "Radio Fluoroscopy",
+    "US": "Ultrasound",
+    "XA": "X-Ray Angiography",
+}
+_PROCEDURES = {
+    ("CT", "CHEST"): Code("24627-2", "LN", "CT Chest"),
+    ("CT", "ABDOMEN"): Code("30620-9", "LN", "CT Abdomen"),
+    ("CT", "HEAD"): Code("24725-4", "LN", "CT Head"),
+    ("MR", "BRAIN"): Code("24590-2", "LN", "MR Brain"),
+    ("PT", "WHOLEBODY"): Code("44139-4", "LN", "PET whole body"),
+    ("CT", ""): Code("25045-6", "LN", "CT unspecified body region"),
+    ("MR", ""): Code("25056-3", "LN", "MRI unspecified body region"),
+    ("NM", ""): Code("49118-3", "LN", "NM unspecified body region"),
+    ("PT", ""): Code("44136-0", "LN", "PET unspecified body region"),
+    ("CR", ""): Code("43468-8", "LN", "XR unspecified body region"),
+    ("DX", ""): Code("43468-8", "LN", "XR unspecified body region"),
+}
+_IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+_UNIT_SYMBOLS = {"[hnsf'U]": "HU", "mL": "ml", "1": "", "{counts}": "", "cm3": "ml", "mm2": "mm²", "mm3": "mm³"}
+
+
+def concept(code: Code) -> CodedConcept:
+    """Return ``code`` as an item of a code sequence; its meaning is cut at 64 characters."""
+    return CodedConcept(code.value, code.scheme, code.meaning[:64] or code.value[:64])
+
+
+def code_dataset(code: Code) -> Dataset:
+    """Return ``code`` as a plain item, for attributes that are not SR content."""
+    plain = Dataset()
+    plain.update(concept(code))
+    return plain
+
+
+def private_code(name: str) -> Code:
+    """Return a code of the scheme 99ANODE for something that a model calls ``name``."""
+    slug = re.sub(r"[^A-Z0-9]+", "-", name.upper()).strip("-")
+    if not slug or len(slug) > 16:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8].upper()
+        slug = f"{slug[:7].rstrip('-')}-{digest}".lstrip("-")
+    return Code(slug, PRIVATE_SCHEME, name[:64] or slug)
+
+
+def modality(header: SourceHeader) -> Code:
+    """Return the acquisition modality as CID 29 has it."""
+    meaning = _MODALITIES.get(header.modality, header.modality)
+    return Code(header.modality[:16], "DCM", meaning)
+
+
+def procedures_reported(header: SourceHeader) -> list[Code]:
+    """Return the imaging procedures reported on: the study's own, else one by modality and body part."""
+    own = code_items(header.first, "ProcedureCodeSequence")
+    if own:
+        return [Code(text(c, "CodeValue"), text(c, "CodingSchemeDesignator"), text(c, "CodeMeaning")) for c in own]
+    part = header.body_part.replace(" ", "").replace("_", "")
+    for key in ((header.modality, part), (header.modality, "")):
+        if key in _PROCEDURES:
+            return [_PROCEDURES[key]]
+    return [_IMAGING_PROCEDURE]
+
+
+def unit_symbol(unit: Code) -> str:
+    """Return a unit as people write it: HU for ``[hnsf'U]``."""
+    symbol = _UNIT_SYMBOLS.get(unit.value)
+    if symbol is not None:
+        return symbol
+    return "" if unit.value.startswith("{") else unit.value.strip("[]")
+
+
+def coding_schemes(data_set: Dataset) -> list[Dataset]:
+    """Return Coding Scheme Identification items for the private schemes that ``data_set`` uses."""
+    found = []
+    for designator in sorted(_private_designators(data_set)):
+        item = Dataset()
+        item.CodingSchemeDesignator = designator
+        if designator == PRIVATE_SCHEME:
+            item.CodingSchemeUID = PRIVATE_SCHEME_UID
+            item.CodingSchemeName = "anode"
+            item.CodingSchemeResponsibleOrganization = "anode"
+        else:
+            item.CodingSchemeName = "private scheme of the source or the model"
+        found.append(item)
+    return found
+
+
+def _private_designators(data_set: Dataset) -> set[str]:
+    found = set()
+    for element in data_set:
+        if element.VR == "SQ":
+            for item in element.value:
+                found |= _private_designators(item)
+        elif element.keyword == "CodingSchemeDesignator" and str(element.value).startswith("99"):
+            found.add(str(element.value))
+    return found

@@ -1,0 +1,68 @@
+"""A data set as the bytes of a PS3.10 file, in a character set that can hold its text."""
+
+from __future__ import annotations
+
+import io
+
+from pydicom import dcmwrite
+from pydicom.charset import python_encoding
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from node.results.source_header import SourceHeader
+from node.storage.archive import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+_TEXT = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
+_SINGLE_BYTE = {
+    "ISO_IR 100", "ISO_IR 101", "ISO_IR 109", "ISO_IR 110", "ISO_IR 126", "ISO_IR 127", "ISO_IR 138",
+    "ISO_IR 144", "ISO_IR 148", "ISO_IR 203",
+}  # fmt: skip
+UTF_8 = "ISO_IR 192"
+
+
+def part10(data_set: Dataset, header: SourceHeader) -> bytes:
+    """Return ``data_set`` as a file, Explicit VR Little Endian; sets its Specific Character Set.
+
+    The source's character set is kept when it is a single-byte one that can hold all text;
+    otherwise it is UTF-8, since code extensions (ISO 2022) are where readers differ.
+    """
+    data_set.SpecificCharacterSet = character_set(data_set, header.specific_character_set)
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = data_set.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = data_set.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    plain = Dataset()
+    plain.update(data_set)
+    plain.file_meta = meta
+    plain.preamble = b"\x00" * 128
+    out = io.BytesIO()
+    dcmwrite(out, plain, enforce_file_format=True)
+    return out.getvalue()
+
+
+def character_set(data_set: Dataset, of_source: str) -> str:
+    """Return the Specific Character Set (PS3.3 section C.12.1.1.2) for the text of ``data_set``."""
+    everything = "".join(_texts(data_set))
+    if of_source in _SINGLE_BYTE:
+        try:
+            everything.encode(python_encoding[of_source])
+        except UnicodeEncodeError:
+            return UTF_8
+        return of_source
+    return UTF_8
+
+
+def _texts(data_set: Dataset) -> list[str]:
+    found = []
+    for element in data_set:
+        if element.VR == "SQ":
+            for item in element.value:
+                found += _texts(item)
+        elif element.VR in _TEXT and element.value is not None:
+            values = element.value if isinstance(element.value, MultiValue | list) else [element.value]
+            found += [str(value) for value in values]
+    return found

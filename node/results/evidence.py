@@ -1,0 +1,87 @@
+"""Source instances as the library that encodes results wants to see them: short and valid."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from pydicom.dataset import Dataset
+
+from node.results.source_header import SourceHeader, SourceInstance, as_decimal_string, items, numbers
+
+
+def evidence(header: SourceHeader) -> list[Dataset]:
+    """Return one data set for each source instance: its references, and the study it is in."""
+    return [_reference(header, instance) for instance in header.instances]
+
+
+def placed_images(header: SourceHeader, slice_thickness_mm: float) -> list[Dataset]:
+    """Return single-frame cross-sectional images with the geometry of the source, one for each slice.
+
+    All carry the orientation and spacing of the first: those of the others may differ by rounding,
+    which the library takes for another orientation.
+    """
+    first = header.instances[0]
+    found = []
+    for instance in header.instances:
+        image = _reference(header, instance)
+        image.FrameOfReferenceUID = header.frame_of_reference_uid
+        image.PositionReferenceIndicator = None
+        image.Rows, image.Columns = first.rows, first.columns
+        image.ImagePositionPatient = [as_decimal_string(value) for value in instance.position_mm]
+        image.ImageOrientationPatient = [as_decimal_string(value) for value in first.orientation]
+        image.PixelSpacing = [as_decimal_string(value) for value in first.pixel_spacing_mm]
+        image.SliceThickness = as_decimal_string(slice_thickness_mm)
+        _set_lossy(image, header)
+        found.append(image)
+    return found
+
+
+def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Dataset:
+    """Return a multi-frame image with the geometry of the source, the frames in their order."""
+    positions = frame_positions_mm(header)
+    image = placed_images(header, slice_thickness_mm)[0]
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = image.PixelSpacing
+    measures.SliceThickness = image.SliceThickness
+    orientation.ImageOrientationPatient = image.ImageOrientationPatient
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [orientation]
+    image.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for position_mm in positions:
+        position, frame = Dataset(), Dataset()
+        position.ImagePositionPatient = [as_decimal_string(value) for value in position_mm]
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    image.PerFrameFunctionalGroupsSequence = frames
+    image.NumberOfFrames = len(frames)
+    return image
+
+
+def frame_positions_mm(header: SourceHeader) -> list[tuple[float, ...]]:
+    """Return (x, y, z) of each frame of a multi-frame source; empty when a frame has none."""
+    positions = []
+    for frame in items(header.first, "PerFrameFunctionalGroupsSequence"):
+        found = [numbers(item, "ImagePositionPatient") for item in items(frame, "PlanePositionSequence")]
+        if not found or len(found[0]) != 3:
+            return []
+        positions.append(found[0])
+    return positions
+
+
+def _reference(header: SourceHeader, instance: SourceInstance) -> Dataset:
+    out = deepcopy(header.patient_and_study)
+    out.SOPClassUID = instance.sop_class_uid
+    out.SOPInstanceUID = instance.sop_instance_uid
+    out.StudyInstanceUID = instance.study_instance_uid
+    out.SeriesInstanceUID = instance.series_instance_uid
+    out.Modality = header.modality
+    return out
+
+
+def _set_lossy(image: Dataset, header: SourceHeader) -> None:
+    image.LossyImageCompression = "01" if header.lossy_image_compression else "00"
+    if header.lossy_image_compression:
+        image.LossyImageCompressionRatio = [as_decimal_string(value) for value in header.lossy_ratios or (1.0,)]
+        if header.lossy_methods:
+            image.LossyImageCompressionMethod = list(header.lossy_methods)

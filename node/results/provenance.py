@@ -1,0 +1,116 @@
+"""What every result carries: whose it is, which series it is in, and what made it."""
+
+from __future__ import annotations
+
+import hashlib
+from copy import deepcopy
+from importlib import metadata
+
+from pydicom.dataset import Dataset
+
+from node.config import ResultKind
+from node.made_here import MANUFACTURER, PROCESSING_EQUIPMENT_CODE
+from node.results.facts import RunFacts, Source
+from node.results.source_header import SourceHeader
+from node.results.uids import device_uid, run_uid
+
+NOT_FOR_DIAGNOSIS = "not for diagnosis"
+_KIND_NUMBERS: dict[ResultKind, int] = {"sr": 1, "seg": 2, "sc": 3}
+_MAX_LONG_STRING = 64
+
+
+def device_uid_of(run: RunFacts) -> str:
+    """Return the Device UID of the algorithm of ``run``."""
+    return device_uid(run.card.manufacturer, run.card.name, run.card.version, run.weights)
+
+
+def device_serial_number(run: RunFacts) -> str:
+    """Return a serial number: one per algorithm, version, weights and release of anode."""
+    return hashlib.sha256(f"{device_uid_of(run)} {node_version()}".encode()).hexdigest()[:16].upper()
+
+
+def node_version() -> str:
+    """Return the installed version of anode."""
+    return metadata.version("anode")
+
+
+def algorithm_parameters(source: Source, run: RunFacts) -> list[str]:
+    """Return ``name=value`` of everything that the result depends on, besides the algorithm itself."""
+    stated = [f"{name}={value}" for name, value in sorted(run.parameters.items())]
+    digests = [("input-sha256", source.input_digest), ("weights-sha256", run.weights)]
+    return [*stated, *(f"{name}={value}" for name, value in digests if value)]
+
+
+def series_description(run: RunFacts, kind: ResultKind) -> str:
+    """Return a Series Description that names the model and says what it must not be used for."""
+    end = f" {run.card.version[:16]} {kind.upper()} - {NOT_FOR_DIAGNOSIS}"
+    return run.card.name[: _MAX_LONG_STRING - len(end)] + end
+
+
+def stamp(data_set: Dataset, source: Source, header: SourceHeader, run: RunFacts, kind: ResultKind) -> None:
+    """Set the attributes of the Patient, Study, Series, Equipment and SOP Common modules.
+
+    What the source's study does not have is taken away, also when a library has put it there. Dates
+    and times are the start of the run (AIR), which is frozen, never the clock.
+    """
+    for element in header.patient_and_study:
+        data_set[element.tag] = deepcopy(element)
+    started_at = header.local(run)
+    day, time = started_at.strftime("%Y%m%d"), started_at.strftime("%H%M%S.%f")
+    data_set.SOPInstanceUID = run_uid(kind, source, run)
+    data_set.SeriesInstanceUID = run_uid(f"{kind} series", source, run)
+    data_set.InstanceCreationDate = data_set.ContentDate = data_set.SeriesDate = day
+    data_set.InstanceCreationTime = data_set.ContentTime = data_set.SeriesTime = time
+    data_set.SeriesNumber = series_number(header, kind)
+    data_set.SeriesDescription = series_description(run, kind)
+    data_set.InstanceNumber = 1
+    data_set.Manufacturer = MANUFACTURER
+    data_set.ManufacturerModelName = run.card.name[:_MAX_LONG_STRING]
+    data_set.SoftwareVersions = run.card.version[:_MAX_LONG_STRING]
+    data_set.DeviceSerialNumber = device_serial_number(run)
+    if header.timezone_offset:
+        data_set.TimezoneOffsetFromUTC = header.timezone_offset
+    if header.body_part:
+        data_set.BodyPartExamined = header.body_part
+    data_set.ContributingEquipmentSequence = contributing_equipment(header, run)
+
+
+def series_number(header: SourceHeader, kind: ResultKind) -> int:
+    """Return a Series Number that sorts behind its source's: 301, 302, 303 for source series 3."""
+    source_number = header.series_number if 0 < header.series_number < 2**31 // 100 - 1 else 99
+    return source_number * 100 + _KIND_NUMBERS[kind]
+
+
+def contributing_equipment(header: SourceHeader, run: RunFacts) -> list[Dataset]:
+    """Return one item for the algorithm, and one for anode when the algorithm is another's.
+
+    The Contributing Equipment Sequence (0018,A001) with purpose (109102, DCM, "Processing Equipment")
+    is what IHE AIR asks of every result.
+    """
+    found = [_equipment(header, run, run.card.manufacturer, run.card.name, run.card.version, device_uid_of(run))]
+    if run.card.manufacturer != MANUFACTURER:
+        version = node_version()
+        uid = device_uid(MANUFACTURER, "anode", version, "")
+        found.append(_equipment(header, run, MANUFACTURER, "anode", version, uid))
+    return found
+
+
+def _equipment(
+    header: SourceHeader, run: RunFacts, manufacturer: str, model: str, version: str, uid: str
+) -> Dataset:
+    purpose = Dataset()
+    purpose.CodeValue = PROCESSING_EQUIPMENT_CODE
+    purpose.CodingSchemeDesignator = "DCM"
+    purpose.CodeMeaning = "Processing Equipment"
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    item.Manufacturer = manufacturer[:_MAX_LONG_STRING]
+    item.ManufacturerModelName = model[:_MAX_LONG_STRING]
+    item.SoftwareVersions = version[:_MAX_LONG_STRING]
+    item.DeviceUID = uid
+    started_at = header.local(run)
+    item.ContributionDateTime = started_at.strftime("%Y%m%d%H%M%S.%f") + (
+        started_at.strftime("%z")[:5] if started_at.tzinfo else ""
+    )
+    item.ContributionDescription = f"analysis of pixels, {NOT_FOR_DIAGNOSIS}"
+    return item

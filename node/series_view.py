@@ -1,0 +1,240 @@
+"""What a model may see of instances: numbers and codes as they are, identities as opaque digests."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from models.types import HeaderValue, InstanceView, Series
+from node.errors import UnsupportedPixelData
+from node.source_series import SourceInstance
+
+Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+
+#: Compared, never read: digests that are equal where the values are, within one series alone.
+DIGESTED = frozenset(
+    {
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "FrameOfReferenceUID",
+        "StudyID",
+        "StudyDate",
+        "AccessionNumber",
+    }
+)
+#: Free text that a device writes, not a person.
+DEVICE_TEXT = frozenset(
+    {
+        "Manufacturer",
+        "ManufacturerModelName",
+        "SoftwareVersions",
+        "ConvolutionKernel",
+        "SequenceName",
+        "RescaleType",
+        "FilterType",
+        "ContrastBolusAgent",
+        "ContrastBolusRoute",
+        "PulseSequenceName",
+        "ReceiveCoilName",
+        "CorrectedImage",
+        "ReconstructionMethod",
+        "ScatterCorrectionMethod",
+        "AttenuationCorrectionMethod",
+    }
+)
+#: Numbers and codes that describe the image; UIDs, names, dates and free text are not among them.
+PLAIN_VRS = frozenset({"CS", "DS", "IS", "FD", "FL", "SS", "US", "SL", "UL", "SV", "UV", "AS", "AT", "TM"})
+PLAIN_PERSON = frozenset({"PatientSex", "PatientAge", "PatientSize", "PatientWeight", "PatientPosition"})
+LONGEST_VALUE = 256
+
+
+def header_view(header: Dataset) -> dict[str, HeaderValue]:
+    """Keyword to value of one instance: numbers as numbers, several values as a tuple.
+
+    Left out: sequences, bulk data, private elements, dates, free text, and all that names a person,
+    a place or an order; ``DIGESTED`` gives digests instead. Of an enhanced multi-frame object
+    ``FramePositions``, ``FrameOrientations`` and ``FramePixelSpacings`` hold one tuple a frame
+    (PS3.3 section C.7.6.16.2).
+    """
+    salt = str(header.get("SeriesInstanceUID", ""))
+    view: dict[str, HeaderValue] = {}
+    for element in header:
+        keyword = element.keyword
+        if not keyword:
+            continue
+        if keyword in DIGESTED:
+            view[keyword] = _digest(salt, keyword, element)
+        elif keyword == "SOPClassUID":
+            view[keyword] = str(element.value)
+        elif _is_plain(element):
+            view[keyword] = _value(element)
+    if "PerFrameFunctionalGroupsSequence" in header:
+        view.update(_frame_geometry(header))
+    return view
+
+
+def common_header(headers: Sequence[Dataset]) -> dict[str, HeaderValue]:
+    """What ``header_view`` says of every one of them alike."""
+    views = [header_view(header) for header in headers]
+    first = views[0] if views else {}
+    return {
+        keyword: value
+        for keyword, value in first.items()
+        if all(keyword in view and view[keyword] == value for view in views[1:])
+    }
+
+
+def view(instances: Sequence[SourceInstance], allocate: Allocate) -> tuple[Series, list[SourceInstance]]:
+    """Show a series to a model, instance by instance.
+
+    Instances are in order along the slice normal where all of them have the same one, else by
+    Instance Number. Pixels that cannot be decoded are None, with the reason.
+
+    Parameters
+    ----------
+    instances
+        of one series
+    allocate
+        gives an array of a shape and dtype for pixels
+
+    Returns
+    -------
+    series
+        what the model gets
+    ordered
+        ``instances`` in the order of the series
+    """
+    ordered = sorted(instances, key=_order(instances))
+    views = []
+    for index, instance in enumerate(ordered):
+        pixels, error = _pixels(instance, allocate)
+        number = instance.header.get("InstanceNumber")
+        views.append(
+            InstanceView(
+                number=int(number) if number is not None else index + 1,
+                header=header_view(instance.header),
+                pixels=pixels,
+                pixels_error=error,
+            )
+        )
+    return Series(tuple(views)), ordered
+
+
+def _pixels(instance: SourceInstance, allocate: Allocate) -> tuple[NDArray[Any] | None, str]:
+    """All frames as one array (frame, row, column[, sample]), or why there is none."""
+    if not instance.has_pixels:
+        return None, ""
+    count = max(1, int(instance.header.get("NumberOfFrames") or 1))
+    pixels: NDArray[Any] | None = None
+    filled = 0
+    try:
+        for frame in instance.frames():
+            if pixels is None:
+                pixels = allocate((count, *frame.shape), frame.dtype)
+            if filled == count or frame.shape != pixels.shape[1:]:
+                return None, f"frame {filled + 1} is not among the {count} declared, or has another size"
+            pixels[filled] = frame
+            filled += 1
+    except UnsupportedPixelData as error:
+        return None, str(error)
+    if pixels is not None and filled < count:
+        return None, f"{filled} of {count} declared frames are there"
+    return pixels, "" if pixels is not None else "no frame could be decoded"
+
+
+def _order(instances: Sequence[SourceInstance]) -> Callable[[SourceInstance], tuple[float, ...]]:
+    orientations = [_floats(one.header, "ImageOrientationPatient", 6) for one in instances]
+    positions = [_floats(one.header, "ImagePositionPatient", 3) for one in instances]
+    first = orientations[0] if orientations else None
+    if (
+        first is None
+        or None in positions
+        or any(
+            one is None or max(abs(a - b) for a, b in zip(one, first, strict=True)) > 1e-3
+            for one in orientations
+        )
+    ):
+        return lambda instance: (0.0, _number(instance))
+    normal = np.cross(first[:3], first[3:])
+
+    def along(instance: SourceInstance) -> tuple[float, ...]:
+        position = _floats(instance.header, "ImagePositionPatient", 3) or (0.0, 0.0, 0.0)
+        return round(float(np.dot(position, normal)), 3), _number(instance)
+
+    return along
+
+
+def _number(instance: SourceInstance) -> float:
+    number = instance.header.get("InstanceNumber")
+    return math.inf if number is None else float(number)
+
+
+def _floats(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    value = header.get(keyword)
+    if not isinstance(value, MultiValue | list | tuple) or len(value) != count:
+        return None
+    numbers = tuple(float(one) for one in value)
+    return numbers if all(math.isfinite(one) for one in numbers) else None
+
+
+def _is_plain(element: DataElement) -> bool:
+    keyword = element.keyword
+    if element.tag.group == 0x0010:
+        return keyword in PLAIN_PERSON
+    return keyword in DEVICE_TEXT or str(element.VR) in PLAIN_VRS
+
+
+def _value(element: DataElement) -> HeaderValue:
+    value = element.value
+    if isinstance(value, MultiValue | list | tuple):
+        return tuple(_scalar(one, str(element.VR)) for one in value[:LONGEST_VALUE])
+    return _scalar(value, str(element.VR))
+
+
+def _scalar(value: Any, vr: str) -> HeaderValue:
+    if value is None or value == "":
+        return None
+    if vr == "IS" or (isinstance(value, int) and not isinstance(value, bool)):
+        return int(value)
+    if vr in ("DS", "FD", "FL"):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    return str(value)[:LONGEST_VALUE]
+
+
+def _digest(salt: str, keyword: str, element: DataElement) -> HeaderValue:
+    text = str(element.value if element.value is not None else "").strip()
+    if not text:
+        return None
+    return hashlib.sha256("\x1f".join((salt, keyword, text)).encode()).hexdigest()[:16]
+
+
+def _frame_geometry(header: Dataset) -> dict[str, HeaderValue]:
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    wanted = {
+        "FramePositions": ("PlanePositionSequence", "ImagePositionPatient", 3),
+        "FrameOrientations": ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+        "FramePixelSpacings": ("PixelMeasuresSequence", "PixelSpacing", 2),
+    }
+    found: dict[str, HeaderValue] = {}
+    for name, (sequence, keyword, count) in wanted.items():
+        values: list[HeaderValue] = []
+        for group in header.PerFrameFunctionalGroupsSequence:
+            items = group.get(sequence) or shared.get(sequence)
+            values.append(_floats(items[0], keyword, count) if items else None)
+        if any(value is not None for value in values):
+            found[name] = tuple(values)
+    return found

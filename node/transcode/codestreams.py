@@ -1,0 +1,350 @@
+"""Decodes one frame of each encapsulated transfer syntax, with the libraries that can."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import libjpeg
+import numpy as np
+import openjpeg
+from numpy.typing import NDArray
+from pydicom import uid
+from rle.rle import decode_frame as _rle_decode_frame
+from rle.rle import decode_segment as _rle_decode_segment
+
+from node.errors import UnsupportedPixelData
+from node.transcode.facts import PixelFacts
+from node.transcode.native import NativeLayout, unpacked_bits, values
+
+#: What the libraries raise for a damaged code stream.
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What the code stream says of itself; ``precision`` in bits, 0 when it does not say."""
+
+    rows: int
+    columns: int
+    precision: int
+    is_signed: bool = False
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Transfer syntaxes that are decoded alike; the decoders are tried in their order."""
+
+    transfer_syntax_uids: Sequence[str]
+    decoders: Sequence[Callable[[bytes], NDArray[Any]]]
+    inspect: Callable[[bytes], _Stream | None]
+    # Whether the precision of the stream, rather than Bits Stored, says where the sign is.
+    knows_precision: bool
+
+
+def is_known(transfer_syntax_uid: str) -> bool:
+    """Whether frames of this encapsulated transfer syntax can be decoded."""
+    return transfer_syntax_uid in _FAMILIES or transfer_syntax_uid in _OWN
+
+
+def decoded_photometric_interpretation(
+    encoded: bytes, photometric_interpretation: str, transfer_syntax_uid: str
+) -> str:
+    """Photometric Interpretation of decoded frames (PS3.5 section 8.2).
+
+    Parameters
+    ----------
+    encoded : bytes
+        The first frame. A JPEG stream says its colour space itself, and some headers err.
+    photometric_interpretation : str
+        That of the encoded image.
+    transfer_syntax_uid : str
+        In which the frame is encoded.
+    """
+    if photometric_interpretation in ("YBR_RCT", "YBR_ICT", "XYB"):
+        return "RGB"
+    if transfer_syntax_uid in _JPEG:
+        try:
+            says = _jpeg_colour(encoded)
+        except (struct.error, LookupError):
+            says = ""  # damaged; decoding will say so
+        if says and says.startswith("YBR") != photometric_interpretation.startswith("YBR"):
+            return says
+    if photometric_interpretation.startswith(("YBR_FULL_4", "YBR_PARTIAL_4")):
+        # Subsampled chrominance has been repeated for each pixel.
+        return photometric_interpretation.rsplit("_", 1)[0]
+    return photometric_interpretation
+
+
+def decode(encoded: bytes, facts: PixelFacts, transfer_syntax_uid: str) -> NDArray[np.generic]:
+    """Decode one frame.
+
+    Returns
+    -------
+    ndarray
+        (rows, columns) or (rows, columns, samples), as wide as Bits Allocated and signed as Pixel
+        Representation says.
+
+    Raises
+    ------
+    UnsupportedPixelData
+        The frame is damaged, of another size than Rows and Columns say, or of a kind that no
+        library here decodes.
+    """
+    own = _OWN.get(transfer_syntax_uid)
+    if own is not None:
+        try:
+            return own(encoded, facts)
+        except FAILURES as error:
+            raise UnsupportedPixelData(f"the frame cannot be decoded: {error}") from error
+    family = _FAMILIES[transfer_syntax_uid]
+    problems = []
+    stream = _inspect(family, encoded)
+    if stream is not None and (stream.columns != facts.columns or stream.rows not in (0, facts.rows)):
+        # Before anything is decoded: the size in the stream may be an attack.
+        raise UnsupportedPixelData(
+            f"the code stream has {stream.rows} rows and {stream.columns} columns, "
+            f"the image {facts.rows} and {facts.columns}"
+        )
+    for decoder in family.decoders:
+        try:
+            return _conformed(np.asarray(decoder(encoded)), facts, stream, family.knows_precision)
+        except FAILURES as error:
+            problems.append(str(error).strip() or type(error).__name__)
+    raise UnsupportedPixelData(f"the frame cannot be decoded: {'; '.join(problems)}"[:500])
+
+
+def _inspect(family: _Family, encoded: bytes) -> _Stream | None:
+    try:
+        return family.inspect(encoded)
+    except (struct.error, LookupError) as error:
+        raise UnsupportedPixelData("the code stream is cut short") from error
+
+
+def _conformed(
+    frame: NDArray[Any], facts: PixelFacts, stream: _Stream | None, knows_precision: bool
+) -> NDArray[np.generic]:
+    """Give a decoded frame the shape, width and sign that the attributes say."""
+    shape: tuple[int, ...] = (facts.rows, facts.columns)
+    if facts.samples_per_pixel > 1:
+        shape = (*shape, facts.samples_per_pixel)
+        if frame.shape != shape and frame.shape == (facts.samples_per_pixel, facts.rows, facts.columns):
+            frame = np.moveaxis(frame, 0, -1)
+    if frame.shape != shape:
+        if frame.size != facts.frame_samples:
+            raise ValueError(f"the frame has the shape {frame.shape}")
+        frame = frame.reshape(shape)
+    bits = max(8, facts.bits_allocated)
+    precision = stream.precision if stream and knows_precision else facts.bits_stored
+    precision = min(precision or facts.bits_stored, bits)
+    if facts.bits_allocated == 1:
+        return frame.astype(np.uint8)
+    words = frame.astype(f"i{bits // 8}" if facts.is_signed else f"u{bits // 8}", copy=False)
+    unused = bits - precision
+    # What the library took for unsigned is signed, or the other way: the sign bit is at the
+    # precision (PS3.5 sections 8.2.3 and 8.2.4). Shifting up and down again does both.
+    return np.ascontiguousarray((words << unused) >> unused if unused else words)
+
+
+# --- what code streams say of themselves -------------------------------------
+
+
+def _jpeg_segments(encoded: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, offset of its content) up to the first scan (ISO/IEC 10918-1 section B.1.1.4)."""
+    position = encoded.find(b"\xff\xd8") + 2
+    if position < 2:
+        return
+    while position + 4 <= len(encoded) and encoded[position] == 0xFF:
+        marker = encoded[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker == 0xDA:
+            return
+        yield marker, position + 4
+        position += 2 + struct.unpack_from(">H", encoded, position + 2)[0]
+
+
+def _is_frame_header(marker: int) -> bool:
+    return marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))
+
+
+def _inspect_jpeg(encoded: bytes) -> _Stream | None:
+    """Find the frame header of a JPEG or JPEG-LS stream (ISO/IEC 10918-1 section B.2.2)."""
+    for marker, offset in _jpeg_segments(encoded):
+        if _is_frame_header(marker):
+            precision, rows, columns = struct.unpack_from(">BHH", encoded, offset)
+            return _Stream(rows, columns, precision)
+    return None
+
+
+def _jpeg_colour(encoded: bytes) -> str:
+    """Colour space of a JPEG stream of three components; empty when it does not say."""
+    says = ""
+    for marker, offset in _jpeg_segments(encoded):
+        if marker == 0xE0 and encoded[offset : offset + 4] == b"JFIF":
+            says = "YBR_FULL"
+        elif marker == 0xEE and encoded[offset : offset + 5] == b"Adobe":
+            return "RGB" if encoded[offset + 11] == 0 else "YBR_FULL"
+        elif _is_frame_header(marker):
+            if encoded[offset + 5] != 3:
+                return ""
+            components = encoded[offset + 6 : offset + 15 : 3]
+            if components in (b"RGB", b"rgb"):
+                return "RGB"
+    return says
+
+
+def _inspect_jpeg2000(encoded: bytes) -> _Stream | None:
+    """Read the SIZ segment (ISO/IEC 15444-1 section A.5.1)."""
+    start = encoded.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        return None
+    x_end, y_end, x_start, y_start = struct.unpack_from(">4L", encoded, start + 8)
+    component = encoded[start + 42]
+    return _Stream(y_end - y_start, x_end - x_start, (component & 0x7F) + 1, bool(component & 0x80))
+
+
+def _inspect_nothing(encoded: bytes) -> _Stream | None:
+    del encoded
+    return None
+
+
+# --- the libraries -----------------------------------------------------------
+
+
+def _libjpeg(encoded: bytes) -> NDArray[Any]:
+    # 0: samples as coded, without a colour transform.
+    return libjpeg.decode(encoded, 0)
+
+
+def _libjpeg_turbo(encoded: bytes) -> NDArray[Any]:
+    return np.asarray(imagecodecs.jpeg8_decode(encoded, colorspace="UNKNOWN", outcolorspace="UNKNOWN"))
+
+
+def _charls(encoded: bytes) -> NDArray[Any]:
+    return np.asarray(imagecodecs.jpegls_decode(encoded))
+
+
+def _openjpeg(encoded: bytes) -> NDArray[Any]:
+    return np.asarray(imagecodecs.jpeg2k_decode(encoded))
+
+
+def _pylibjpeg_openjpeg(encoded: bytes) -> NDArray[Any]:
+    return openjpeg.decode(encoded)
+
+
+def _openjph(encoded: bytes) -> NDArray[Any]:
+    return np.asarray(imagecodecs.htj2k_decode(encoded))
+
+
+def _libjxl(encoded: bytes) -> NDArray[Any]:
+    return np.asarray(imagecodecs.jpegxl_decode(encoded))
+
+
+# Processes 1 to 28 of ISO/IEC 10918-1, most of them retired.
+_JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (*range(50, 67), 70))
+
+_FAMILIES: dict[str, _Family] = {
+    transfer_syntax_uid: family
+    for family in (
+        _Family(sorted(_JPEG), [_libjpeg, _libjpeg_turbo], _inspect_jpeg, False),
+        _Family([uid.JPEGLSLossless, uid.JPEGLSNearLossless], [_charls, _libjpeg], _inspect_jpeg, True),
+        _Family(
+            [uid.JPEG2000Lossless, uid.JPEG2000, uid.JPEG2000MCLossless, uid.JPEG2000MC],
+            [_openjpeg, _pylibjpeg_openjpeg],
+            _inspect_jpeg2000,
+            True,
+        ),
+        _Family(
+            [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL],
+            [_openjph, _openjpeg, _pylibjpeg_openjpeg],
+            _inspect_jpeg2000,
+            True,
+        ),
+        # OpenJPH lets samples that quantisation moved beyond the range wrap around.
+        _Family([uid.HTJ2K], [_openjpeg, _pylibjpeg_openjpeg], _inspect_jpeg2000, True),
+        _Family(
+            [f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112)],
+            [_libjxl],
+            _inspect_nothing,
+            False,
+        ),
+    )
+    for transfer_syntax_uid in family.transfer_syntax_uids
+}
+
+
+# --- what needs the facts ----------------------------------------------------
+
+
+def rle_words(encoded: bytes, facts: PixelFacts) -> NDArray[np.unsignedinteger]:
+    """Words of a frame of RLE Lossless (PS3.5 annex G); (rows, columns) or (rows, columns, samples).
+
+    Raises what is in ``FAILURES``.
+    """
+    bits = max(8, facts.bits_allocated)
+    planes = np.frombuffer(
+        _rle_decode_frame(encoded, facts.rows * facts.columns, bits, "<"), f"<u{bits // 8}"
+    )
+    planes = planes.reshape(facts.samples_per_pixel, facts.rows, facts.columns)
+    if facts.samples_per_pixel == 1:
+        return planes[0]
+    return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+
+
+def _rle(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:
+    if facts.bits_allocated == 1:
+        return _rle_bits(encoded, facts)
+    return values(rle_words(encoded, facts), facts)
+
+
+def _rle_bits(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:
+    """Bits Allocated 1: one segment, of packed bits, or of one byte for each as some writers do."""
+    number, start, end = struct.unpack_from("<3L", encoded)
+    if number != 1 or facts.samples_per_pixel != 1:
+        raise ValueError("bits in several segments")
+    segment = _rle_decode_segment(encoded[start : end or None])
+    if len(segment) >= facts.frame_samples:
+        frame = np.frombuffer(segment, np.uint8, facts.frame_samples) != 0
+        return frame.astype(np.uint8).reshape(facts.rows, facts.columns)
+    return unpacked_bits(segment, facts.frame_samples).reshape(facts.rows, facts.columns)
+
+
+def _deflated(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:
+    """Deflated Image Frame Compression (PS3.5 section 8.2.16)."""
+    expected = (facts.frame_samples * facts.bits_allocated + 7) // 8
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    native = inflater.decompress(encoded, expected + 1)
+    if len(native) < expected:
+        raise ValueError("the deflated frame is too short")
+    shape: tuple[int, ...] = (facts.rows, facts.columns)
+    if facts.samples_per_pixel > 1:
+        shape = (*shape, facts.samples_per_pixel)
+    if facts.bits_allocated == 1:
+        return unpacked_bits(native, facts.frame_samples).reshape(shape)
+    return values(NativeLayout(facts).words(native[:expected]), facts)
+
+
+_OWN: dict[str, Callable[[bytes, PixelFacts], NDArray[np.generic]]] = {
+    uid.RLELossless: _rle,
+    "1.2.840.10008.1.2.8.1": _deflated,
+}

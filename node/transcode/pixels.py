@@ -1,0 +1,251 @@
+"""Decodes pixels, frame by frame, of every transfer syntax of the standard except video."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from node.errors import UnsupportedPixelData
+from node.transcode import codestreams
+from node.transcode.facts import PixelFacts, facts_of
+from node.transcode.native import NativeLayout, unpacked_bits, values
+
+Frame = NDArray[np.generic]
+
+NATIVE_TRANSFER_SYNTAXES = frozenset(
+    map(
+        str,
+        (
+            ImplicitVRLittleEndian,
+            ExplicitVRLittleEndian,
+            ExplicitVRBigEndian,
+            DeflatedExplicitVRLittleEndian,
+        ),
+    )
+)
+_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Frames that were decoded, or are while they are taken.
+
+    Attributes
+    ----------
+    facts : PixelFacts
+        Of the frames as they come out: Planar Configuration 0, and the Photometric Interpretation
+        that is now true (PS3.5 section 8.2).
+    frames : iterator of ndarray
+        As ``frames`` gives them.
+    """
+
+    facts: PixelFacts
+    frames: Iterator[Frame]
+
+
+def is_decodable(transfer_syntax_uid: str) -> bool:
+    """Whether pixels of this transfer syntax can be decoded here: all but video and references."""
+    return transfer_syntax_uid in NATIVE_TRANSFER_SYNTAXES or codestreams.is_known(transfer_syntax_uid)
+
+
+def frames(
+    data_set: Dataset, transfer_syntax_uid: str, pixel_data: BinaryIO | None = None
+) -> Iterator[Frame]:
+    """Decode the frames of an image one after the other.
+
+    Parameters
+    ----------
+    data_set : Dataset
+        With its Pixel Data, Float or Double Float Pixel Data; or without, when ``pixel_data`` is
+        given.
+    transfer_syntax_uid : str
+        In which the data set is encoded.
+    pixel_data : BinaryIO, optional
+        The value of Pixel Data, from its present position, so that it need not be in memory.
+
+    Yields
+    ------
+    ndarray
+        (rows, columns), or (rows, columns, samples) for colour, Bits Allocated wide, signed where
+        the pixels are. Samples are as they were before they were encoded: no palette is applied,
+        and a colour space is only changed where the code stream is defined to change it (a
+        multiple component transform of JPEG 2000 gives RGB). Bits Allocated 1 gives 0 and 1.
+
+    Raises
+    ------
+    UnsupportedPixelData
+        There are no pixels, they are video, or they are damaged. Frames before the damage have
+        been given.
+    """
+    yield from decoded(data_set, transfer_syntax_uid, pixel_data).frames
+
+
+def decoded(data_set: Dataset, transfer_syntax_uid: str, pixel_data: BinaryIO | None = None) -> Decoded:
+    """Decode as ``frames`` does, and say what comes out."""
+    facts = facts_of(data_set)
+    source = pixel_data or _value(data_set)
+    if transfer_syntax_uid in NATIVE_TRANSFER_SYNTAXES:
+        return native_frames(facts, source, _layout(data_set, facts, transfer_syntax_uid))
+    if not codestreams.is_known(transfer_syntax_uid):
+        raise UnsupportedPixelData(f"pixels of transfer syntax {transfer_syntax_uid} are not decoded")
+    return encapsulated_frames(
+        facts, source, transfer_syntax_uid, extended_offsets=_extended_offsets(data_set)
+    )
+
+
+def _value(data_set: Dataset) -> BinaryIO:
+    for keyword in _KEYWORDS:
+        if keyword in data_set:
+            value = data_set[keyword].value
+            if isinstance(value, bytes | bytearray | memoryview):
+                return io.BytesIO(value)
+            if value is not None:
+                return cast(BinaryIO, value)
+    raise UnsupportedPixelData("the instance has no pixels")
+
+
+def _layout(data_set: Dataset, facts: PixelFacts, transfer_syntax_uid: str) -> NativeLayout:
+    element: Any = data_set.get_item("PixelData") if "PixelData" in data_set else None
+    return NativeLayout(
+        facts,
+        is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
+        # Float pixels have VRs that are words of their own.
+        is_words=element is None or element.VR != "OB",
+    )
+
+
+def _extended_offsets(data_set: Dataset) -> tuple[bytes, bytes] | None:
+    offsets = data_set.get("ExtendedOffsetTable")
+    lengths = data_set.get("ExtendedOffsetTableLengths")
+    return (offsets, lengths) if offsets and lengths else None
+
+
+# --- native ------------------------------------------------------------------
+
+
+def native_frames(facts: PixelFacts, source: BinaryIO, layout: NativeLayout) -> Decoded:
+    """Frames of native Pixel Data that begins at the present position of ``source``."""
+    if facts.photometric_interpretation == "YBR_FULL_422" and facts.samples_per_pixel == 3:
+        if facts.bits_allocated != 8 or facts.columns % 2:
+            raise UnsupportedPixelData("subsampled colour of an odd width, or of more than 8 bits")
+        described = _described(facts, photometric_interpretation="YBR_FULL")
+        return Decoded(described, _subsampled(facts, source))
+    if facts.bits_allocated == 1:
+        return Decoded(facts, _bits(facts, source))
+    layout.check()
+    return Decoded(_described(facts), _words(facts, source, layout))
+
+
+def _described(facts: PixelFacts, photometric_interpretation: str = "") -> PixelFacts:
+    return replace(
+        facts,
+        planar_configuration=0,
+        photometric_interpretation=photometric_interpretation or facts.photometric_interpretation,
+    )
+
+
+def _read(source: BinaryIO, count: int) -> bytes:
+    encoded = source.read(count)
+    if len(encoded) < count:
+        raise UnsupportedPixelData("Pixel Data is shorter than its frames")
+    return encoded
+
+
+def _words(facts: PixelFacts, source: BinaryIO, layout: NativeLayout) -> Iterator[Frame]:
+    for _ in range(facts.number_of_frames):
+        words = layout.words(_read(source, layout.frame_bytes))
+        if facts.is_float:
+            yield words.view(np.dtype(f"f{facts.bits_allocated // 8}"))
+        else:
+            yield values(words, facts)
+
+
+def _bits(facts: PixelFacts, source: BinaryIO) -> Iterator[Frame]:
+    """Bits of a frame follow those of the frame before without padding (PS3.5 section 8.1.1)."""
+    count = facts.frame_samples
+    bit = 0
+    last = b""
+    for _ in range(facts.number_of_frames):
+        needed = (bit + count + 7) // 8
+        encoded = last + _read(source, needed - len(last))
+        yield unpacked_bits(encoded, count, skip=bit).reshape(_shape(facts))
+        bit = (bit + count) % 8
+        last = encoded[-1:] if bit else b""
+
+
+def _subsampled(facts: PixelFacts, source: BinaryIO) -> Iterator[Frame]:
+    """YBR_FULL_422: two luminances, then the chrominances that they share (PS3.3 C.7.6.3.1.2)."""
+    for _ in range(facts.number_of_frames):
+        pairs = np.frombuffer(_read(source, facts.rows * facts.columns * 2), np.uint8)
+        pairs = pairs.reshape(facts.rows, facts.columns // 2, 4)
+        frame = np.empty((facts.rows, facts.columns, 3), np.uint8)
+        frame[..., 0] = pairs[..., :2].reshape(facts.rows, facts.columns)
+        frame[..., 1:] = np.repeat(pairs[..., 2:], 2, axis=1)
+        yield frame
+
+
+def _shape(facts: PixelFacts) -> tuple[int, ...]:
+    shape = (facts.rows, facts.columns)
+    return shape if facts.samples_per_pixel == 1 else (*shape, facts.samples_per_pixel)
+
+
+# --- encapsulated ------------------------------------------------------------
+
+
+def encapsulated_frames(
+    facts: PixelFacts,
+    source: BinaryIO,
+    transfer_syntax_uid: str,
+    *,
+    extended_offsets: tuple[bytes, bytes] | None = None,
+) -> Decoded:
+    """Frames of encapsulated Pixel Data whose first item is at the present position of ``source``."""
+    encoded_frames = _encoded_frames(facts, source, extended_offsets)
+    first = next(encoded_frames, None)
+    if first is None:
+        raise UnsupportedPixelData("there is no frame")
+    described = _described(
+        facts,
+        codestreams.decoded_photometric_interpretation(
+            first, facts.photometric_interpretation, transfer_syntax_uid
+        ),
+    )
+    every = chain([first], encoded_frames)
+    return Decoded(described, _decode_each(facts, every, transfer_syntax_uid))
+
+
+def _encoded_frames(
+    facts: PixelFacts, source: BinaryIO, extended_offsets: tuple[bytes, bytes] | None
+) -> Iterator[bytes]:
+    """Encoded frames, each of its one or more fragments (PS3.5 section A.4)."""
+    try:
+        yield from generate_frames(
+            cast(Any, source), number_of_frames=facts.number_of_frames, extended_offsets=extended_offsets
+        )
+    except codestreams.FAILURES as error:
+        raise UnsupportedPixelData(f"the frames cannot be told apart: {error}") from error
+
+
+def _decode_each(
+    facts: PixelFacts, encoded_frames: Iterator[bytes], transfer_syntax_uid: str
+) -> Iterator[Frame]:
+    count = 0
+    for encoded in encoded_frames:
+        yield codestreams.decode(encoded, facts, transfer_syntax_uid)
+        count += 1
+    if count < facts.number_of_frames:
+        raise UnsupportedPixelData(f"{count} frames of {facts.number_of_frames} are there")
