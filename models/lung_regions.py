@@ -222,7 +222,7 @@ def _sides(
             if sizes_ml[number] >= 0.1 * sizes_ml[main[0]] and (offset(second) > 0) == (other == 1):
                 sides[second] = other
                 break
-    _add_fragments(sides, labels, candidates, grid, head_is_last=head_is_last)
+    _add_fragments(sides, labels, candidates, head_is_last=head_is_last)
     return sides, notes
 
 
@@ -286,7 +286,6 @@ def _add_fragments(
     sides: NDArray[np.uint8],
     labels: NDArray[np.uint32],
     candidates: list[int],
-    grid: CoarseGrid,
     *,
     head_is_last: bool,
 ) -> None:
@@ -349,9 +348,7 @@ def _fine(
     # blocks at the surface hold less than half lung, and belong to the lung beside them
     grown = ndimage.grey_dilation(sides, size=(3, 3, 3))
     sides = np.where((sides == 0) & (share > 0), grown, sides).astype(np.uint8)
-    closed = []
-    for side in (1, 2):
-        closed.append(_closed(sides == side, trunk, grid))
+    closed = [_closed(sides == side, trunk, grid) for side in (1, 2)]
     both = closed[0] & closed[1]
     masks = []
     for side in (1, 2):

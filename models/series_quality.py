@@ -7,6 +7,7 @@ cannot have (positions of a chest radiograph) is not asked of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -134,9 +135,13 @@ class SeriesQuality:
 def _mismatches(series: Series) -> Iterator[Finding]:
     """Attributes that differ within the series; the values themselves are never shown."""
     for keyword in (*PATIENT_AND_STUDY, *SERIES):
-        kinds = _kinds(series.instances, lambda one, keyword=keyword: one.header.get(keyword))
+        kinds = _kinds(series.instances, partial(_attribute, keyword))
         if len(kinds) > 1:
             yield MISMATCH, f"{keyword} has {len(kinds)} values in one series ({_counts(kinds)})"
+
+
+def _attribute(keyword: str, one: InstanceView) -> HeaderValue:
+    return one.header.get(keyword)
 
 
 def _mixed(series: Series) -> Iterator[Finding]:
@@ -233,18 +238,16 @@ class _Stack:
         same = gaps <= SAME_PLACE_MM
         places = int((~same).sum()) + 1
         if same.any():
-            pairs = [self._pair(index) for index in np.flatnonzero(same)]
+            pairs = [self._pair(index) for index in np.flatnonzero(same).tolist()]
             text = f"{len(self._along)} images lie at {places} places"
             if len(self._along) % places == 0 and places > 1 and self._is_even_repetition(same):
-                text += (
-                    f", {len(self._along) // places} at each (phases, echoes or directions in one series?)"
-                )
+                text += f", {len(self._along) // places} at each (phases or echoes in one series?)"
             yield DUPLICATE, f"{text}: {_listed(pairs)}"
         real = gaps[~same]
         if real.size < 2:
             return
         usual = float(np.median(real))
-        for index in np.flatnonzero(~same & (np.abs(gaps - usual) > max(SAME_GAP * usual, 0.11))):
+        for index in np.flatnonzero(~same & (np.abs(gaps - usual) > _tolerance_mm(usual))).tolist():
             times = gaps[index] / usual
             if round(times) >= 2 and abs(times - round(times)) < 0.05:
                 count = round(times) - 1
@@ -264,6 +267,11 @@ class _Stack:
 
     def _pair(self, index: int) -> str:
         return f"{self._names[index]} and {self._names[index + 1]}"
+
+
+def _tolerance_mm(usual: float) -> float:
+    """Room for coordinates that were rounded to a tenth of a millimetre."""
+    return max(SAME_GAP * usual, min(0.11, 0.2 * usual))
 
 
 def _positions(one: InstanceView) -> list[NDArray[np.float64]]:

@@ -81,6 +81,16 @@ class CharacterSet:
     def _is_extended(self) -> bool:
         return not any(term in STAND_ALONE_ENCODINGS for term in self.terms[:1])
 
+    @property
+    def is_standard(self) -> bool:
+        """Whether the terms go together as the standard says, so that an answer may repeat them."""
+        if len(self.terms) < 2:
+            return all(term in python_encoding for term in self.terms)
+        return all(
+            (term.startswith("ISO 2022 ") and term in python_encoding) or (not term and not number)
+            for number, term in enumerate(self.terms)
+        )
+
     def decode(self, raw: bytes, *, is_name: bool = False) -> str:
         """Decode a value; never fails.
 

@@ -61,6 +61,7 @@ COMPLETED = "completed"
 NO_MATCH = "no-match"
 FAILED = "failed"
 SUPERSEDED = "superseded"
+UNCHANGED = "unchanged"
 
 _RUN_COLUMNS = (
     "study_instance_uid",

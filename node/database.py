@@ -32,7 +32,7 @@ FILE_NAME = "index.sqlite"
 #: Raised by one when an older anode could no longer use the file. New columns and tables do not count.
 SCHEMA_VERSION = 1
 
-_META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+_META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
 _BUSY_MILLISECONDS = 10_000
 _MOST_CALLS_OF_A_COMMIT = 256
 _MOST_IDLE_READERS = 16
@@ -121,7 +121,7 @@ class Database:
             with savepoint:
                 result = work(self._writing)
             if savepoint.error is not None:
-                raise savepoint.error
+                raise _translation(savepoint.error, self._path)
             return result
         call = _Call(work)
         with self._lock:

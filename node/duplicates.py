@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from node.clock import Clock
 from node.config import Config
@@ -18,10 +19,12 @@ from node.index import Index, Provenance, StoredInstance
 from node.sameness import Copy, difference
 from node.storage import archive
 from node.storage.storage import Storage
+from node.transcode.restoring import restore
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
+_IN_MEMORY_BYTES = 64 << 20
 
 
 class Duplicates:
@@ -70,24 +73,38 @@ class Duplicates:
         received = (held.data_set_sha256, held.received_transfer_syntax_uid)
         if received == (data_set_sha256, header.transfer_syntax_uid):
             return ""
-        file, held_transfer_syntax_uid = self._open(held)
-        with file:
+        with self._open(held) as file:
             return difference(
                 Copy(data_set, header.transfer_syntax_uid),
-                Copy(file, held_transfer_syntax_uid),
+                Copy(file, held.received_transfer_syntax_uid),
                 self._limits,
             )
 
-    def _open(self, held: StoredInstance) -> tuple[BinaryIO, str]:
-        """The data set of a held instance as it is stored, and its transfer syntax."""
+    def _open(self, held: StoredInstance) -> BinaryIO:
+        """The data set of a held instance as it was received."""
         try:
-            return self._storage.open(held.location), held.stored_transfer_syntax_uid
+            return self._restored(held)
         except StorageFailure:
             # Settling has moved it since its row was read, unless it is lost.
             moved = self.held(held.sop_instance_uid)
             if moved is None or moved.location == held.location:
                 raise
-            return self._storage.open(moved.location), moved.stored_transfer_syntax_uid
+            return self._restored(moved)
+
+    def _restored(self, held: StoredInstance) -> BinaryIO:
+        stored = self._storage.open(held.location)
+        if not held.is_settled or held.kept_reason:
+            return stored
+        # What is stored need not say all: unused bits of the pixels, for one, lie in its proof.
+        with stored:
+            private = archive.read_private(self._storage.path(held.location))
+            received = _spool()
+            try:
+                received.writelines(restore(stored, private))
+            except BaseException:
+                received.close()
+                raise
+            return received
 
     def _quarantine(
         self,
@@ -142,6 +159,10 @@ class Duplicates:
             )
         )
         logger.warning("instance quarantined", extra={"calling_ae_title": provenance.calling_ae_title})
+
+
+def _spool() -> BinaryIO:
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES))
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

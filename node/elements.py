@@ -144,6 +144,11 @@ class ElementWalk:
         self._file.seek(offset)
         return self._file.read(count)
 
+    def file_at(self, offset: int) -> BinaryIO:
+        """The file itself, positioned at ``offset``; until it is read, the walk must rest."""
+        self._file.seek(offset)
+        return self._file
+
     def elements(self) -> Iterator[Element]:
         """Yield the top-level elements in their order.
 

@@ -23,7 +23,7 @@ class AnodeError(Exception):
     @property
     def name(self) -> str:
         """The class name in kebab-case, stable: ``not-a-volume``."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
 
 # --- the operator acts -------------------------------------------------------
@@ -70,6 +70,10 @@ class LimitExceeded(ObjectError):
 
 class ConflictingInstance(ObjectError):
     """Other content is already held under this SOP Instance UID; the new one is in quarantine."""
+
+
+class IdentifierInvalid(ObjectError):
+    """The Identifier of a query or retrieval does not fit the information model (PS3.4 section C.4)."""
 
 
 class UnsupportedPixelData(ObjectError):

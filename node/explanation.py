@@ -6,11 +6,11 @@ Nothing is read or changed here: ``explain`` is a function of `Facts`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from node.alarms import DISK_FULL, Alarm
-from node.completion import COMPLETED, FAILED, NO_MATCH, QUEUED, SUPERSEDED
+from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED
 from node.config import AnalysisConfig, RouteConfig
 from node.matching_rules import differs
 
@@ -19,9 +19,14 @@ State = Literal["done", "running", "waiting", "retrying", "stopped"]
 
 Record = Mapping[str, Any]
 
+UNCHANGED = "unchanged"
 WAITING_FOR_QUIET = "waiting-for-quiet"
 TWO_PATIENTS = "two-patients"
 NODE_STOPPED = "node-stopped"
+
+
+# rows that say nothing on how far the study has come
+_NOT_ITS_WAY = ("node", "quarantine")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Facts:
     waiting: Sequence[Record] = ()
     runs: Sequence[Record] = ()
     jobs: Sequence[Record] = ()
-    alarms: Sequence[Alarm] = field(default=())
+    quarantined: Sequence[Record] = ()
+    alarms: Sequence[Alarm] = ()
     command_options: str = ""
 
 
@@ -75,11 +81,17 @@ _ADVICE: dict[str, tuple[str, str]] = {
     "no-accepted-context": ("Once the peer accepts this SOP class, ask for another try.", _RETRY),
     "unknown-peer": ("Add the peer to the configuration and restart the node.", _RETRY),
     NO_MATCH: ("If it was meant, change 'when', restart the node and select again.", _AGAIN),
-    "not-a-volume": ("If slices are missing, send them: the analysis then runs again by itself.", _AGAIN),
+    "not-a-volume": (
+        "If slices are missing, send them: the analysis then runs again by itself.",
+        "anode why {study}{options}",
+    ),
     "model-crashed": ("The log has more.", _RETRY),
     "model-timed-out": ("If it needs longer, raise [jobs] timeout_seconds and restart the node.", _RETRY),
     "model-out-of-memory": ("If it needs more, raise [jobs] memory_mb and restart the node.", _RETRY),
-    TWO_PATIENTS: ("Correct the patient at the source and send the study again.", _AGAIN),
+    TWO_PATIENTS: (
+        "Correct the patient at the source, and send the study under a new Study Instance UID.",
+        "anode studies {study} --names{options}",
+    ),
     "integrity-failure": ("Stored bytes are damaged.", "anode verify --study {study}{options}"),
     "out-of-space": ("Free disk space.", "anode status{options}"),
 }
@@ -118,7 +130,7 @@ def state_of(facts: Facts) -> str:
     ``receiving``, ``complete`` (analyses are due or running), ``analysed`` (results are on their
     way), ``returned``, ``stored`` (nothing more was asked for), or ``stopped`` (a person has to look).
     """
-    rows = [row for row in explain(facts) if row.about != "node" and row.cause != NO_MATCH]
+    rows = [row for row in explain(facts) if row.about not in _NOT_ITS_WAY and row.cause != NO_MATCH]
     unfinished = [row for row in rows if row.state != "done"]
     if any(row.state == "stopped" for row in unfinished):
         return "stopped"
@@ -219,8 +231,9 @@ def _run(facts: Facts, about: str, run: Record) -> Row:
         return Row(about, "done", "done", made, since=run["recorded_at"])
     if run["state"] == QUEUED:
         return Row(about, "waiting", "queued", "It waits for its turn.", since=run["recorded_at"])
-    cause = "failed" if run["state"] == FAILED else run["state"]
-    return _advised(facts, about, "stopped", cause, run["reason"], since=run["recorded_at"])
+    if run["state"] == UNCHANGED:
+        return Row(about, "done", "done", _sentence(run["reason"]), since=run["recorded_at"])
+    return _advised(facts, about, "stopped", run["state"], run["reason"], since=run["recorded_at"])
 
 
 def _deliveries(facts: Facts) -> Iterator[Row]:
@@ -235,20 +248,19 @@ def _deliveries(facts: Facts) -> Iterator[Row]:
             groups.setdefault((purpose, job["lane"], fate, job["error_name"]), []).append(job)
     for (purpose, peer, _, _), jobs in sorted(groups.items()):
         latest = max(jobs, key=lambda job: job["failed_at"] or job["finished_at"] or job["created_at"])
-        many = f"{len(jobs)} instance{'' if len(jobs) == 1 else 's'}"
+        many = _instances(len(jobs))
         row = _job(facts, f"{purpose} to {peer}", latest, f"{many} to be sent.", peer)
         if row.state == "done":
             yield Row(row.about, "done", "done", f"Delivered: {many}.", since=latest["finished_at"])
         elif row.cause == latest["error_name"]:
-            yield Row(
-                row.about,
-                row.state,
-                row.cause,
-                f"{many}: {row.explanation}",
+            yield replace(
+                row,
+                explanation=f"{many}: {row.explanation}",
                 # of a group that waits for one peer, what counts is since when it has been waiting
-                since=min(job["failed_at"] or job["created_at"] for job in jobs),
+                since=min(
+                    job["failed_at"] if job["state"] == "set_aside" else job["created_at"] for job in jobs
+                ),
                 next_try=min((job["next_try_at"] for job in jobs if job["next_try_at"]), default=None),
-                command=row.command,
             )
         else:
             yield row
@@ -280,15 +292,17 @@ def _storage(facts: Facts) -> Iterator[Row]:
         for jobs in troubled.values():
             row = _job(facts, about, jobs[0], "", jobs[0]["lane"])
             more = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
-            yield Row(
-                row.about,
-                row.state,
-                row.cause,
-                f"{row.explanation}{more}",
-                row.since,
-                row.next_try,
-                row.command,
-            )
+            yield replace(row, explanation=f"{row.explanation}{more}")
+    if facts.quarantined:
+        many = _instances(len(facts.quarantined))
+        yield Row(
+            "quarantine",
+            "waiting",
+            "conflicting-instance",
+            f"{many} came under SOP Instance UIDs that are held with other content, and lie in quarantine.",
+            since=min(row["received_at"] for row in facts.quarantined),
+            command=f"anode studies {facts.study_instance_uid} --quarantine{facts.command_options}",
+        )
 
 
 def _job(facts: Facts, about: str, job: Record, meant: str, peer: str = "") -> Row:
@@ -308,7 +322,7 @@ def _job(facts: Facts, about: str, job: Record, meant: str, peer: str = "") -> R
         "stopped" if state == "set_aside" else "retrying",
         job["error_name"],
         what,
-        since=job["failed_at"] or job["created_at"],
+        since=job["created_at"] if state != "set_aside" else job["failed_at"],
         next_try=facts.now if state == "leased" else job["next_try_at"],
         peer=peer,
         action=job["action"],
@@ -345,6 +359,10 @@ def _jobs(facts: Facts, kind: str, analysis: str) -> list[Record]:
     """Jobs of one kind for one analysis, the latest first."""
     jobs = [job for job in facts.jobs if job["kind"] == kind and job["payload"].get("analysis") == analysis]
     return sorted(jobs, key=lambda job: job["id"], reverse=True)
+
+
+def _instances(count: int) -> str:
+    return "1 instance" if count == 1 else f"{count} instances"
 
 
 def _short(uid: str) -> str:

@@ -272,7 +272,7 @@ def _refuse_uneven(ordered: Sequence[Plane], along: Vector, rounding_mm: float) 
     same_place = gaps <= max(SAME_GAP_MM, rounding_mm / 2)
     real = gaps[~same_place]
     if same_place.any():
-        pairs = [f"{_pair(ordered, index)}" for index in np.flatnonzero(same_place)]
+        pairs = [_pair(ordered, index) for index in np.flatnonzero(same_place).tolist()]
         places = int(real.size) + 1
         raise NotAVolume(
             f"several images at one place: {len(ordered)} slices lie at {places} places ({_listed(pairs)})"
@@ -282,8 +282,8 @@ def _refuse_uneven(ordered: Sequence[Plane], along: Vector, rounding_mm: float) 
     if not off.any():
         return
     missing = {
-        int(index): round(float(gaps[index]) / usual) - 1
-        for index in np.flatnonzero(off)
+        index: round(float(gaps[index]) / usual) - 1
+        for index in np.flatnonzero(off).tolist()
         if _is_multiple(float(gaps[index]), usual, rounding_mm)
     }
     if len(missing) == int(off.sum()):
@@ -293,7 +293,9 @@ def _refuse_uneven(ordered: Sequence[Plane], along: Vector, rounding_mm: float) 
             f"missing slices: {total} of {len(ordered) + total}, at a spacing of {usual:.3g} mm"
             f" ({_listed(where)})"
         )
-    where = [f"{gaps[index]:.3g} mm between {_pair(ordered, index)}" for index in np.flatnonzero(off)]
+    where = [
+        f"{gaps[index]:.3g} mm between {_pair(ordered, index)}" for index in np.flatnonzero(off).tolist()
+    ]
     raise NotAVolume(f"uneven spacing: {usual:.3g} mm, but {_listed(where)}")
 
 

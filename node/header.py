@@ -15,7 +15,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from node.config import LimitsConfig
-from node.elements import PIXEL_DATA_TAGS, UNDEFINED_LENGTH, Element, ElementWalk, tag_text
+from node.elements import PIXEL_DATA_TAGS, Element, ElementWalk, tag_text
 from node.errors import InvalidUid, LimitExceeded, MalformedDataSet
 
 # PS3.5 section A.5, and the JPIP referenced transfer syntaxes whose data set is deflated too.
@@ -186,27 +186,29 @@ def read_header(
     )
 
 
-def data_set_of(elements: ElementWalk) -> Dataset:
-    """Make a pydicom data set of all elements, pixels included; for objects that fit in memory.
+def data_set_without_pixels(elements: ElementWalk) -> Dataset:
+    """Make a pydicom data set of all elements; Pixel Data has its VR, but no value.
 
     Raises as ``ElementWalk.elements`` does.
     """
-    raw = {BaseTag(element.tag): _raw(element, elements) for element in elements.elements()}
+    raw = {
+        BaseTag(element.tag): _raw(
+            element._replace(length=0) if element.tag in PIXEL_DATA_TAGS else element, elements
+        )
+        for element in elements.elements()
+    }
     return _data_set(raw, elements)
 
 
 def _raw(element: Element, elements: ElementWalk) -> RawDataElement:
     value = elements.value(element)
     vr = element.vr
-    length = len(value)
-    if element.is_undefined and element.tag in PIXEL_DATA_TAGS:
-        length = UNDEFINED_LENGTH
-    elif element.is_undefined and vr in (None, "UN"):
+    if element.is_undefined and vr in (None, "UN") and element.tag not in PIXEL_DATA_TAGS:
         vr = "SQ"
     return RawDataElement(
         BaseTag(element.tag),
         vr,
-        length,
+        len(value),
         value,
         element.value_offset,
         element.is_implicit,

@@ -9,8 +9,9 @@ from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from node import character_set
 from node.attributes import is_undivided
@@ -40,10 +41,7 @@ def header_values(data_set: Dataset) -> dict[str, str]:
     Nothing in a value makes this fail. Private elements and group lengths have no keyword and
     are left out.
     """
-    raw_set = data_set.get_item(_SPECIFIC_CHARACTER_SET)
-    charset = CharacterSet()
-    if raw_set is not None:
-        charset = _character_set(raw_set.value)
+    charset = data_set_character_set(data_set)
     order = "<" if data_set.original_encoding[1] is not False else ">"
     remembered = _remembered_text(charset, order)
     values: dict[str, str] = {}
@@ -72,11 +70,24 @@ def _entry(tag: int) -> tuple[str, str]:
     return (keyword, dictionary_VR(tag).split(" or ")[0]) if keyword else ("", "")
 
 
-def _character_set(value: object) -> CharacterSet:
+def data_set_character_set(data_set: Dataset) -> CharacterSet:
+    """Specific Character Set (0008,0005) of a data set; the default one where it says none."""
+    element = data_set.get_item(_SPECIFIC_CHARACTER_SET)
+    value = None if element is None else element.value
     if isinstance(value, bytes):
         return character_set.character_set(value)
-    terms = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+    terms = list(value) if isinstance(value, MultiValue | list | tuple) else [value or ""]
     return character_set.of_terms(str(term) for term in terms)
+
+
+def element_text(
+    element: DataElement | RawDataElement, vr: str, charset: CharacterSet, order: str = "<"
+) -> str | None:
+    """Text of an element, decoded by pydicom or not; ``vr`` is what PS3.6 says. None as ``raw_text``."""
+    if isinstance(element, RawDataElement):
+        own = element.VR if element.VR not in (None, "UN") else vr
+        return raw_text(element.value, str(own), charset, order)
+    return _decoded_text(element.value, element.VR if element.VR != "UN" else vr)
 
 
 def raw_text(raw: bytes | None, vr: str, charset: CharacterSet, order: str = "<") -> str | None:
@@ -187,10 +198,7 @@ def _decoded_text(value: object, vr: str) -> str | None:
         return None
     if value is None:
         return ""
-    if isinstance(value, str | bytes | int | float) or not hasattr(value, "__iter__"):
-        parts = [value]
-    else:
-        parts = list(value)
+    parts = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
     return normalised("\\".join(_part(part, vr) for part in parts), vr)
 
 

@@ -16,7 +16,7 @@ from node.completion import Completion
 from node.config import Config
 from node.database import Database
 from node.duplicates import Duplicates
-from node.errors import CommandMismatch, ConflictingInstance, ObjectError, StorageFailure
+from node.errors import AlreadyIndexed, CommandMismatch, ConflictingInstance, ObjectError, StorageFailure
 from node.header import Header, read_header
 from node.index import Index, Provenance, StoredInstance
 from node.jobs.queue import Queue
@@ -108,7 +108,7 @@ class Ingest:
             if held is None:
                 location = reception.commit(transfer_syntax_uid, provenance.to_json())
                 stored = self._stored(header, location, reception.sha256, reception.length, provenance)
-                if self._database.write(lambda connection: self._add(connection, header, stored)):
+                if self._index_new(header, stored):
                     return _receipt("stored", header, reception.length)
                 # Another association brought the same UID between the look and the transaction.
                 reception.revoke()
@@ -117,6 +117,13 @@ class Ingest:
                 raise StorageFailure("an instance was indexed and is gone from the index")
             self._duplicates.check(reception.data_set(), reception.sha256, header, held, provenance)
             return _receipt("same", header, reception.length)
+
+    def _index_new(self, header: Header, stored: StoredInstance) -> bool:
+        """Index an instance in a transaction of its own; False when its UID is held already."""
+        try:
+            return self._database.write(lambda connection: self._add(connection, header, stored))
+        except AlreadyIndexed:
+            return False
 
     def _stored(
         self,
@@ -286,7 +293,7 @@ class Ingest:
             held = self._duplicates.held(header.sop_instance_uid)
             if held is None:
                 stored = self._stored(header, record.location, digest, length, provenance)
-                return self._database.write(lambda connection: self._add(connection, header, stored))
+                return self._index_new(header, stored)
             try:
                 self._duplicates.check(file, digest, header, held, provenance)
             except ConflictingInstance:

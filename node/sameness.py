@@ -19,15 +19,14 @@ import numpy as np
 from node.config import LimitsConfig
 from node.elements import PIXEL_DATA_TAGS, TRAILING_PADDING, Element, ElementWalk, tag_text, vr_of
 from node.errors import LimitExceeded, MalformedDataSet, UnsupportedPixelData
-from node.header import DEFLATED_TRANSFER_SYNTAXES, data_set_of, inflate, walk
+from node.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, walk
 from node.transcode import pixels
 
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
 _PLANAR_CONFIGURATION = 0x00280006
+_OVERLAY_BIT_POSITION = 0x0102
 # Extended Offset Table, its lengths, and Encapsulated Pixel Data Value Total Length.
 _ENCAPSULATION_TAGS = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003})
-# Decoded, these are the same samples: the Reversible Component Transform loses nothing.
-_REVERSIBLE_COLOUR = frozenset({"RGB", "YBR_RCT"})
 _WORD_BYTES = {
     "AT": 2,
     "FD": 8,
@@ -172,15 +171,17 @@ class _Comparison:
         )
         if is_described_alike and _equal_encoded_pixels(one, a, other, b):
             return ""
-        colours = {one.text(_PHOTOMETRIC_INTERPRETATION), other.text(_PHOTOMETRIC_INTERPRETATION)}
-        if len(colours) > 1 and not colours <= _REVERSIBLE_COLOUR:
-            return f"{place}{tag_text(_PHOTOMETRIC_INTERPRETATION)} differs"
+        is_native = not a.is_undefined and not b.is_undefined
+        if is_described_alike and is_native:
+            return f"{here} differs"
+        if a.is_undefined != b.is_undefined and _has_overlay_in_pixels(one):
+            # Decoding drops the unused bits, so what is in them cannot be compared.
+            return f"{here} holds an overlay in one copy"
         try:
-            frames = zip_longest(
-                pixels.frames(data_set_of(one.walk), one.transfer_syntax_uid),
-                pixels.frames(data_set_of(other.walk), other.transfer_syntax_uid),
-            )
-            for number, (frame, its_twin) in enumerate(frames, 1):
+            first, second = _decoded(one, a), _decoded(other, b)
+            if first.facts.photometric_interpretation != second.facts.photometric_interpretation:
+                return f"{place}{tag_text(_PHOTOMETRIC_INTERPRETATION)} differs"
+            for number, (frame, its_twin) in enumerate(zip_longest(first.frames, second.frames), 1):
                 if frame is None or its_twin is None:
                     return f"{here} has more frames in one copy"
                 if not np.array_equal(frame, its_twin):
@@ -251,19 +252,26 @@ def _equal_encoded_pixels(one: _Side, a: Element, other: _Side, b: Element) -> b
             return False
         # How a frame is cut into fragments does not count; where the frames begin is in the codes.
         return _rechunked(_fragments(one, a), _fragments(other, b))
-    word_bytes = _WORD_BYTES.get(a.vr or b.vr or "", 1)
-    if one.walk.is_little_endian != other.walk.is_little_endian and word_bytes > 1:
-        return all(
-            (first if one.walk.is_little_endian else _swapped(first, word_bytes))
-            == (second if other.walk.is_little_endian else _swapped(second, word_bytes))
-            for first, second in zip_longest(_chunks(one, a), _chunks(other, b), fillvalue=b"")
-        )
-    return _equal_bytes(one, a, other, b)
+    if one.walk.is_little_endian == other.walk.is_little_endian:
+        return _equal_bytes(one, a, other, b)
+    chunks = zip_longest(_little_endian(one, a), _little_endian(other, b))
+    return all(first == second for first, second in chunks)
 
 
-def _chunks(side: _Side, element: Element) -> Iterator[bytes]:
+def _little_endian(side: _Side, element: Element) -> Iterator[bytes]:
+    """The value as Little Endian, by parts that are whole words."""
+    word_bytes = 1 if side.walk.is_little_endian else _WORD_BYTES.get(element.vr or "", 1)
     for start in range(0, element.length, _CHUNK_BYTES):
-        yield side.walk.read(element.value_offset + start, min(_CHUNK_BYTES, element.length - start))
+        chunk = side.walk.read(element.value_offset + start, min(_CHUNK_BYTES, element.length - start))
+        yield chunk if word_bytes == 1 else _swapped(chunk, word_bytes)
+
+
+def _has_overlay_in_pixels(side: _Side) -> bool:
+    """Whether an overlay lies in unused bits of the pixels (PS3.3 section C.9.2, retired)."""
+    return any(
+        tag >> 24 == 0x60 and tag & 0xFFFF == _OVERLAY_BIT_POSITION and any(side.walk.value(element))
+        for tag, element in side.elements.items()
+    )
 
 
 def _fragments(side: _Side, element: Element) -> Iterator[bytes]:
@@ -287,3 +295,10 @@ def _rechunked(one: Iterator[bytes], other: Iterator[bytes]) -> bool:
         if left[:count] != right[:count]:
             return False
         left, right = left[count:], right[count:]
+
+
+def _decoded(side: _Side, element: Element) -> pixels.Decoded:
+    """The frames, decoded one after the other, so that memory does not grow with the object."""
+    return pixels.decoded(
+        data_set_without_pixels(side.walk), side.transfer_syntax_uid, side.walk.file_at(element.value_offset)
+    )

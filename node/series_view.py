@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataelem import DataElement
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from models.types import HeaderValue, InstanceView, Series
 from node.errors import UnsupportedPixelData
@@ -71,16 +72,19 @@ def header_view(header: Dataset) -> dict[str, HeaderValue]:
     """
     salt = str(header.get("SeriesInstanceUID", ""))
     view: dict[str, HeaderValue] = {}
-    for element in header:
-        keyword = element.keyword
+    for tag in header.keys():  # noqa: SIM118 - iterating the data set would decode every element
+        keyword = keyword_for_tag(tag)
         if not keyword:
             continue
         if keyword in DIGESTED:
-            view[keyword] = _digest(salt, keyword, element)
+            view[keyword] = _digest(salt, keyword, _decoded(header, keyword))
         elif keyword == "SOPClassUID":
-            view[keyword] = str(element.value)
-        elif _is_plain(element):
-            view[keyword] = _value(element)
+            view[keyword] = str(header.SOPClassUID)
+        elif _is_plain(tag, keyword):
+            view[keyword] = _value(_decoded(header, keyword), dictionary_VR(tag))
+    padding = stored_value(header, "PixelPaddingValue")
+    if padding is not None:
+        view["PixelPaddingValue"] = padding
     if "PerFrameFunctionalGroupsSequence" in header:
         view.update(_frame_geometry(header))
     return view
@@ -190,33 +194,59 @@ def _floats(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | No
     return numbers if all(math.isfinite(one) for one in numbers) else None
 
 
-def _is_plain(element: DataElement) -> bool:
-    keyword = element.keyword
-    if element.tag.group == 0x0010:
+def _is_plain(tag: BaseTag, keyword: str) -> bool:
+    if tag.group == 0x0010:
         return keyword in PLAIN_PERSON
-    return keyword in DEVICE_TEXT or str(element.VR) in PLAIN_VRS
+    return keyword in DEVICE_TEXT or dictionary_VR(tag) in PLAIN_VRS
 
 
-def _value(element: DataElement) -> HeaderValue:
-    value = element.value
+def _decoded(header: Dataset, keyword: str) -> Any:
+    """The value of an attribute; None when it cannot be decoded."""
+    try:
+        return header.get(keyword)
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError):
+        return None
+
+
+def stored_value(header: Dataset, keyword: str) -> int | None:
+    """A value that is written as the pixels are, such as Pixel Padding Value; None when absent.
+
+    Its VR is US or SS as Pixel Representation says, and often the wrong one of the two; without
+    VRs it comes undecoded.
+    """
+    value = header.get(keyword)
+    if isinstance(value, bytes) and len(value) >= 2:
+        value = int.from_bytes(value[:2], "little")
+    if not isinstance(value, int):
+        return None
+    bits = int(header.get("BitsAllocated") or 16)
+    if header.get("PixelRepresentation") == 1:
+        return value - (1 << bits) if value >= 1 << (bits - 1) else value
+    return value + (1 << bits) if value < 0 else value
+
+
+def _value(value: Any, vr: str) -> HeaderValue:
     if isinstance(value, MultiValue | list | tuple):
-        return tuple(_scalar(one, str(element.VR)) for one in value[:LONGEST_VALUE])
-    return _scalar(value, str(element.VR))
+        return tuple(_scalar(one, vr) for one in value[:LONGEST_VALUE])
+    return _scalar(value, vr)
 
 
 def _scalar(value: Any, vr: str) -> HeaderValue:
     if value is None or value == "":
         return None
-    if vr == "IS" or (isinstance(value, int) and not isinstance(value, bool)):
-        return int(value)
-    if vr in ("DS", "FD", "FL"):
-        number = float(value)
-        return number if math.isfinite(number) else None
+    try:
+        if vr == "IS" or (isinstance(value, int) and not isinstance(value, bool)):
+            return int(value)
+        if vr in ("DS", "FD", "FL"):
+            number = float(value)
+            return number if math.isfinite(number) else None
+    except (ValueError, TypeError, OverflowError):
+        return None
     return str(value)[:LONGEST_VALUE]
 
 
-def _digest(salt: str, keyword: str, element: DataElement) -> HeaderValue:
-    text = str(element.value if element.value is not None else "").strip()
+def _digest(salt: str, keyword: str, value: Any) -> HeaderValue:
+    text = str(value if value is not None else "").strip()
     if not text:
         return None
     return hashlib.sha256("\x1f".join((salt, keyword, text)).encode()).hexdigest()[:16]

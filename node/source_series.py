@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+
+from node.config import LimitsConfig
+from node.elements import PIXEL_DATA_TAGS
+from node.errors import StorageFailure, UnsupportedPixelData
+from node.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, read_header, walk
+from node.index import StoredInstance
+from node.services import Services
+from node.transcode import pixels
 
 
 @dataclass(frozen=True)
@@ -21,3 +30,56 @@ class SourceInstance:
     header: Dataset
     has_pixels: bool
     frames: Callable[[], Iterator[NDArray[Any]]]
+
+
+def read(services: Services, instances: Sequence[StoredInstance]) -> list[SourceInstance]:
+    """Read the headers of stored instances, in the order given.
+
+    Raises StorageFailure, IntegrityFailure or MalformedDataSet.
+    """
+    return [_source(services, stored) for stored in instances]
+
+
+def _source(services: Services, stored: StoredInstance) -> SourceInstance:
+    limits = services.config.limits
+    with _open(services, stored) as (file, transfer_syntax_uid):
+        header = read_header(file, transfer_syntax_uid, limits)
+    has_pixels = header.pixel_data_offset is not None or (
+        # Of a deflated data set it is not known where the pixels are.
+        transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES and "BitsAllocated" in header.data_set
+    )
+
+    def frames() -> Iterator[NDArray[Any]]:
+        with _open(services, stored) as (file, transfer_syntax_uid):
+            yield from _frames(file, transfer_syntax_uid, limits)
+
+    return SourceInstance(header.data_set, has_pixels, frames)
+
+
+def _frames(file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig) -> Iterator[NDArray[Any]]:
+    """Decode frame by frame, so that memory does not grow with the object."""
+    length = None
+    if transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
+        file, length = inflate(file, limits, keep_bytes=limits.instance_bytes)
+    elements = walk(file, transfer_syntax_uid, max_depth=limits.nesting_depth, length=length)
+    data_set = data_set_without_pixels(elements)
+    element = next((one for one in elements.elements() if one.tag in PIXEL_DATA_TAGS), None)
+    if element is None:
+        raise UnsupportedPixelData("the instance has no pixels")
+    yield from pixels.frames(data_set, transfer_syntax_uid, elements.file_at(element.value_offset))
+
+
+@contextmanager
+def _open(services: Services, stored: StoredInstance) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a stored instance; one that was settled since it was looked up has moved to the archive."""
+    try:
+        file = services.storage.open(stored.location)
+    except StorageFailure:
+        with services.database.read() as connection:
+            now = services.index.get(connection, stored.sop_instance_uid)
+        if now is None or now.location == stored.location:
+            raise
+        stored = now
+        file = services.storage.open(stored.location)
+    with file:
+        yield file, stored.stored_transfer_syntax_uid

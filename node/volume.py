@@ -14,7 +14,7 @@ from models.types import Volume
 from node import geometry
 from node.errors import NotAVolume
 from node.geometry import Grid, Plane
-from node.series_view import Allocate, common_header
+from node.series_view import Allocate, common_header, stored_value
 from node.source_series import SourceInstance
 
 HOUNSFIELD_UNIT = "[hnsf'U]"
@@ -163,25 +163,14 @@ def _real(stored: NDArray[Any], plane: Plane, header: Dataset, *, is_ct: bool) -
 
 def _padding(stored: NDArray[Any], header: Dataset) -> NDArray[np.bool_] | None:
     """Pixels that are padding (PS3.3 section C.7.5.1.1.2); None when none is declared."""
-    first = _stored_value(header, "PixelPaddingValue")
+    first = stored_value(header, "PixelPaddingValue")
     if first is None:
         return None
-    last = _stored_value(header, "PixelPaddingRangeLimit")
+    last = stored_value(header, "PixelPaddingRangeLimit")
     if last is None:
         return stored == first
     low, high = sorted((first, last))
     return (stored >= low) & (stored <= high)
-
-
-def _stored_value(header: Dataset, keyword: str) -> int | None:
-    """A value that is written as the pixels are; its VR is often the wrong one of US and SS."""
-    value = header.get(keyword)
-    if not isinstance(value, int):
-        return None
-    bits = int(header.get("BitsAllocated") or 16)
-    if header.get("PixelRepresentation") == 1:
-        return value - (1 << bits) if value >= 1 << (bits - 1) else value
-    return value + (1 << bits) if value < 0 else value
 
 
 def _wide_enough(voxels: NDArray[Any], values: NDArray[Any], allocate: Allocate) -> NDArray[Any]:
@@ -207,5 +196,5 @@ def _holds(kind: type[np.generic], values: NDArray[Any]) -> bool:
         return True
     if np.issubdtype(values.dtype, np.floating):
         return False
-    limits = np.iinfo(kind)  # type: ignore[arg-type]
+    limits = np.iinfo(np.int16 if kind is np.int16 else np.int32)
     return bool(limits.min <= values.min() and values.max() <= limits.max)

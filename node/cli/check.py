@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 from node import alarms
 from node.cli import command, output
-from node.cli.echo import echo
+from node.cli.echo import echo, problem_of_running_node
+from node.cli.models import LOADING_FAILURES
 from node.cli.opening import configuration, is_running
 from node.config import Config, PeerConfig
 from node.errors import AnodeError, ConfigurationError
@@ -116,12 +117,13 @@ def _free_space(config: Config) -> Result:
 def _port(config: Config, running: bool) -> Result:
     node = config.node
     where = f"{node.host}:{node.port}"
-    if running and node.port:
-        local = "127.0.0.1" if node.host in ("0.0.0.0", "::") else node.host  # any address: ask the nearest
-        problem = echo(config, PeerConfig(node.ae_title, local, node.port), 3.0).problem
+    if not node.port:
+        return Result("port", "ok", f"{node.host}: any port that is free")
+    if running:
+        problem = problem_of_running_node(config)
         if problem:
             return Result("port", "warning", f"a node is running, but {where} does not answer: {problem}")
-        return Result("port", "ok", f"{where}: the running node answers C-ECHO")
+        return Result("port", "ok", f"{where}: the running node answers")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             node.host, node.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -143,7 +145,7 @@ def _models(config: Config) -> Iterator[Result]:
         what = f"analysis {analysis.name}"
         try:
             card = registry.load(analysis.model).card
-        except (ImportError, ValueError, OSError, LookupError) as error:
+        except LOADING_FAILURES as error:
             yield Result(what, "problem", f"model {analysis.model} cannot be loaded: {error}")
         else:
             yield Result(what, "ok", f"model {card.name} {card.version}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from node.cli import command, output
 from node.cli.opening import configuration, peer_named
 from node.config import Config, PeerConfig
-from node.errors import PeerError
+from node.errors import AssociationRejected, PeerError
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -19,16 +19,23 @@ VERIFICATION_SOP_CLASS_UID = "1.2.840.10008.1.1"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_OWN_TIMEOUT_SECONDS = 3.0
+
 
 @dataclass(frozen=True)
 class Echo:
-    """What came of one C-ECHO; ``problem`` is empty when it was answered with Success."""
+    """What came of one C-ECHO; ``problem`` is empty when it was answered with Success.
+
+    ``is_rejected`` tells a peer that answers, but rejects the association, from one that is away.
+    """
 
     ae_title: str
     host: str
     port: int
     seconds: float
     problem: str
+    is_rejected: bool = False
 
 
 def register(commands: Commands) -> None:
@@ -51,6 +58,7 @@ def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
 
     begin = time.monotonic()
     problem = ""
+    is_rejected = False
     try:
         with scu.connect(
             peer.host,
@@ -70,7 +78,18 @@ def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
                 problem = f"it answered with status {answer.status:04X} {answer.comment}".strip()
     except PeerError as error:
         problem = str(error)
-    return Echo(peer.ae_title, peer.host, peer.port, time.monotonic() - begin, problem)
+        is_rejected = isinstance(error, AssociationRejected)
+    return Echo(peer.ae_title, peer.host, peer.port, time.monotonic() - begin, problem, is_rejected)
+
+
+def problem_of_running_node(config: Config) -> str:
+    """Say why the node that runs on this machine does not answer; empty when it does.
+
+    A rejection is an answer: the administrator's machine need not be among the peers.
+    """
+    host = _ANY_ADDRESS.get(config.node.host, config.node.host)
+    result = echo(config, PeerConfig(config.node.ae_title, host, config.node.port), _OWN_TIMEOUT_SECONDS)
+    return "" if result.is_rejected else result.problem
 
 
 def _run(arguments: argparse.Namespace) -> int:

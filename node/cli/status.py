@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from node import alarms
 from node.cli import command, output
-from node.cli.echo import echo
+from node.cli.echo import problem_of_running_node
 from node.cli.opening import Records, configuration, is_running, records
-from node.config import Config, PeerConfig
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def register(commands: Commands) -> None:
@@ -42,19 +39,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if status["running"] and not status["problem"] else 1
 
 
-def own_peer(config: Config) -> PeerConfig:
-    """Return the node itself, as a peer on this machine would call it."""
-    host = _ANY_ADDRESS.get(config.node.host, config.node.host)
-    return PeerConfig(config.node.ae_title, host, config.node.port)
-
-
 def _status(opened: Records) -> dict[str, Any]:
     config = opened.config
     running = is_running(config)
     problem = ""
     # with port = 0 nobody else knows which port the running node took
     if running and config.node.port:
-        problem = echo(config, own_peer(config), 3.0).problem
+        problem = problem_of_running_node(config)
     with opened.database.read() as connection:
         counts = opened.index.counts(connection)
         jobs = opened.queue.counts(connection)
@@ -73,6 +64,7 @@ def _status(opened: Records) -> dict[str, Any]:
         "series": counts["series"],
         "instances": counts["instances"],
         "instances_not_settled": counts["unsettled"],
+        "instances_damaged": counts["damaged"],
         "quarantined": counts["quarantined"],
         "received_bytes": received,
         "stored_bytes": stored,
@@ -98,13 +90,14 @@ def _print(status: dict[str, Any]) -> None:
     elif status["problem"]:
         state = f"running, but does not answer: {status['problem']}"
     elif status["port"]:
-        state = "running, answers C-ECHO"
+        state = "running, answers"
     else:
         state = "running, on a port that it chose itself"
     jobs = status["jobs"]
     aside = output.count(jobs["set_aside"], "job")
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(jobs["set_aside_by_kind"].items()))
     ratio = status["compression_ratio"]
+    quarantined = status["quarantined"]
     held = f"{output.size(status['received_bytes'])} received, {output.size(status['stored_bytes'])} stored"
     last = status["last_received_at"]
     pairs: list[tuple[str, object]] = [
@@ -119,12 +112,15 @@ def _print(status: dict[str, Any]) -> None:
         ("last received", output.moment(last) if last else "never"),
         ("jobs", f"{jobs['running']} running, {jobs['waiting']} waiting"),
         ("set aside", f"{aside} ({kinds}); 'anode jobs --state set-aside' lists them" if kinds else "none"),
-        ("quarantine", output.count(status["quarantined"], "instance") if status["quarantined"] else "empty"),
+        ("quarantine", f"{quarantined}; 'anode studies --quarantine' lists them" if quarantined else "empty"),
         (
             "free disk",
             f"{output.size(status['free_bytes'])}, {output.size(status['reserve_bytes'])} reserved",
         ),
     ]
+    if status["instances_damaged"]:
+        damaged = output.count(status["instances_damaged"], "instance")
+        pairs.append(("DAMAGED", f"{damaged}, as 'anode verify' found"))
     pairs += [
         ("ALARM", f"{alarm['name']} since {output.moment(alarm['since'])}: {alarm['message']}")
         for alarm in status["alarms"]

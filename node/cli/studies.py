@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from node import explanation
 from node.cli import command, output
 from node.cli.opening import Records, configuration, is_running, records
 from node.cli.study_argument import study_named
-from node.cli.study_facts import gather
 from node.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -31,6 +29,9 @@ def register(commands: Commands) -> None:
     studies.add_argument(
         "--names", action="store_true", help="show Patient ID, Patient's Name, Accession Number"
     )
+    studies.add_argument(
+        "--quarantine", action="store_true", help="list instead what came under a UID that is held already"
+    )
     studies.add_argument("--limit", metavar="N", type=int, default=50, help="the latest N (default: 50)")
 
 
@@ -40,6 +41,8 @@ def _run(arguments: argparse.Namespace) -> int:
     config = configuration(arguments)
     with records(config) as opened:
         named = None if arguments.study is None else study_named(opened, arguments.study)
+        if arguments.quarantine:
+            return _quarantine(opened, named, as_json=arguments.json)
         studies, more = _studies(opened, named, arguments.limit, arguments.names)
     if arguments.json:
         output.as_json(studies)
@@ -60,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.names:
         headings[1:1] = ["PATIENT ID", "NAME", "ACCESSION"]
         for row, study in zip(rows, studies, strict=True):
-            row[1:1] = [study["patient_id"], study["patient_name"], study["accession_number"]]
+            row[1:1] = [" and ".join(study["patient_ids"]), study["patient_name"], study["accession_number"]]
     output.table(headings, rows)
     if more:
         output.note(f"only the latest {arguments.limit} are shown; --limit shows more")
@@ -71,6 +74,9 @@ def _studies(
     opened: Records, study: str | None, limit: int, names: bool
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return the studies to show, and whether there are more."""
+    from node import explanation, identity
+    from node.cli.study_facts import gather
+
     running = is_running(opened.config)
     with opened.database.read() as connection:
         found = opened.index.studies(connection, limit=limit + 1, study_instance_uid=study)
@@ -79,7 +85,11 @@ def _studies(
             uid = row["StudyInstanceUID"]
             facts = gather(opened, connection, uid, node_is_running=running)
             people = {
-                "patient_id": row["PatientID"],
+                "patient_ids": [
+                    patient.partition("\x1f")[0]
+                    for patient in identity.patients_of_study(connection, uid)
+                    if not patient.startswith("study:")
+                ],
                 "patient_name": row["PatientName"],
                 "accession_number": row["AccessionNumber"],
             }
@@ -98,6 +108,46 @@ def _studies(
                 }
             )
     return shown, len(found) > limit
+
+
+def _quarantine(opened: Records, study: str | None, *, as_json: bool) -> int:
+    """List the instances whose content differs from what is held under the same UID."""
+    with opened.database.read() as connection:
+        found = [
+            row
+            for row in opened.index.quarantined(connection)
+            if study is None or row["study_instance_uid"] == study
+        ]
+    if as_json:
+        names = ("id", "study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid")
+        output.as_json(
+            [
+                {
+                    **{name: row[name] for name in names},
+                    "transfer_syntax_uid": row["transfer_syntax_uid"],
+                    "data_set_sha256": row["data_set_sha256"],
+                    "data_set_bytes": row["data_set_bytes"],
+                    "received": output.iso(row["received_at"]),
+                    "calling_ae_title": row["provenance"].calling_ae_title,
+                    "peer_address": row["provenance"].peer_address,
+                    "reason": row["reason"],
+                }
+                for row in found
+            ]
+        )
+        return 0
+    rows = [
+        [
+            row["id"],
+            output.moment(row["received_at"]),
+            f"{row['provenance'].calling_ae_title} at {row['provenance'].peer_address}",
+            row["sop_instance_uid"],
+            row["reason"],
+        ]
+        for row in found
+    ]
+    output.table(["NUMBER", "RECEIVED", "FROM", "SOP INSTANCE", "DIFFERS IN"], rows)
+    return 0
 
 
 def _date(value: str) -> str:

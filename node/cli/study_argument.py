@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node import alarms, explanation
+from node import alarms
 from node.cli.opening import Records
 from node.errors import UnknownStudy
 
@@ -32,6 +32,8 @@ def study_named(opened: Records, text: str) -> str:
 
 def _why_not(opened: Records) -> str:
     """Say why a study may be missing, where that is known."""
+    from node import explanation
+
     standing = alarms.standing(opened.config.node.data_dir)
     rows = list(explanation.disk_full(standing, ""))
     if rows:

@@ -29,6 +29,11 @@ def gather(
         waiting=opened.completion.waiting(connection, study_instance_uid),
         runs=opened.completion.runs(connection, study_instance_uid),
         jobs=opened.queue.jobs(connection, study_instance_uid=study_instance_uid, limit=_ALL_JOBS),
+        quarantined=[
+            row
+            for row in opened.index.quarantined(connection)
+            if row["study_instance_uid"] == study_instance_uid
+        ],
         alarms=alarms.standing(config.node.data_dir),
         command_options=config_argument(config),
     )

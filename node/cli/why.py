@@ -8,15 +8,13 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from node import explanation
 from node.cli import command, output
 from node.cli.opening import configuration, is_running, records
 from node.cli.study_argument import study_named
-from node.cli.study_facts import gather
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-    from node.explanation import Facts, Row
+    from node.explanation import Row
 
 _WIDTH = 96
 
@@ -36,28 +34,31 @@ def register(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from node import explanation
+    from node.cli.study_facts import gather
+
     config = configuration(arguments)
     with records(config) as opened:
         study_instance_uid = study_named(opened, arguments.study)
         running = is_running(config)
         with opened.database.read() as connection:
             facts = gather(opened, connection, study_instance_uid, node_is_running=running)
-    rows = explanation.explain(facts)
+    rows, state = explanation.explain(facts), explanation.state_of(facts)
     if arguments.json:
         output.as_json(
             {
                 "study_instance_uid": study_instance_uid,
-                "state": explanation.state_of(facts),
+                "state": state,
                 "rows": [_for_programs(row) for row in rows],
             }
         )
     else:
-        _print(facts, rows)
+        _print(study_instance_uid, state, rows)
     return 0
 
 
-def _print(facts: Facts, rows: list[Row]) -> None:
-    output.line(f"study {facts.study_instance_uid}: {explanation.state_of(facts)}")
+def _print(study_instance_uid: str, state: str, rows: list[Row]) -> None:
+    output.line(f"study {study_instance_uid}: {state}")
     if not rows:
         output.line("  Everything is stored; no analysis and no route is configured.")
     for row in rows:

@@ -28,8 +28,9 @@ from node.demo.pictures import save_picture
 from node.demo.report import ReportedNumber, numbers
 from node.dicom_files import DicomFile
 from node.errors import AnodeError, MalformedDataSet, WrongUsage
-from node.sending import Sender, Sent
+from node.index import StoredInstance
 from node.recoding import uncompressed
+from node.sending import Sender, Sent
 
 DEFAULT_OUTPUT = Path("demo-output")
 MOST_OFF_PERCENT = 3.0
@@ -142,8 +143,8 @@ class Demo:
     def _follow(self, app: App, pacs: SmallPacs) -> None:
         """Wait for each stage, and say so when it is reached."""
         self._wait(lambda: _unfinished(app, "settle") == 0, "settling")
-        self._say("proven", f"{_proof(app)} restored byte for byte from what is stored")
-        self._wait(lambda: _selected(app), "completion")
+        self._say("proven", f"{_proof(_received(app))} restored byte for byte from what is stored")
+        self._wait(lambda: _is_complete(app), "completion")
         self._say("complete", f"no new instance for {QUIET_SECONDS:g} s")
         self._wait(lambda: _unfinished(app, "select", "analyze") == 0, "analysis")
         for text in _run_lines(app):
@@ -165,13 +166,12 @@ class Demo:
                 [(n.region, n.concept, f"{n.value:.4g}", n.unit) for n in measured],
             )
         output.line()
-        with app.services.database.read() as connection:
-            counts = app.services.index.compression(connection)
+        received = _received(app)
         output.facts(
             [
-                ("compression ratio", f"{counts.ratio:.2f} to 1" if counts.ratio else "nothing to compress"),
-                ("proof", f"{_proof(app)}; each digest is recorded in its file"),
-                ("kept as received", _kept(app)),
+                ("compression ratio", _ratio(received)),
+                ("proof", f"{_proof(received)} restore to the bytes received; the proof is in each file"),
+                ("kept as received", _kept(received)),
             ]
         )
         output.line()
@@ -239,46 +239,47 @@ class Demo:
 def _unfinished(app: App, *kinds: str) -> int:
     with app.services.database.read() as connection:
         counts = app.services.queue.counts(connection)
-    return sum(
-        count
-        for kind in kinds
-        for state, count in counts.get(kind, {}).items()
-        if state in ("ready", "leased")
-    )
+    return sum(counts.get(state, {}).get(kind, 0) for state in ("ready", "leased") for kind in kinds)
 
 
-def _selected(app: App) -> bool:
-    """Whether every analysis has been asked for every study that has arrived."""
+def _received(app: App) -> list[StoredInstance]:
+    """What came from outside."""
     with app.services.database.read() as connection:
-        counts = app.services.queue.counts(connection).get("select", {})
-        return bool(counts) and app.services.completion.open_studies(connection) == 0
+        return [stored for stored in app.services.index.instances(connection) if not stored.is_own]
+
+
+def _is_complete(app: App) -> bool:
+    """Whether every analysis has been asked for every study that has arrived."""
+    studies = {stored.study_instance_uid for stored in _received(app)}
+    with app.services.database.read() as connection:
+        return not any(app.services.completion.waiting(connection, study) for study in studies)
 
 
 def _run_lines(app: App) -> list[str]:
-    with app.services.database.read() as connection:
-        runs = app.services.completion.all_runs(connection)
     lines = []
-    for run in runs:
-        took = run["recorded_at"] - run["started_at"] if run["started_at"] else None
-        seconds = f" in {took:.0f} s" if took and run["state"] == "completed" else ""
-        lines.append(f"{run['analysis']}: {run['state']}{seconds} {run['reason']}".rstrip())
+    for study in sorted({stored.study_instance_uid for stored in _received(app)}):
+        with app.services.database.read() as connection:
+            runs = app.services.completion.runs(connection, study)
+        lines += [f"{run['analysis']}: {run['state']} {run['reason']}".rstrip() for run in runs]
     return lines
 
 
-def _proof(app: App) -> str:
-    with app.services.database.read() as connection:
-        counts = app.services.index.compression(connection)
-    return f"{counts.proven} of {counts.instances} instances"
+def _proof(received: Sequence[StoredInstance]) -> str:
+    proven = sum(1 for stored in received if stored.is_settled and not stored.kept_reason)
+    return f"{proven} of {len(received)} instances"
 
 
-def _kept(app: App) -> str:
-    with app.services.database.read() as connection:
-        reasons = Counter(
-            stored.kept_reason
-            for stored in app.services.index.instances(connection)
-            if stored.kept_reason and not stored.is_own
-        )
+def _kept(received: Sequence[StoredInstance]) -> str:
+    reasons = Counter(stored.kept_reason for stored in received if stored.kept_reason)
     return "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common()) or "none"
+
+
+def _ratio(received: Sequence[StoredInstance]) -> str:
+    """Bytes received to bytes stored, over what was compressed here."""
+    compressed = [stored.proof for stored in received if stored.proof and not stored.kept_reason]
+    before = sum(proof["received"]["length"] for proof in compressed)
+    after = sum(proof["stored"]["length"] for proof in compressed)
+    return f"{before / after:.2f} to 1" if after else "nothing to compress"
 
 
 def _find(measured: Sequence[ReportedNumber], side: str, unit: str) -> float | None:

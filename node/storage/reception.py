@@ -28,7 +28,6 @@ class Reception:
         self._log = log
         self._limit_bytes = limit_bytes
         self._digest = hashlib.sha256()
-        self._start = 0
         self.length = 0
         self._segment: Segment = log.take()
         self._start = self._segment.position

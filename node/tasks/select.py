@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from node import identity
-from node.completion import FAILED, NO_MATCH, input_digest
+from node.completion import COMPLETED, NO_MATCH, QUEUED, UNCHANGED, input_digest
 from node.config import AnalysisConfig
 from node.errors import TwoPatients
 from node.jobs.task import Done, Job, Outcome, SetAside
@@ -15,6 +15,9 @@ from node.matching_rules import differs
 from node.services import Services
 
 TWO_PATIENTS = "two-patients"
+
+# Runs that need no repetition as long as the series is the same.
+_GOOD_STATES = (QUEUED, COMPLETED, UNCHANGED)
 
 #: Modalities whose objects describe images, not show them (PS3.3 section C.7.3.1.1.1).
 MODALITIES_WITHOUT_IMAGES = frozenset(
@@ -104,6 +107,7 @@ def _digest(services: Services, connection: sqlite3.Connection, series_instance_
     return input_digest(
         (stored.sop_instance_uid, stored.data_set_sha256)
         for stored in services.index.of_series(connection, series_instance_uid)
+        if not stored.is_own
     )
 
 
@@ -119,7 +123,7 @@ def _enqueue(
     last = services.completion.last_selection(
         connection, study_instance_uid, choice.series_instance_uid, analysis.name
     )
-    if last is not None and last["selected_digest"] == choice.digest and last["state"] != FAILED:
+    if last is not None and last["selected_digest"] == choice.digest and last["state"] in _GOOD_STATES:
         # What arrived late belongs to another series.
         return
     # One analysis of a series at a time, and what nobody has begun yet gives way to newer contents.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import imagecodecs
-import libjpeg
 import numpy as np
-import openjpeg
+from libjpeg.utils import decode as _libjpeg_decode
 from numpy.typing import NDArray
+from openjpeg.utils import decode as _openjpeg_decode
 from pydicom import uid
-from rle.rle import decode_frame as _rle_decode_frame
+from rle.rle import decode_frame as _rle_decode_frame  # type: ignore[import-not-found]
 from rle.rle import decode_segment as _rle_decode_segment
 
 from node.errors import UnsupportedPixelData
@@ -233,7 +233,7 @@ def _inspect_nothing(encoded: bytes) -> _Stream | None:
 
 def _libjpeg(encoded: bytes) -> NDArray[Any]:
     # 0: samples as coded, without a colour transform.
-    return libjpeg.decode(encoded, 0)
+    return _libjpeg_decode(encoded, 0)
 
 
 def _libjpeg_turbo(encoded: bytes) -> NDArray[Any]:
@@ -249,7 +249,7 @@ def _openjpeg(encoded: bytes) -> NDArray[Any]:
 
 
 def _pylibjpeg_openjpeg(encoded: bytes) -> NDArray[Any]:
-    return openjpeg.decode(encoded)
+    return _openjpeg_decode(encoded)
 
 
 def _openjph(encoded: bytes) -> NDArray[Any]:

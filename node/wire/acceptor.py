@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from node.config import LimitsConfig
 from node.errors import AnodeError, PeerError
 from node.wire import dimse, negotiation, pdu
-from node.wire.association import Association, Operation
+from node.wire.association import Association
 from node.wire.connection import Connection, ConnectionLost, PeerStalled
-from node.wire.negotiation import Admission, AssociationRequest, Rejection
+from node.wire.contexts import PROTOCOL_VERSION_UNKNOWN, Admission, AssociationRequest, Rejection
+from node.wire.messages import Operation
 from node.wire.pdu import AbortReason, AbortSource, Violation
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,11 @@ _LONGEST_REQUEST_BYTES = 1024**2
 
 
 class AcceptedAssociation(Association):
-    """An association that a peer requested and we accepted; ``serve`` runs it to its end."""
+    """An association that a peer requested; ``serve`` accepts it and runs it to its end.
+
+    ``acceptance`` is the encoded A-ASSOCIATE-AC. It is sent by ``serve`` and not before, so that the
+    association is registered by the time the peer can use it.
+    """
 
     def __init__(
         self,
@@ -31,6 +36,7 @@ class AcceptedAssociation(Association):
         request: AssociationRequest,
         admission: Admission,
         *,
+        acceptance: bytes,
         operations: Mapping[str, Operation],
         limits: LimitsConfig,
     ) -> None:
@@ -45,6 +51,7 @@ class AcceptedAssociation(Association):
             limits=limits,
             peer_max_pdu_bytes=request.max_pdu_bytes,
         )
+        self._acceptance = acceptance
         self._posted: deque[Callable[[Association], None]] = deque()
         self._posting = threading.Lock()
         self._takes_posts = True
@@ -99,6 +106,8 @@ class AcceptedAssociation(Association):
 
     def _serve(self) -> tuple[str, str, int]:
         idle_seconds = self._limits.network_timeout_seconds
+        self._connection.set_timeout(idle_seconds)
+        self._connection.send([self._acceptance])
         while True:
             if self._early is None:
                 if self._is_finishing:
@@ -157,7 +166,7 @@ class Negotiator:
         self._reject_first = reject_first
 
     def accept(self, connection: Connection, peer_address: str) -> AcceptedAssociation | None:
-        """Negotiate; None when there is no association, in which case the peer has been told why.
+        """Negotiate; None when there will be no association, in which case the peer has been told why.
 
         Raises
         ------
@@ -181,10 +190,13 @@ class Negotiator:
         answer = negotiation.encode_acceptance(encoded, admission, max_pdu_bytes=self._limits.max_pdu_bytes)
         if request.wants_username_confirmed:
             answer = negotiation.confirm_username(answer)
-        connection.set_timeout(self._limits.network_timeout_seconds)
-        connection.send([answer])
         association = AcceptedAssociation(
-            connection, request, admission, operations=self._operations, limits=self._limits
+            connection,
+            request,
+            admission,
+            acceptance=answer,
+            operations=self._operations,
+            limits=self._limits,
         )
         logger.info(
             "association accepted",
@@ -203,7 +215,7 @@ class Negotiator:
 
     def _decide(self, request: AssociationRequest) -> Admission:
         if not request.protocol_version & 1:
-            return Admission(rejection=negotiation.PROTOCOL_VERSION_UNKNOWN)
+            return Admission(rejection=PROTOCOL_VERSION_UNKNOWN)
         rejection = self._reject_first()
         return self._admit(request) if rejection is None else Admission(rejection=rejection)
 

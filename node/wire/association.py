@@ -8,24 +8,21 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
 
 from node.config import LimitsConfig
-from node.errors import AssociationAborted, LimitExceeded, MalformedDataSet, NoAcceptedContext, PeerError
+from node.errors import AssociationAborted, NoAcceptedContext, PeerError
 from node.status import MISTYPED_ARGUMENT, PROCESSING_FAILURE, UNRECOGNISED_OPERATION, is_pending
 from node.wire import data_sets, dimse, pdu
 from node.wire.connection import Connection, PeerStalled
+from node.wire.contexts import AcceptedContext
 from node.wire.dimse import Command
-from node.wire.negotiation import AcceptedContext
+from node.wire.messages import Answer, Handler, Operation, Request, Response
 from node.wire.pdu import AbortReason, AbortSource, Violation
 from node.wire.stream import Message, MessageStream
-
-if TYPE_CHECKING:
-    from node.services import Services
 
 __all__ = ["AcceptedContext", "Answer", "Association", "Handler", "Operation", "Request", "Response"]
 
@@ -36,99 +33,6 @@ _MOST_MESSAGE_IDS = 0xFFFF
 _MEDIUM_PRIORITY = 0
 # a peer may send one request while we wait for its response to ours, but not nest them without end
 _DEEPEST_NESTING = 3
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The peer's final word on a request of ours (PS3.7 annex C)."""
-
-    status: int
-    comment: str = ""
-
-
-@dataclass(frozen=True)
-class Response:
-    """A response to a request: of a handler here, or of a peer to a C-MOVE or C-GET of ours.
-
-    Attributes
-    ----------
-    status, comment
-        The DIMSE status and the Error Comment (cut to 64 characters on sending).
-    identifier
-        Data set of the response: a Dataset, or one encoded in the context's transfer syntax.
-    remaining, completed, failed, warning
-        Numbers of sub-operations.
-    elements
-        More elements of the command set by keyword, such as ``ErrorID``.
-    """
-
-    status: int
-    comment: str = ""
-    identifier: Dataset | bytes | None = None
-    remaining: int | None = None
-    completed: int | None = None
-    failed: int | None = None
-    warning: int | None = None
-    elements: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Request:
-    """A request of the peer, as a handler sees it.
-
-    Attributes
-    ----------
-    association
-        The association it came on, with the AE titles and the peer's address.
-    context
-        Its presentation context, with the transfer syntax of its data set.
-    command
-        The command set: values by keyword, as attributes or by ``get``.
-    operation
-        ``"C-STORE"``, ``"C-FIND"``, ...
-    """
-
-    def __init__(self, association: Association, message: Message, operation: str) -> None:
-        self.association = association
-        self.context = message.context
-        self.command = message.command
-        self.operation = operation
-
-    @property
-    def message_id(self) -> int:
-        """The Message ID (0000,0110)."""
-        return int(self.command.MessageID)
-
-    def fragments(self) -> Iterator[memoryview]:
-        """Yield the data set as it comes in; each view is valid until the next one is asked for."""
-        return self.association._stream.fragments()
-
-    def identifier(self) -> Dataset:
-        """Read and decode the whole data set, for requests whose data set is small.
-
-        Raises
-        ------
-        MalformedDataSet
-            There is none, or it cannot be parsed.
-        LimitExceeded
-            It is longer than ``limits.identifier_bytes``. What was not read is drained later.
-        """
-        if not self.command.has_data_set:
-            raise MalformedDataSet(f"the {self.operation} request has no data set")
-        limit_bytes = self.association._limits.identifier_bytes
-        encoded = bytearray()
-        for fragment in self.fragments():
-            encoded += fragment
-            if len(encoded) > limit_bytes:
-                raise LimitExceeded(f"the identifier is longer than {limit_bytes} bytes")
-        return data_sets.decode(bytes(encoded), self.context.transfer_syntax_uid, limit_bytes=limit_bytes)
-
-    def is_cancelled(self) -> bool:
-        """Whether the peer has sent a C-CANCEL-RQ for this request; looks without waiting."""
-        return self.association._is_cancelled(self.message_id)
-
-
-Operation = Callable[[Request], Iterator[Response]]
-Handler = Callable[["Services", Request], Iterator[Response]]
 
 
 class Association:
@@ -271,7 +175,7 @@ class Association:
             MoveOriginatorApplicationEntityTitle=move_originator_ae_title,
             MoveOriginatorMessageID=move_originator_message_id,
         )
-        return _answer(self._exchange(context, command, data_set).command)
+        return Answer.of(self._exchange(context, command, data_set).command)
 
     def event_report(
         self,
@@ -298,7 +202,7 @@ class Association:
             AffectedSOPInstanceUID=sop_instance_uid,
             EventTypeID=event_type_id,
         )
-        return _answer(self._exchange(context, command, self._encoded(context, information)).command)
+        return Answer.of(self._exchange(context, command, self._encoded(context, information)).command)
 
     def _context_of(self, abstract_syntax_uid: str) -> AcceptedContext:
         for context in self.contexts.values():
@@ -365,7 +269,13 @@ class Association:
             raise self._violated(f"command field {command.CommandField:04X} is no request")
         if self._nesting >= _DEEPEST_NESTING:
             raise self._violated("too many requests inside each other")
-        request = Request(self, message, operation)
+        request = Request(
+            self,
+            message,
+            operation,
+            stream=self._stream,
+            identifier_bytes=self._limits.identifier_bytes,
+        )
         self._cancelled.discard(request.message_id)
         handler = self._operations.get(operation)
         missing = [
@@ -431,7 +341,8 @@ class Association:
         command.update(response.elements)
         self._stream.send(request.context.context_id, command, data_set)
 
-    def _is_cancelled(self, message_id: int) -> bool:
+    def has_cancelled(self, message_id: int) -> bool:
+        """Whether the peer has cancelled its request ``message_id``; looks without waiting."""
         while (
             message_id not in self._cancelled
             and self._early is None
@@ -505,7 +416,3 @@ class Association:
                 **values,
             },
         )
-
-
-def _answer(command: Command) -> Answer:
-    return Answer(int(command.Status), str(command.get("ErrorComment") or ""))

@@ -18,6 +18,8 @@ from typing import Literal
 from node.errors import PeerUnreachable
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+# long enough for a send that is not held up, too short to be held up by one that is
+_PATIENCE_SECONDS = 0.1
 _DISCARD_BYTES = 16 * 1024**2
 
 
@@ -46,7 +48,8 @@ class Connection:
         self, connected: socket.socket, *, timeout_seconds: float, is_wakeable: bool = False
     ) -> None:
         self._socket = connected
-        self._lock = threading.Lock()
+        self._sending = threading.Lock()  # held while a PDU is being written
+        self._closing = threading.Lock()  # held for a moment only, so that no thread waits for a peer
         self._is_closed = False
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -135,7 +138,7 @@ class Connection:
 
     def wake(self) -> None:
         """End the ``wait`` of the thread that owns this connection. Any thread may call it."""
-        with self._lock:
+        with self._closing:
             if not self._is_closed and self._wake_writer is not None:
                 with contextlib.suppress(BlockingIOError):  # it is awake already
                     self._wake_writer.send(b"!")
@@ -152,7 +155,7 @@ class Connection:
         waiting = sum(map(len, buffers))
         self.sent_bytes += waiting
         try:
-            with self._lock:
+            with self._sending:
                 waiting -= self._socket.sendmsg(buffers)
                 if waiting:
                     for rest in _tail(buffers, waiting):
@@ -169,15 +172,15 @@ class Connection:
     def try_send(self, data: bytes) -> None:
         """Send ``data`` if that is possible now; say nothing if it is not. Any thread may call it.
 
-        Used for A-ABORT, which must never block and must not be put into the middle of a PDU.
+        Used for A-ABORT, which must not wait for the peer and must not be put into the middle of a PDU.
         """
-        if self._lock.acquire(blocking=False):
+        if self._sending.acquire(timeout=_PATIENCE_SECONDS):
             try:
                 if not self._is_closed:
                     with contextlib.suppress(OSError):
                         self._socket.send(data, socket.MSG_DONTWAIT)
             finally:
-                self._lock.release()
+                self._sending.release()
 
     # --- ending ----------------------------------------------------------------
 
@@ -199,13 +202,14 @@ class Connection:
 
     def shutdown(self) -> None:
         """Make every pending and later call of the owning thread end. Any thread may call it."""
-        # without the lock: the owner may hold it in a send that waits for the peer
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        with self._closing:
+            if not self._is_closed:
+                with contextlib.suppress(OSError):  # the peer has ended it already
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket; only the owning thread calls this, once it is done."""
-        with self._lock:
+        with self._sending, self._closing:
             self._is_closed = True
             self._socket.close()
             for end in (self._wake_reader, self._wake_writer):

@@ -8,34 +8,61 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pynetdicom import pdu as pynetdicom_pdu
 from pynetdicom import pdu_items
 
-from node.config import Verb
 from node.storage.archive import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.wire import pdu
-from node.wire.pdu import AbortReason, Violation
-from node.wire.sop_classes import (
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    PLAIN_TRANSFER_SYNTAXES,
-    STORAGE_TRANSFER_SYNTAXES,
-    Service,
-    choose_transfer_syntax,
-    may_be_storage,
-    service_of,
+from node.wire.contexts import (
+    ACCEPTANCE,
+    APPLICATION_CONTEXT,
+    CALLED_AE_TITLE_UNKNOWN,
+    CALLING_AE_TITLE_UNKNOWN,
+    LOCAL_LIMIT_EXCEEDED,
+    NO_APPLICATION_CONTEXT,
+    PROTOCOL_VERSION_UNKNOWN,
+    TEMPORARY_CONGESTION,
+    AcceptedContext,
+    Admission,
+    AssociationRequest,
+    ContextResult,
+    ProposedContext,
+    Rejection,
+    RequestedContext,
+    negotiate,
 )
+from node.wire.pdu import AbortReason, Violation
 
-APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+__all__ = [
+    "APPLICATION_CONTEXT",
+    "CALLED_AE_TITLE_UNKNOWN",
+    "CALLING_AE_TITLE_UNKNOWN",
+    "LOCAL_LIMIT_EXCEEDED",
+    "NO_APPLICATION_CONTEXT",
+    "PROTOCOL_VERSION_UNKNOWN",
+    "TEMPORARY_CONGESTION",
+    "Acceptance",
+    "AcceptedContext",
+    "Admission",
+    "AssociationRequest",
+    "ContextResult",
+    "ProposedContext",
+    "Rejection",
+    "RequestedContext",
+    "confirm_username",
+    "decode_acceptance",
+    "decode_rejection",
+    "decode_request",
+    "encode_acceptance",
+    "encode_rejection",
+    "encode_request",
+    "negotiate",
+]
+
 MOST_CONTEXTS = 128
-
-# PS3.8 table 9-18: results of a presentation context
-ACCEPTANCE = 0
-USER_REJECTION = 1
-ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
-TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 
 _USERNAME = 1
 _ITEM_HEADER = struct.Struct(">BxH")
@@ -51,160 +78,6 @@ _DECODING_ERRORS = (
     ValueError,
     struct.error,
 )
-
-
-@dataclass(frozen=True)
-class AcceptedContext:
-    """An accepted presentation context with its roles (PS3.7 section D.3.3.4)."""
-
-    context_id: int
-    abstract_syntax_uid: str
-    transfer_syntax_uid: str
-    requestor_is_scu: bool = True
-    requestor_is_scp: bool = False
-
-
-@dataclass(frozen=True)
-class ProposedContext:
-    """A presentation context that we propose.
-
-    With ``scp_role`` we propose to be its SCP (C-GET sub-operations, storage commitment reports)
-    and, unless ``scu_role`` says so, not its SCU.
-    """
-
-    abstract_syntax_uid: str
-    transfer_syntax_uids: tuple[str, ...]
-    scp_role: bool = False
-    scu_role: bool | None = None
-
-    @property
-    def roles(self) -> tuple[bool, bool]:
-        """The proposed (SCU, SCP) roles of the requestor."""
-        return (not self.scp_role if self.scu_role is None else self.scu_role), self.scp_role
-
-
-@dataclass(frozen=True)
-class RequestedContext:
-    """A presentation context that the peer proposes."""
-
-    context_id: int
-    abstract_syntax_uid: str
-    transfer_syntax_uids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class AssociationRequest:
-    """What an A-ASSOCIATE-RQ asks for, and the address it came from.
-
-    ``roles`` maps abstract syntaxes to the (SCU, SCP) roles that the requestor proposes for itself.
-    """
-
-    calling_ae_title: str
-    called_ae_title: str
-    peer_address: str
-    application_context_uid: str
-    contexts: tuple[RequestedContext, ...]
-    roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
-    max_pdu_bytes: int = 0
-    protocol_version: int = 1
-    implementation_version_name: str = ""
-    wants_username_confirmed: bool = False
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """The fields of an A-ASSOCIATE-RJ (PS3.8 table 9-21) and our words for the log."""
-
-    result: int
-    source: int
-    reason: int
-    explanation: str
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether the peer may try again."""
-        return self.result == 2
-
-
-NO_APPLICATION_CONTEXT = Rejection(1, 1, 2, "application context name not supported")
-CALLING_AE_TITLE_UNKNOWN = Rejection(1, 1, 3, "calling AE title not recognised")
-CALLED_AE_TITLE_UNKNOWN = Rejection(1, 1, 7, "called AE title not recognised")
-PROTOCOL_VERSION_UNKNOWN = Rejection(1, 2, 2, "protocol version not supported")
-TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary congestion")
-LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local limit exceeded")
-
-
-@dataclass(frozen=True)
-class ContextResult:
-    """Our answer to one proposed context; ``accepted`` is None unless ``result`` is acceptance."""
-
-    context_id: int
-    result: int
-    transfer_syntax_uid: str
-    accepted: AcceptedContext | None = None
-
-
-@dataclass(frozen=True)
-class Admission:
-    """The answer to an AssociationRequest: a rejection, or a result for each context."""
-
-    results: tuple[ContextResult, ...] = ()
-    roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
-    rejection: Rejection | None = None
-
-    @property
-    def contexts(self) -> dict[int, AcceptedContext]:
-        """The accepted contexts by their id."""
-        return {result.context_id: result.accepted for result in self.results if result.accepted}
-
-
-def negotiate(
-    request: AssociationRequest, *, verbs: Iterable[Verb], accept_unknown_sop_classes: bool
-) -> Admission:
-    """Answer every proposed context (design: never lossy where lossless is offered).
-
-    A peer that may not store gets its storage contexts refused, unless it only takes part in
-    them as SCP, as a C-GET requestor does.
-    """
-    allowed = frozenset(verbs)
-    results = []
-    roles: dict[str, tuple[bool, bool]] = {}
-    for context in request.contexts:
-        abstract_syntax_uid = context.abstract_syntax_uid
-        service = service_of(abstract_syntax_uid)
-        if service is None and accept_unknown_sop_classes and may_be_storage(abstract_syntax_uid):
-            service = Service.STORAGE
-        if service is None:
-            results.append(_refused(context, ABSTRACT_SYNTAX_NOT_SUPPORTED))
-            continue
-        acceptable = STORAGE_TRANSFER_SYNTAXES if service is Service.STORAGE else PLAIN_TRANSFER_SYNTAXES
-        transfer_syntax_uid = choose_transfer_syntax(context.transfer_syntax_uids, acceptable)
-        if transfer_syntax_uid is None:
-            results.append(_refused(context, TRANSFER_SYNTAXES_NOT_SUPPORTED))
-            continue
-        proposed = request.roles.get(abstract_syntax_uid)
-        is_scu, is_scp = proposed or (True, False)
-        if service is Service.STORAGE:
-            is_scu = is_scu and "store" in allowed
-            is_scp = is_scp and "retrieve" in allowed
-        elif service is not Service.STORAGE_COMMITMENT:
-            is_scp = False
-        if not is_scu and not is_scp:
-            results.append(_refused(context, USER_REJECTION))
-            continue
-        if proposed is not None:
-            roles[abstract_syntax_uid] = (is_scu, is_scp)
-        accepted = AcceptedContext(
-            context.context_id, abstract_syntax_uid, transfer_syntax_uid, is_scu, is_scp
-        )
-        results.append(ContextResult(context.context_id, ACCEPTANCE, transfer_syntax_uid, accepted))
-    return Admission(tuple(results), roles)
-
-
-def _refused(context: RequestedContext, result: int) -> ContextResult:
-    # PS3.8 section 9.3.3.2: a transfer syntax is sent but not significant
-    syntax = next(iter(context.transfer_syntax_uids), IMPLICIT_VR_LITTLE_ENDIAN)
-    return ContextResult(context.context_id, result, syntax)
 
 
 # --- encoding and decoding -----------------------------------------------------

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from node.config import Config, PeerConfig, Verb
 from node.wire import scu
 from node.wire.association import Association
-from node.wire.negotiation import ProposedContext
-from node.wire.scu import RequestedAssociation, RequestHandler
+from node.wire.contexts import ProposedContext
+from node.wire.requestor import RequestedAssociation
+from node.wire.scu import RequestHandler
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +125,14 @@ def _addresses(host: str) -> frozenset[str]:
 
 
 def _literal(host: str) -> str | None:
-    """Write an IP address in one way (IPv4 also when mapped into IPv6); None for a name."""
+    """Write an IP address in one way; None for a name.
+
+    IPv4 also when it is mapped into IPv6. Every loopback address is this machine, whose own name
+    often stands for another one than 127.0.0.1.
+    """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return "loopback" if address.is_loopback else str(address)

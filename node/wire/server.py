@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 from node.errors import PeerError, PortInUse
 from node.wire.acceptor import AcceptedAssociation, Negotiator, open_connection
-from node.wire.association import Handler
 from node.wire.connection import Connection
-from node.wire.negotiation import (
+from node.wire.contexts import (
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
     Admission,
     AssociationRequest,
     Rejection,
 )
+from node.wire.messages import Handler
 
 if TYPE_CHECKING:
     from node.services import Services
@@ -195,7 +195,7 @@ class Server:
         thread = threading.Thread(target=self._run, args=(connection, _plain(peer_address)), daemon=True)
         with self._lock:
             self._threads_begun += 1
-            thread.name = f"association-{self._threads_begun}"
+            thread.name = f"connection-{self._threads_begun}"
             self._connections[thread] = connection
         thread.start()
 
@@ -253,7 +253,12 @@ def _listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         # create_server sets SO_REUSEADDR, so that a restart need not wait for TIME_WAIT
-        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        listener = socket.create_server(
+            address[:2],
+            family=family,
+            backlog=_BACKLOG,
+            dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6(),
+        )
     except (OSError, OverflowError) as error:
         raise _port_in_use(host, port, error) from error
     # a peer may vanish between poll and accept

@@ -13,8 +13,8 @@ from typing import BinaryIO
 from node.errors import AssociationAborted, PeerError
 from node.wire import dimse, pdu
 from node.wire.connection import Connection
+from node.wire.contexts import AcceptedContext
 from node.wire.dimse import Command
-from node.wire.negotiation import AcceptedContext
 from node.wire.pdu import AbortReason, Violation
 
 COMMAND_SET_BYTES = 16384

@@ -279,7 +279,7 @@ def test_the_table_can_fail() -> None:
         "about": "instances to PACS",
         "state": fault.state,
         "cause": fault.cause,
-        "explanation": "no connection; tried again by itself",
+        "explanation": "No connection; tried again by itself",
         "since": time.time(),
         "next_try": time.time(),
         "command": "anode echo PACS",

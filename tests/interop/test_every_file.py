@@ -70,7 +70,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
                     everything.stored[one.file.sop_instance_uid] = one.file
                     header = dcmread(one.file.path, stop_before_pixels=True, force=True)
                     everything.study_of[one.file.sop_instance_uid] = header.StudyInstanceUID
-            wait_until(lambda: node.json("status")["unsettled"] == 0, 300, "settling")
+            wait_until(lambda: node.json("status")["instances_not_settled"] == 0, 300, "settling")
             yield everything
 
 

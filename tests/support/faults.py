@@ -29,7 +29,7 @@ class Fault:
 
 FAULTS: Mapping[str, Fault] = {
     "the PACS is down": Fault(
-        "instances to PACS", "retrying", "peer-unreachable", ("no connection", "by itself"), True,
+        "instances to PACS", "retrying", "peer-unreachable", ("No connection", "by itself"), True,
         "anode echo PACS",
     ),
     "the PACS refuses": Fault(
@@ -41,7 +41,7 @@ FAULTS: Mapping[str, Fault] = {
         "anode retry --study [0-9.]+ --again",
     ),
     "the geometry is refused": Fault(
-        "analysis lungs", "stopped", "not-a-volume", ("spacing",), False, "anode retry --study [0-9.]+.*",
+        "analysis lungs", "stopped", "not-a-volume", ("spacing",), False, "anode why [0-9.]+",
     ),
     "the model crashed": Fault(
         "analysis faulty", "retrying", "model-crashed", ("1 try so far",), True,
@@ -60,7 +60,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "two patients": Fault(
         "analysis quality", "stopped", "two-patients", ("2 patients", "not analysed"), False,
-        "anode retry --study [0-9.]+ --again",
+        "anode studies [0-9.]+ --names",
     ),
 }  # fmt: skip
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from node import completion
+from node import completion, schema
 from node.clock import Clock
 from node.config import Config
 from node.database import Database
-from node.jobs import queue
 from node.jobs.policy import RetryPolicy, WorkPolicy
 from node.jobs.queue import Queue
 from node.jobs.task import Done, Job, Outcome
@@ -44,7 +43,7 @@ class Bench:
     def __init__(self, path: Path, clock: Clock, config: Config) -> None:
         self.clock = clock
         self.config = config
-        self.database = Database(path, clock=clock, schema=(*queue.SCHEMA, *completion.SCHEMA))
+        self.database = Database(path, clock=clock, schema=schema.STATEMENTS)
         self.queue = Queue(clock, self.database)
         self.completion = completion.Completion(config, clock)
         self.services: Any = SimpleNamespace(

@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 
 from node.config import LimitsConfig
 from node.errors import InvalidUid, LimitExceeded, MalformedDataSet, ObjectError
-from node.header import data_set_of, read_header, walk
+from node.header import data_set_without_pixels, read_header, walk
 from tests.support import made
 
 LIMITS = LimitsConfig()
@@ -121,11 +121,13 @@ def test_an_empty_data_set_is_malformed(syntax):
 @pytest.mark.parametrize("syntax", made.NATIVE_TRANSFER_SYNTAXES + made.COMPRESSED_TRANSFER_SYNTAXES)
 def test_a_data_set_that_is_cut_anywhere_never_passes_for_whole(syntax):
     encoded = made.encoded(made.ct_image(), syntax)
-    between = set()  # a cut exactly between two elements gives a whole data set with fewer of them
-    if syntax != uid.DeflatedExplicitVRLittleEndian:
-        file = io.BytesIO(encoded)
-        between = {one.offset for one in walk(file, syntax, max_depth=9).elements()}
-    for length in set(range(len(encoded))) - between:
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        harmless = {len(encoded) - 1}  # the last byte may be there to make the length even
+    else:
+        # A cut exactly between two elements gives a whole data set with fewer of them.
+        elements = walk(io.BytesIO(encoded), syntax, max_depth=9).elements()
+        harmless = {element.offset for element in elements}
+    for length in set(range(len(encoded))) - harmless:
         with pytest.raises(ObjectError):
             read_header(encoded[:length], syntax, LIMITS)
 
@@ -280,14 +282,12 @@ def test_deflated_pixels_larger_than_any_header_are_counted_and_not_kept():
         read_header(deflated(whole[:-2]), uid.DeflatedExplicitVRLittleEndian, limits)
 
 
-def test_all_elements_can_be_had_with_their_pixels():
+def test_all_elements_can_be_had_without_the_value_of_the_pixels():
     data_set = made.ct_image()
     for syntax in (IMPLICIT, EXPLICIT, uid.JPEGLSLossless):
-        whole = data_set_of(walk(io.BytesIO(made.encoded(data_set, syntax)), syntax, max_depth=9))
+        whole = data_set_without_pixels(walk(io.BytesIO(made.encoded(data_set, syntax)), syntax, max_depth=9))
         assert whole.Rows == 16
-        assert whole["PixelData"].is_undefined_length == (syntax == uid.JPEGLSLossless)
-        if syntax != uid.JPEGLSLossless:
-            assert whole.PixelData == data_set.PixelData
+        assert whole.get_item("PixelData").value == b""
 
 
 # --- hostile things ----------------------------------------------------------

@@ -92,6 +92,27 @@ def test_colour_is_the_same_by_pixel_and_by_plane(syntax, is_planar):
     assert "Pixel Data" in compare_made(image, twin, syntax, EXPLICIT)
 
 
+@pytest.mark.parametrize("other", [EXPLICIT, IMPLICIT, uid.ExplicitVRBigEndian])
+def test_unused_bits_of_native_pixels_count(other):
+    pixels = np.full((16, 16), 7, "<u2")
+    image = made.ct_image(pixels=pixels, BitsStored=12, HighBit=11)
+    changed = copy.deepcopy(image)
+    pixels[3, 3] |= 0x8000
+    changed.PixelData = pixels.tobytes()
+    assert "Pixel Data" in compare_made(image, changed, EXPLICIT, other)
+
+
+def test_an_overlay_in_the_pixels_is_not_given_up_for_a_compressed_copy():
+    pixels = np.full((16, 16), 7, "<u2")
+    image = made.ct_image(pixels=pixels, BitsStored=12, HighBit=11)
+    image.add_new(0x60000100, "US", 16)
+    image.add_new(0x60000102, "US", 15)
+    with_overlay = copy.deepcopy(image)
+    pixels[3, 3] |= 0x8000
+    with_overlay.PixelData = pixels.tobytes()
+    assert "overlay" in compare_made(with_overlay, image, EXPLICIT, uid.JPEGLSLossless)
+
+
 def test_another_colour_space_is_another_image():
     image = made.colour_image()
     assert "(0028,0004)" in compare_made(image, _with(image, PhotometricInterpretation="YBR_FULL"))

@@ -18,19 +18,10 @@ from node.storage import disk
 from node.storage.location import Location
 from node.storage.record import BLOCK_BYTES, Head
 from node.storage.storage import Storage
+from tests.support.manual_clock import ManualClock
 
 SYNTAX = "1.2.840.10008.1.2.1"
 SEGMENT_BYTES = 16 * BLOCK_BYTES
-
-
-class SteppedClock(Clock):
-    """A clock that goes only when it is told to."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture
@@ -289,14 +280,14 @@ def test_a_segment_that_is_being_read_is_not_reclaimed(make):
 
 
 def test_a_segment_is_reclaimed_only_after_its_grace(make):
-    clock = SteppedClock()
+    clock = ManualClock()
     storage = make(clock=clock, grace_seconds=10.0)
     location = put(storage, b"data")
     assert storage.reclaim(lambda segment: False) == 0
-    clock.seconds = 9.0
+    clock.advance(9.0)
     assert storage.reclaim(lambda segment: False) == 0
     assert read(storage, location) == b"data"
-    clock.seconds = 10.0
+    clock.advance(1.0)
     assert storage.reclaim(lambda segment: False) == 1
 
 

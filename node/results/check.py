@@ -1,0 +1,182 @@
+"""Refuses a result object that breaks the rules which receivers rely on, before it is stored or sent.
+
+The rules are those of IHE AI Results (what every result carries), of the SR Document and Segmentation
+modules (PS3.3 sections C.17 and C.8.20) and of TID 1500 (PS3.16). Each rule yields what is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+from node.made_here import PROCESSING_EQUIPMENT_CODE
+from node.results.check_report import report_problems
+from node.results.check_segmentation import segmentation_problems
+from node.results.provenance import NOT_FOR_DIAGNOSIS
+
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+_TYPE_1 = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber",
+    "InstanceNumber", "Manufacturer", "ManufacturerModelName", "SoftwareVersions", "ContentDate",
+    "ContentTime", "SeriesDescription",
+)  # fmt: skip
+_TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+
+Rule = Callable[[Dataset], Iterator[str]]
+
+
+def check(part10: bytes) -> list[str]:
+    """Return what is wrong with a result object, empty when nothing is.
+
+    Parameters
+    ----------
+    part10
+        A whole PS3.10 file, of the SOP classes that ``build`` makes.
+    """
+    try:
+        data_set = dcmread(io.BytesIO(part10))
+    except (InvalidDicomError, EOFError, ValueError, KeyError) as error:
+        return [f"it cannot be read: {error}"]
+    found: list[str] = []
+    for rule in (
+        _file_meta, _required, _uids, _equipment, _description, _codes, _character_set,
+    ):  # fmt: skip
+        found += rule(data_set)
+    by_class: dict[str, Rule] = {
+        Comprehensive3DSRStorage: report_problems,
+        SegmentationStorage: segmentation_problems,
+        SecondaryCaptureImageStorage: _secondary_capture,
+    }
+    special = by_class.get(str(data_set.get("SOPClassUID", "")))
+    if special is None:
+        return [*found, "its SOP class is none that results have"]
+    return [*found, *special(data_set)]
+
+
+# --- every result ------------------------------------------------------------
+
+
+def _file_meta(data_set: Dataset) -> Iterator[str]:
+    meta = data_set.file_meta
+    if meta.get("FileMetaInformationVersion") != b"\x00\x01":
+        yield "File Meta Information Version is not 00 01"
+    if meta.get("MediaStorageSOPInstanceUID") != data_set.get("SOPInstanceUID"):
+        yield "Media Storage SOP Instance UID is not the SOP Instance UID"
+    if meta.get("MediaStorageSOPClassUID") != data_set.get("SOPClassUID"):
+        yield "Media Storage SOP Class UID is not the SOP Class UID"
+
+
+def _required(data_set: Dataset) -> Iterator[str]:
+    for keyword in _TYPE_1:
+        if data_set.get(keyword) in (None, ""):
+            yield f"{keyword} is absent or empty"
+    for keyword in _TYPE_2:
+        if keyword not in data_set:
+            yield f"{keyword} is absent"
+
+
+def _uids(data_set: Dataset) -> Iterator[str]:
+    """UIDs made here; those of the source are as they came."""
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+        value = str(data_set.get(keyword, ""))
+        if len(value) > 64 or not _UID.fullmatch(value):
+            yield f"{keyword} is no valid UID"
+
+
+def _equipment(data_set: Dataset) -> Iterator[str]:
+    """A1: Contributing Equipment with the purpose Processing Equipment, and A2: the same names inside."""
+    algorithms = [
+        item
+        for item in data_set.get("ContributingEquipmentSequence", [])
+        if any(
+            (code.get("CodeValue"), code.get("CodingSchemeDesignator")) == (PROCESSING_EQUIPMENT_CODE, "DCM")
+            for code in item.get("PurposeOfReferenceCodeSequence", [])
+        )
+    ]
+    if not algorithms:
+        yield "no Contributing Equipment has the purpose (109102, DCM, Processing Equipment)"
+    for item in algorithms:
+        for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceUID"):
+            if not item.get(keyword):
+                yield f"Contributing Equipment lacks {keyword}"
+    names = {str(item.get("ManufacturerModelName", "")) for item in algorithms}
+    if str(data_set.get("ManufacturerModelName", "")) not in names:
+        yield "Manufacturer's Model Name is not that of the Contributing Equipment"
+
+
+def _description(data_set: Dataset) -> Iterator[str]:
+    description = str(data_set.get("SeriesDescription", ""))
+    if NOT_FOR_DIAGNOSIS not in description:
+        yield f"Series Description does not say {NOT_FOR_DIAGNOSIS}"
+    model = str(data_set.get("ManufacturerModelName", ""))
+    if model and not description.startswith(model[:20]):
+        yield "Series Description does not name the model"
+
+
+def _codes(data_set: Dataset) -> Iterator[str]:
+    """T10: codes are complete, and a private scheme is identified."""
+    identified = {
+        str(item.get("CodingSchemeDesignator", ""))
+        for item in data_set.get("CodingSchemeIdentificationSequence", [])
+    }
+    seen = set()
+    for item in every_item(data_set):
+        if "CodeMeaning" not in item:
+            continue
+        value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue")
+        scheme, meaning = str(item.get("CodingSchemeDesignator", "")), str(item.CodeMeaning or "")
+        if not value or not scheme or not meaning:
+            seen.add(f"the code ({value}, {scheme}, {meaning}) is not complete")
+        if len(meaning) > 64 or len(str(item.get("CodeValue", ""))) > 16 or len(scheme) > 16:
+            seen.add(f"the code ({value}, {scheme}, {meaning}) is too long")
+        if scheme.startswith("99") and scheme not in identified:
+            seen.add(f"the private coding scheme {scheme} is not identified")
+    yield from sorted(seen)
+
+
+def _character_set(data_set: Dataset) -> Iterator[str]:
+    """A5: what could not be encoded would have become question marks or replacement characters."""
+    if not data_set.get("SpecificCharacterSet"):
+        yield "Specific Character Set is absent"
+
+
+# --- Secondary Capture -------------------------------------------------------
+
+
+def _secondary_capture(data_set: Dataset) -> Iterator[str]:
+    image_type = list(data_set.get("ImageType", []))
+    if image_type[:2] != ["DERIVED", "SECONDARY"]:
+        yield "Image Type is not DERIVED, SECONDARY"
+    if data_set.get("BurnedInAnnotation") != "YES":
+        yield "Burned In Annotation is not YES"
+    if not data_set.get("ConversionType"):
+        yield "Conversion Type is absent"
+    if "PatientOrientation" not in data_set:
+        yield "Patient Orientation is absent"
+    expected = data_set.get("Rows", 0) * data_set.get("Columns", 0) * data_set.get("SamplesPerPixel", 0)
+    if not expected or len(data_set.get("PixelData", b"")) != expected + expected % 2:
+        yield "Pixel Data has not the length that Rows and Columns say"
+
+
+def every_item(data_set: Dataset) -> Iterator[Dataset]:
+    """Return every item of every sequence, at all depths."""
+    for element in data_set:
+        if element.VR == "SQ":
+            items: Iterable[Any] = element.value or []
+            for item in items:
+                yield item
+                yield from every_item(item)

@@ -1,0 +1,368 @@
+"""One analysis of one series: instances to volume, model in its own process, findings to results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import registry
+from models.base import Model
+from models.types import Findings, Inputs
+from node import identity, series_view, source_series, volume
+from node.completion import COMPLETED, FAILED, input_digest
+from node.config import AnalysisConfig
+from node.errors import (
+    AnodeError,
+    JobError,
+    ModelCrashed,
+    NodeError,
+    ObjectError,
+    OutOfSpace,
+    ResultInvalid,
+    TwoPatients,
+    UnfitInput,
+)
+from node.index import StoredInstance
+from node.jobs.task import Done, Job, Outcome, Retry, SetAside
+from node.results.build import PredecessorReference, ResultObject, RunFacts, Source, build
+from node.runners.job_folder import JobFolder
+from node.runners.python import PythonRunner, RunStopped
+from node.services import Services
+from node.source_series import SourceInstance
+from node.storage import disk
+
+logger = logging.getLogger(__name__)
+
+#: State of a run that would have repeated an earlier one.
+UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The facts of one job."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    analysis: str
+    revision: int
+    started_at: float
+
+    @classmethod
+    def of(cls, job: Job) -> _Run:
+        payload = job.payload
+        return cls(
+            study_instance_uid=str(payload["study_instance_uid"]),
+            series_instance_uid=str(payload["series_instance_uid"]),
+            analysis=str(payload["analysis"]),
+            revision=int(payload["revision"]),
+            started_at=float(payload["started_at"]),
+        )
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What the model gets, and what the results are built from."""
+
+    inputs: Inputs
+    source: Source
+
+
+class AnalyzeTask:
+    """Runs models. A refusal is recorded and done; a crash is tried again; a result is durable first.
+
+    A job that is repeated after a crash of the node makes the same objects: their UIDs and times
+    come from the input, the model and what the job froze when it was made.
+    """
+
+    kind = "analyze"
+    batch = 1
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runners: set[PythonRunner] = set()
+        self._is_cancelled = False
+        self._is_swept = False
+
+    def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Yield each job with what became of it; nothing when the node stops meanwhile."""
+        for job in jobs:
+            try:
+                yield job, self._analyze(services, job)
+            except RunStopped:
+                return
+
+    def cancel(self) -> None:
+        """End running models, because the node stops; their jobs are repeated at the next start."""
+        with self._lock:
+            self._is_cancelled = True
+            runners = list(self._runners)
+        for runner in runners:
+            runner.stop()
+
+    def _analyze(self, services: Services, job: Job) -> Outcome:
+        run = _Run.of(job)
+        analysis = services.completion.analysis(run.analysis)
+        if analysis is None:
+            # It was taken out of the configuration between its selection and now.
+            return Done()
+        try:
+            return self._outcome(services, run, analysis)
+        except ObjectError as error:
+            # What is wrong with the series stays wrong: another try would only repeat it.
+            logger.info("analysis refused", extra={"job": job.id, "error": error.name})
+            return _recorded(services, run, error)
+        except (JobError, NodeError) as error:
+            return Retry(error, apply=_writer(services, run, state=FAILED, reason=str(error)))
+
+    def _outcome(self, services: Services, run: _Run, analysis: AnalysisConfig) -> Outcome:
+        model = _load(analysis.model)
+        name = f"{model.card.name} {model.card.version}"
+        with services.database.read() as connection:
+            patients = identity.patients_of_study(connection, run.study_instance_uid)
+            stored = [
+                one
+                for one in services.index.of_series(connection, run.series_instance_uid)
+                if not one.is_own and one.study_instance_uid == run.study_instance_uid
+            ]
+            previous = services.completion.previous_result(
+                connection,
+                run.study_instance_uid,
+                run.series_instance_uid,
+                run.analysis,
+                before_revision=run.revision + 1,
+            )
+        if len(patients) > 1:
+            raise TwoPatients(f"the study holds instances of {len(patients)} patients, so it is not analysed")
+        if not stored:
+            raise UnfitInput("the series holds no instances that came from outside")
+        digest = input_digest((one.sop_instance_uid, one.data_set_sha256) for one in stored)
+        if previous is not None and previous["input_digest"] == digest and previous["model"] == name:
+            if previous["revision"] == run.revision:
+                # The node ended after the result was recorded, and before the job was.
+                return Done()
+            reason = f"the series is as it was at revision {previous['revision']}, which has a result"
+            return Done(
+                _writer(services, run, state=UNCHANGED, reason=reason, input_digest=digest, model=name)
+            )
+        with self._folder(services) as folder:
+            material = _material(services, stored, model, digest, folder)
+            findings = self._predict(services, analysis.model, material.inputs, folder)
+            facts = RunFacts(
+                analysis=run.analysis,
+                card=model.card,
+                started_at=datetime.fromtimestamp(run.started_at, UTC),
+                predecessor=_predecessor(previous),
+            )
+            objects = _build(findings, material.source, facts, analysis)
+        _keep(services, run, analysis, objects, digest, name)
+        logger.info(
+            "analysis completed",
+            extra={"analysis": run.analysis, "model": name, "objects": len(objects)},
+        )
+        return Done()
+
+    def _predict(self, services: Services, model: str, inputs: Inputs, folder: JobFolder) -> Findings:
+        jobs = services.config.jobs
+        runner = PythonRunner(
+            timeout_seconds=jobs.timeout_seconds,
+            memory_mb=jobs.memory_mb,
+            threads=max(1, (os.cpu_count() or 1) // max(1, jobs.analyses)),
+        )
+        with self._lock:
+            if self._is_cancelled:
+                raise RunStopped
+            self._runners.add(runner)
+        try:
+            return runner.run(model, inputs, folder)
+        finally:
+            with self._lock:
+                self._runners.discard(runner)
+
+    @contextmanager
+    def _folder(self, services: Services) -> Iterator[JobFolder]:
+        """A folder for one run below ``data_dir``, removed afterwards."""
+        work = services.config.node.data_dir / "work"
+        try:
+            with self._lock:
+                if not self._is_swept:
+                    # Left by a process that was killed; no run of this one has begun yet.
+                    shutil.rmtree(work, ignore_errors=True)
+                    self._is_swept = True
+            work.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path = Path(tempfile.mkdtemp(prefix="analysis-", dir=work))
+        except OSError as error:
+            raise _disk_failure(error) from error
+        try:
+            yield JobFolder(path)
+        except OSError as error:
+            raise _disk_failure(error) from error
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _disk_failure(error: OSError) -> NodeError:
+    return disk.failure(error, "working on an analysis")
+
+
+def _load(name: str) -> Model:
+    try:
+        return registry.load(name)
+    except registry.UnknownModel as error:
+        raise ModelCrashed(
+            str(error), action="install the package that brings it, or change 'model'"
+        ) from None
+    except (ImportError, ValueError, TypeError) as error:
+        raise ModelCrashed(f"model {name} cannot be loaded: {error}") from error
+
+
+def _material(
+    services: Services,
+    stored: Sequence[StoredInstance],
+    model: Model,
+    digest: str,
+    folder: JobFolder,
+) -> _Material:
+    """Read and decode the series into ``folder``, as the model needs it."""
+    instances = source_series.read(services, stored)
+    _check_room(services, instances, folder)
+    if model.needs == "volume":
+        built = volume.build(instances, folder.allocate)
+        headers = [instance.header for instance in built.ordered]
+        return _Material(Inputs(volume=built.volume), Source(headers, built.volume, digest))
+    series, ordered = series_view.view(instances, folder.allocate)
+    picture, shown = None, len(ordered) // 2
+    # The nearest to the middle that can be shown at all.
+    for index in sorted(range(len(ordered)), key=lambda one: abs(one - shown)):
+        pixels = series.instances[index].pixels
+        if pixels is not None:
+            picture, shown = _picture(ordered[index], pixels), index
+            break
+    headers = [instance.header for instance in ordered]
+    return _Material(Inputs(series=series), Source(headers, None, digest, picture, shown))
+
+
+def _picture(instance: SourceInstance, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """One frame (row, column) in real-world values; colour becomes its mean."""
+    frame = np.asarray(pixels[len(pixels) // 2], np.float32)
+    if frame.ndim == 3:
+        frame = frame.mean(axis=2)
+    header = instance.header
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    return frame * float(1.0 if slope is None else slope) + float(0.0 if intercept is None else intercept)
+
+
+def _check_room(services: Services, instances: Sequence[SourceInstance], folder: JobFolder) -> None:
+    """Refuse before anything is written when the decoded series would fill the disk."""
+    needed = sum(_decoded_bytes(instance) for instance in instances)
+    free = shutil.disk_usage(folder.path).free - services.config.storage.free_space_reserve_bytes
+    if needed > free:
+        raise OutOfSpace(f"the decoded series needs {needed >> 20} MB, and {max(free, 0) >> 20} MB are free")
+
+
+def _decoded_bytes(instance: SourceInstance) -> int:
+    header = instance.header
+    facts = [header.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
+    if not instance.has_pixels or not all(isinstance(fact, int) for fact in facts):
+        return 0
+    rows, columns, bits = (int(fact) for fact in facts if fact is not None)
+    samples, frames = int(header.get("SamplesPerPixel") or 1), int(header.get("NumberOfFrames") or 1)
+    return rows * columns * samples * frames * max(1, bits // 8)
+
+
+def _build(
+    findings: Findings, source: Source, facts: RunFacts, analysis: AnalysisConfig
+) -> list[ResultObject]:
+    try:
+        return build(findings, source, facts, analysis.results)
+    except ValueError as error:
+        raise ResultInvalid(f"the findings of {analysis.model} make no valid result: {error}") from error
+
+
+def _predecessor(previous: dict[str, Any] | None) -> PredecessorReference | None:
+    if previous is None:
+        return None
+    return PredecessorReference(
+        study_instance_uid=previous["study_instance_uid"],
+        series_instance_uid=previous["sr_series_instance_uid"],
+        sop_class_uid=previous["sr_sop_class_uid"],
+        sop_instance_uid=previous["sr_sop_instance_uid"],
+    )
+
+
+def _keep(
+    services: Services,
+    run: _Run,
+    analysis: AnalysisConfig,
+    objects: Sequence[ResultObject],
+    digest: str,
+    model: str,
+) -> None:
+    """Make the results durable; their rows, their delivery and the run in one transaction."""
+    report = next((one for one in objects if one.kind == "sr"), None)
+    record = _writer(
+        services,
+        run,
+        state=COMPLETED,
+        input_digest=digest,
+        model=model,
+        sr_series_instance_uid=report.series_instance_uid if report else "",
+        sr_sop_class_uid=report.sop_class_uid if report else "",
+        sr_sop_instance_uid=report.sop_instance_uid if report else "",
+        result_sop_instance_uids=[one.sop_instance_uid for one in objects],
+    )
+
+    def then(connection: sqlite3.Connection) -> None:
+        record(connection)
+        for peer in analysis.send_to:
+            for one in objects:
+                services.queue.enqueue(
+                    connection,
+                    "deliver",
+                    key=f"{peer}/{one.sop_instance_uid}/result",
+                    payload={"sop_instance_uid": one.sop_instance_uid, "peer": peer, "reason": "result"},
+                    lane=peer,
+                    study_instance_uid=run.study_instance_uid,
+                )
+
+    services.ingest.own([one.part10 for one in objects], then=then)
+
+
+def _recorded(services: Services, run: _Run, error: AnodeError) -> Outcome:
+    """A refusal: done, with the reason on record, since another try would say the same."""
+    apply = _writer(services, run, state=error.name, reason=str(error))
+    if isinstance(error, TwoPatients):
+        # As the selection does: somebody has to correct the study.
+        return SetAside(error, apply)
+    return Done(apply)
+
+
+def _writer(
+    services: Services, run: _Run, *, state: str, **facts: Any
+) -> Callable[[sqlite3.Connection], None]:
+    """Record, in the transaction that ends the job, what became of a run."""
+
+    def write(connection: sqlite3.Connection) -> None:
+        services.completion.record_run(
+            connection,
+            study_instance_uid=run.study_instance_uid,
+            series_instance_uid=run.series_instance_uid,
+            analysis=run.analysis,
+            revision=run.revision,
+            started_at=run.started_at,
+            state=state,
+            **facts,
+        )
+
+    return write

@@ -1,0 +1,264 @@
+"""Lossless storage that can be proven: encode, restore, compare; else keep as received.
+
+Stored are the data set in Explicit VR Little Endian with encapsulated frames, and beside it, in the
+*private information* of its archive file, the received bytes before and behind the samples. Frames
+and these bytes together give the received data set back, byte for byte; ``settle`` does that once
+before anything is given up, and ``restore`` whenever it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO, Self
+
+from pydicom.uid import ExplicitVRLittleEndian
+
+from node.config import LimitsConfig
+from node.errors import AnodeError, IntegrityFailure, NodeError, UnsupportedPixelData
+from node.sameness import Copy, difference
+from node.transcode import encapsulation, headers
+from node.transcode.codecs import Codec, by_name
+from node.transcode.codestreams import FAILURES
+from node.transcode.encapsulation import OffsetTables
+from node.transcode.native_image import DEEPEST_NESTING, NativeImage, native_image
+from node.transcode.restoring import PixelDigest, chunks, packed, restore, shared_bytes
+from node.transcode.spool import spool
+from node.transcode.unused_bits import UnusedBits
+
+__all__ = ["Settlement", "restore", "settle"]
+
+FORMAT = 1
+_PHOTOMETRIC_INTERPRETATION = 0x00280004
+_PLANAR_CONFIGURATION = 0x00280006
+_PIXEL_GROUP_LENGTH = 0x7FE00000
+_LIMITS = LimitsConfig(nesting_depth=DEEPEST_NESTING)
+
+
+@dataclass
+class Settlement:
+    """How an instance is to be stored; a context manager, which frees what it holds.
+
+    Attributes
+    ----------
+    stored_transfer_syntax_uid : str
+        Transfer syntax of what ``chunks`` gives.
+    kept_reason : str
+        Why the data set stays as received; empty when it is transcoded and proven.
+    private : dict
+        What the archive file must carry for ``restore``, of JSON types.
+    """
+
+    stored_transfer_syntax_uid: str
+    kept_reason: str
+    private: dict[str, Any]
+    _data_set: BinaryIO = field(repr=False)
+    _is_own: bool = False
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """What the index keeps of ``private``: what was received, what is stored, how it was proven."""
+        return {key: value for key, value in self.private.items() if key not in ("prefix", "suffix")}
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the data set to store.
+
+        Raises IntegrityFailure at the end when it was not the one that was proven.
+        """
+        self._data_set.seek(0)
+        return chunks(self._data_set, self.private["stored"])
+
+    def close(self) -> None:
+        """Free the encoded data set; the received one is the caller's."""
+        if self._is_own:
+            self._data_set.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_set_sha256: str) -> Settlement:
+    """Encode the pixels of an instance with a lossless codec, and prove it; else keep it.
+
+    Parameters
+    ----------
+    data_set : BinaryIO
+        The data set as received, without file meta information; stays open, and is read again by
+        ``Settlement.chunks`` when it is kept.
+    transfer_syntax_uid : str
+        As received.
+    choice : str
+        A name of ``codecs.CODECS``, or ``keep``.
+    data_set_sha256 : str
+        In hex, taken when the data set was received.
+
+    Returns
+    -------
+    Settlement
+        Transcoded only where restoring gave ``data_set_sha256``. Whatever stands against it is the
+        reason to keep.
+
+    Raises
+    ------
+    NodeError
+        The received data set cannot be read.
+    """
+    begun = time.perf_counter()
+    length = data_set.seek(0, io.SEEK_END)
+    received = {"transfer_syntax_uid": transfer_syntax_uid, "sha256": data_set_sha256, "length": length}
+    if choice == "keep":
+        return _kept(data_set, received, "the configuration says keep")
+    encoded = spool()
+    try:
+        image = native_image(data_set, transfer_syntax_uid)
+        private = _encode(image, choice, received, encoded)
+        private["stored"]["pixel_sha256"] = _prove(encoded, private)
+    except IntegrityFailure as error:
+        reason = f"not proven: {error}"
+    except NodeError:
+        encoded.close()
+        raise
+    except (AnodeError, *FAILURES) as error:
+        reason = str(error) or type(error).__name__
+    else:
+        private["stored"]["seconds"] = round(time.perf_counter() - begun, 4)
+        return Settlement(private["stored"]["transfer_syntax_uid"], "", private, encoded, _is_own=True)
+    encoded.close()
+    return _kept(data_set, received, reason)
+
+
+def _kept(data_set: BinaryIO, received: dict[str, Any], reason: str) -> Settlement:
+    private = {"format": FORMAT, "received": received, "stored": dict(received), "kept_reason": reason}
+    return Settlement(received["transfer_syntax_uid"], reason, private, data_set)
+
+
+def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: BinaryIO) -> dict[str, Any]:
+    """Write the data set to store into ``encoded``; return its private information."""
+    codec = by_name(choice)
+    problem = codec.refuses(image.facts)
+    if problem:
+        raise UnsupportedPixelData(problem)
+    unused_bits = UnusedBits(image.facts)
+    with spool() as frames:
+        tables = OffsetTables(_encode_frames(image, choice, codec, unused_bits, frames))
+        head = _head(image, codec, tables)
+        start = tables.start_of_pixel_data()
+        encoded.write(head + start)
+        frames.seek(0)
+        shutil.copyfileobj(frames, encoded, 1 << 20)
+    encoded.write(encapsulation.END_OF_PIXEL_DATA)
+    encoded.write(_recoded(image, image.after, {}))
+    length = encoded.tell()
+    prefix = image.prefix()
+    shared = shared_bytes(prefix, head)
+    beside = packed(prefix[shared:]), packed(image.suffix())
+    if length + sum(map(len, beside)) >= received["length"]:
+        raise UnsupportedPixelData(f"{choice} does not make it smaller")
+    return {
+        "format": FORMAT,
+        "received": received,
+        "stored": {
+            "transfer_syntax_uid": codec.transfer_syntax_uid,
+            "sha256": _digest(encoded),
+            "length": length,
+            "codec": choice,
+            "codec_version": codec.library(),
+            "frames": image.facts.number_of_frames,
+            "frames_offset": len(head) + len(start),
+            "ratio": round(received["length"] / length, 4),
+        },
+        "pixels": {
+            **asdict(image.facts),
+            "is_little_endian": image.layout.is_little_endian,
+            "is_words": image.layout.is_words,
+            "unused_bits": unused_bits.kind if codec.needs_clean_words else "as coded",
+        },
+        "kept_reason": "",
+        "prefix": {"shared": shared, "rest": beside[0]},
+        "suffix": beside[1],
+    }
+
+
+def _encode_frames(
+    image: NativeImage, choice: str, codec: Codec, unused_bits: UnusedBits, frames: BinaryIO
+) -> list[int]:
+    """Write a fragment for each frame; return their lengths without the item headers."""
+    lengths = []
+    size = 0
+    for words in image.words():
+        if codec.needs_clean_words:
+            unused_bits.see(words)
+        fragment = encapsulation.fragment(codec.encode(words, image.facts))
+        lengths.append(len(fragment) - 8)
+        size += len(fragment)
+        if size >= image.frames_bytes:
+            raise UnsupportedPixelData(f"{choice} does not make it smaller")
+        frames.write(fragment)
+    return lengths
+
+
+def _head(image: NativeImage, codec: Codec, tables: OffsetTables) -> bytes:
+    """Elements before Pixel Data, in Explicit VR Little Endian, that tell the truth of the frames."""
+    facts = image.facts
+    changes: dict[int, tuple[str, bytes]] = {_PIXEL_GROUP_LENGTH: ("", b""), **tables.elements()}
+    photometric_interpretation = codec.photometric_interpretation(facts)
+    if photometric_interpretation != facts.photometric_interpretation:
+        value = photometric_interpretation.encode("ascii")
+        changes[_PHOTOMETRIC_INTERPRETATION] = ("CS", value + b" " * (len(value) % 2))
+    if facts.samples_per_pixel > 1 and facts.planar_configuration != codec.planar_configuration:
+        changes[_PLANAR_CONFIGURATION] = ("US", codec.planar_configuration.to_bytes(2, "little"))
+    if image.transfer_syntax_uid != ExplicitVRLittleEndian:
+        _check_recoded(image)
+    return _recoded(image, image.before, changes)
+
+
+def _recoded(image: NativeImage, elements: tuple[Any, ...], changes: headers.Changes) -> bytes:
+    return headers.recoded(
+        image.walk, elements, image.transfer_syntax_uid, str(ExplicitVRLittleEndian), changes
+    )
+
+
+def _check_recoded(image: NativeImage) -> None:
+    """Raise UnsupportedPixelData unless the elements still say the same in their new encoding."""
+    beside_pixels = [
+        (image.before, image.walk.read(0, image.pixel_data.offset)),
+        (
+            image.after,
+            image.walk.read(image.pixel_data.end, image.walk.length - image.pixel_data.end),
+        ),
+    ]
+    for elements, received in beside_pixels:
+        stored = _recoded(image, elements, {})
+        found = difference(
+            Copy(io.BytesIO(received), image.transfer_syntax_uid),
+            Copy(io.BytesIO(stored), str(ExplicitVRLittleEndian)),
+            _LIMITS,
+        )
+        if found:
+            raise UnsupportedPixelData(f"the header does not survive its encoding: {found}")
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _prove(encoded: BinaryIO, private: dict[str, Any]) -> str:
+    """Restore from what will be stored; return the digest of the decoded samples.
+
+    Raises IntegrityFailure when that does not give the received data set.
+    """
+    pixels = PixelDigest()
+    for _ in restore(encoded, private, pixels):
+        pass
+    return pixels.sha256

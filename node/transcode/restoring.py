@@ -1,0 +1,148 @@
+"""Gives received data sets back from what is stored, byte for byte, and says when it cannot."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from node.errors import IntegrityFailure
+from node.transcode import unused_bits
+from node.transcode.codecs import by_name
+from node.transcode.codestreams import FAILURES
+from node.transcode.encapsulation import fragments
+from node.transcode.facts import PixelFacts
+from node.transcode.native import NativeLayout, Words
+
+_CHUNK_BYTES = 1 << 20
+_LARGEST_PACKED_BYTES = 128 << 20
+
+
+class PixelDigest:
+    """SHA-256 of decoded samples.
+
+    Over the words of all frames, unused bits included, Little Endian, row by row, the samples of a
+    pixel beside each other.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, words: Words) -> None:
+        """Add the words of the next frame."""
+        self._digest.update(np.ascontiguousarray(words).data)
+
+    @property
+    def sha256(self) -> str:
+        """The digest so far, in hex."""
+        return self._digest.hexdigest()
+
+
+def restore(
+    data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None = None
+) -> Iterator[bytes]:
+    """Yield an instance's data set exactly as it was received.
+
+    Parameters
+    ----------
+    data_set : BinaryIO
+        The stored data set, as ``Storage.open`` gives it.
+    private : mapping
+        The private information of its archive file.
+    pixels : PixelDigest, optional
+        Is shown the decoded frames.
+
+    Raises
+    ------
+    IntegrityFailure
+        What is stored does not give the received data set. It may come only at the end: what was
+        yielded before is worthless then.
+    """
+    try:
+        received = private["received"]
+        if private["stored"].get("codec"):
+            restored = _rebuilt(data_set, private, pixels)
+        else:
+            data_set.seek(0)
+            restored = _read(data_set)
+        yield from _checked(restored, received, "the received data set is not given back")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityFailure("the proof of an instance is damaged") from error
+
+
+def chunks(data_set: BinaryIO, expected: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield what is left of ``data_set``; IntegrityFailure when it is not what ``expected`` says."""
+    return _checked(_read(data_set), expected, "a data set is not the one that was stored")
+
+
+def shared_bytes(one: bytes, other: bytes) -> int:
+    """Length of the beginning that both have in common."""
+    length = min(len(one), len(other))
+    differs = np.frombuffer(one, np.uint8, length) != np.frombuffer(other, np.uint8, length)
+    return int(differs.argmax()) if differs.any() else length
+
+
+def packed(plain: bytes) -> str:
+    """Bytes as text for JSON, compressed."""
+    return base64.b64encode(zlib.compress(plain, 6)).decode("ascii") if plain else ""
+
+
+def _unpacked(text: str) -> bytes:
+    if not text:
+        return b""
+    try:
+        return zlib.decompressobj().decompress(base64.b64decode(text), _LARGEST_PACKED_BYTES)
+    except (zlib.error, binascii.Error, ValueError) as error:
+        raise IntegrityFailure("the received header of an instance is damaged") from error
+
+
+def _read(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def _checked(data: Iterator[bytes], expected: Mapping[str, Any], problem: str) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for chunk in data:
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != expected["sha256"]:
+        raise IntegrityFailure(f"{problem}: its SHA-256 is another")
+
+
+def _rebuilt(data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None) -> Iterator[bytes]:
+    stored, described = private["stored"], private["pixels"]
+    facts = PixelFacts(**{one.name: described[one.name] for one in fields(PixelFacts)})
+    layout = NativeLayout(facts, described["is_little_endian"], described["is_words"])
+    decode = by_name(stored["codec"]).decode
+    data_set.seek(0, io.SEEK_SET)
+    yield data_set.read(private["prefix"]["shared"])
+    yield _unpacked(private["prefix"]["rest"])
+    data_set.seek(stored["frames_offset"])
+    count = 0
+    for encoded in fragments(data_set):
+        try:
+            words = decode(encoded, facts)
+            words = words.reshape(
+                (facts.rows, facts.columns)
+                if facts.samples_per_pixel == 1
+                else (facts.rows, facts.columns, facts.samples_per_pixel)
+            )
+            words = unused_bits.restored(words, facts, described["unused_bits"])
+            native = layout.encoded(words)
+        except FAILURES as error:
+            raise IntegrityFailure(f"stored frame {count + 1} cannot be decoded: {error}") from error
+        if pixels is not None:
+            pixels.update(words)
+        yield native
+        count += 1
+    if count != facts.number_of_frames:
+        raise IntegrityFailure(f"{count} frames of {facts.number_of_frames} are stored")
+    yield _unpacked(private["suffix"])

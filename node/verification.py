@@ -1,0 +1,43 @@
+"""Is what is stored still what was acknowledged? The one question of commitment and ``anode verify``."""
+
+from __future__ import annotations
+
+from node.errors import IntegrityFailure, NodeError
+from node.index import StoredInstance
+from node.services import Services
+from node.transcode.outgoing import private_information
+from node.transcode.restoring import chunks, restore
+
+
+def verify(services: Services, stored: StoredInstance) -> str:
+    """Read an instance back, restore the data set as it was received, and digest it.
+
+    Parameters
+    ----------
+    services : Services
+        Its storage is read.
+    stored : StoredInstance
+        The row of the instance, as it is now.
+
+    Returns
+    -------
+    str
+        Empty when the received data set is given back byte for byte and the stored one is
+        unchanged; else what is wrong.
+    """
+    try:
+        private = private_information(services.storage, stored)
+        with services.storage.open(stored.location) as file:
+            length = sum(map(len, restore(file, private)))
+            if private["stored"].get("codec"):
+                # The stored header has no part in restoring.
+                file.seek(0)
+                for _ in chunks(file, private["stored"]):
+                    pass
+    except IntegrityFailure as error:
+        return f"damaged: {error}"
+    except NodeError as error:
+        return f"cannot be read: {error}"
+    if length != stored.data_set_bytes:
+        return f"damaged: {length} bytes instead of {stored.data_set_bytes}"
+    return ""

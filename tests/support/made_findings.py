@@ -1,0 +1,154 @@
+"""Sources and findings made for the tests of result objects."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from models.base import ModelCard
+from models.types import Check, Code, Evaluation, Findings, Measurement, Segment, Volume
+from node import volume
+from node.config import ResultKind
+from node.results.build import ResultObject, RunFacts, Source, build
+from node.source_series import SourceInstance
+from tests.support.made_series import ct_series, real_series
+
+ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
+LESION = Code("49755003", "SCT", "Morphologically Altered Structure")
+LUNG, NODULE = Code("39607008", "SCT", "Lung"), Code("27925004", "SCT", "Nodule")
+LEFT, RIGHT = Code("7771000", "SCT", "Left"), Code("24028007", "SCT", "Right")
+VOLUME, MILLILITRE = Code("118565006", "SCT", "Volume"), Code("ml", "UCUM", "milliliter")
+ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
+HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+MEAN = Code("373098007", "SCT", "Mean")
+LOW = Code("LAA-950", "99ANODE", "Lung voxels below -950 HU")
+PERCENT = Code("%", "UCUM", "percent")
+STARTED_AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
+def card(**changes: Any) -> ModelCard:
+    facts: dict[str, Any] = {
+        "name": "lungs",
+        "version": "1.2.3",
+        "title": "Lung volumes",
+        "intended_use": "a test",
+        "limits": "",
+        "inputs": "",
+        "outputs": "",
+        "evidence": "",
+        "licence": "",
+        "family": Code("123104", "DCM", "Morphological Operations"),
+    }
+    return ModelCard(**(facts | changes))
+
+
+def run_facts(**changes: Any) -> RunFacts:
+    facts: dict[str, Any] = {"analysis": "lungs", "card": card(), "started_at": STARTED_AT}
+    return RunFacts(**(facts | changes))
+
+
+def source_of(instances: Sequence[SourceInstance], digest: str = "ab" * 32) -> Source:
+    built = volume.build(instances)
+    return Source([one.header for one in built.ordered], built.volume, digest)
+
+
+def made_source(count: int = 5, step: Sequence[float] = (0, 0, 2.5), **attributes: Any) -> Source:
+    return source_of(ct_series(count, step, **attributes))
+
+
+def real_source(folder: Path, count: int) -> Source:
+    """The first ``count`` neighbouring slices of a real series."""
+    ordered = volume.build(real_series(folder)).ordered
+    return source_of(ordered[:count])
+
+
+def numbers() -> tuple[Measurement, ...]:
+    return (
+        Measurement(VOLUME, 1234.5, MILLILITRE),
+        Measurement(ATTENUATION, -850.1, HOUNSFIELD, derivation=MEAN),
+        Measurement(LOW, 12.25, PERCENT),
+    )
+
+
+def block(grid: Volume, first: Sequence[float], last: Sequence[float]) -> np.ndarray:
+    """A box in fractions of the grid, (slice, row, column)."""
+    mask = np.zeros(grid.voxels.shape, dtype=bool)
+    low = [int(f * n) for f, n in zip(first, mask.shape, strict=True)]
+    high = [max(int(f * n), a + 1) for f, n, a in zip(last, mask.shape, low, strict=True)]
+    mask[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = True
+    return mask
+
+
+def two_lungs(grid: Volume) -> Findings:
+    right = block(grid, (0.2, 0.2, 0.1), (0.8, 0.7, 0.4))
+    left = block(grid, (0.2, 0.2, 0.6), (1.0, 0.8, 0.9))
+    return Findings(
+        segments=(
+            Segment("left-lung", "Left lung", left, ANATOMY, LUNG, LEFT, numbers(), (80, 180, 255)),
+            Segment("right-lung", "Right lung", right, ANATOMY, LUNG, RIGHT, numbers()),
+        ),
+        checks=(
+            Check("slice spacing", True),
+            Check("left lung complete", False, "the left lung touches the last slice: no numbers"),
+        ),
+        summary="Two lungs were found.",
+    )
+
+
+def everything(grid: Volume) -> Findings:
+    """All that a model can say at once, with the values that are hard to encode."""
+    found = two_lungs(grid)
+    nothing = np.zeros(grid.voxels.shape, dtype=bool)
+    overlapping = block(grid, (0.3, 0.3, 0.3), (0.7, 0.6, 0.8))
+    return Findings(
+        segments=(
+            *found.segments,
+            Segment("nodule-1", "Nodule é", overlapping, LESION, NODULE, LEFT, colour=(255, 0, 0)),
+            Segment("missing", "Missing", nothing, ANATOMY, LUNG, RIGHT, numbers()[:1]),
+        ),
+        measurements=(
+            Measurement(VOLUME, float("nan"), MILLILITRE),
+            Measurement(VOLUME, float("inf"), MILLILITRE),
+            Measurement(VOLUME, 1.0 / 3.0 * 1e-7, MILLILITRE),
+            Measurement(Code("a-code-of-many-characters", "99ANODE", "m" * 80), 3.0, Code("1", "UCUM", "no units")),
+        ),
+        evaluations=(
+            Evaluation(Code("130550", "DCM", "Imaging Series Quality"), Code("quality-pass", "99ANODE", "pass")),
+            Evaluation(Code("mismatched-attributes", "99OTHER", "Mismatched"), "words of the model"),
+        ),
+        checks=found.checks,
+        summary="Several lines\nof words, some of them long. " * 3,
+    )
+
+
+def quality() -> Findings:
+    """What a model says that needs no volume."""
+    return Findings(
+        measurements=(Measurement(Code("instance-count", "99ANODE", "Number of instances"), 12.0, Code("1", "UCUM", "no units")),),
+        evaluations=(
+            Evaluation(
+                Code("130550", "DCM", "Imaging Series Quality"),
+                Code("quality-fail", "99ANODE", "Series quality: fail"),
+            ),
+            Evaluation(Code("missing-slices", "99ANODE", "Missing slices"), "one slice is missing after slice 4"),
+        ),
+        checks=(Check("missing slices", False, "one slice is missing after slice 4"), Check("clipped pixels", True)),
+        summary="Series quality: fail. one slice is missing after slice 4.",
+    )
+
+
+def built(
+    findings: Findings, source: Source, run: RunFacts | None = None, kinds: Sequence[ResultKind] = ("sr", "seg", "sc")
+) -> dict[str, ResultObject]:
+    return {one.kind: one for one in build(findings, source, run or run_facts(), kinds)}
+
+
+def read(result: ResultObject) -> Dataset:
+    return dcmread(io.BytesIO(result.part10))

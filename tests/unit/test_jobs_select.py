@@ -1,0 +1,253 @@
+"""An analysis sees the series that it names, and a person is told why it sees none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import uid
+
+from node.completion import COMPLETED, FAILED, QUEUED, input_digest
+from node.config import AnalysisConfig, Config
+from node.header import Header
+from node.index import Index, Provenance, StoredInstance
+from node.jobs.task import Done, Job, SetAside
+from node.storage.location import Location
+from node.tasks.select import SelectTask, why_not
+from tests.support import made
+from tests.support.job_bench import Bench, job_bench
+from tests.support.manual_clock import ManualClock
+
+CT = {"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY\\AXIAL", "SOPClassUID": made.CT_IMAGE_STORAGE}
+
+
+@pytest.mark.parametrize(
+    ("when", "changes", "expected"),
+    [
+        ({"Modality": "CT"}, {}, ""),
+        ({}, {}, ""),
+        ({"Modality": "MR"}, {}, "Modality is 'CT', the analysis wants 'MR'"),
+        ({"BodyPartExamined": "CHEST"}, {}, "BodyPartExamined is absent or empty"),
+        ({"Modality": "CT"}, {"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"}, "is a localizer"),
+        ({"Modality": "CT"}, {"ImageType": "DERIVED\\SECONDARY"}, "name ImageType in 'when'"),
+        ({"Modality": "CT", "ImageType": "DERIVED"}, {"ImageType": "DERIVED\\SECONDARY"}, ""),
+        ({"ImageType": "*LOCALIZER*"}, {"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"}, ""),
+        ({"ImageType": "AXIAL"}, {"ImageType": "DERIVED\\SECONDARY"}, "ImageType is 'DERIVED\\SECONDARY'"),
+        ({}, {"Modality": "SR", "ImageType": ""}, "SR series hold no images"),
+        ({"BodyPartExamined": "*"}, {"Modality": "RTSTRUCT", "ImageType": ""}, "hold no images"),
+        ({"Modality": "SR"}, {"Modality": "SR", "ImageType": ""}, ""),
+        ({"SOPClassUID": "1.2.*"}, {"Modality": "SR", "ImageType": ""}, ""),
+        ({"Modality": "CT"}, {"ImageType": ""}, ""),
+    ],
+)
+def test_why_a_series_is_not_seen(when: Mapping[str, str], changes: Mapping[str, str], expected: str) -> None:
+    reason = why_not(when, {**CT, **changes})
+    assert (expected in reason) if expected else reason == ""
+
+
+class Study:
+    """A bench with an index, and a study that grows."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.index = bench.services.index = Index(bench.clock)
+        self.uid = uid.generate_uid()
+        self.revision = 0
+
+    def add(self, series: str, digest: str = "", *, own: bool = False, **attributes: Any) -> str:
+        data_set = made.ct_image(study_instance_uid=self.uid, series_instance_uid=series, **attributes)
+        sop_instance_uid = str(data_set.SOPInstanceUID)
+        header = Header(
+            data_set=data_set,
+            sop_class_uid=str(data_set.SOPClassUID),
+            sop_instance_uid=sop_instance_uid,
+            study_instance_uid=self.uid,
+            series_instance_uid=series,
+            transfer_syntax_uid=uid.ExplicitVRLittleEndian,
+            pixel_data_offset=None,
+        )
+        stored = StoredInstance(
+            sop_instance_uid=sop_instance_uid,
+            sop_class_uid=str(data_set.SOPClassUID),
+            series_instance_uid=series,
+            study_instance_uid=self.uid,
+            received_transfer_syntax_uid=uid.ExplicitVRLittleEndian,
+            stored_transfer_syntax_uid=uid.ExplicitVRLittleEndian,
+            data_set_sha256=digest or sop_instance_uid,
+            data_set_bytes=10,
+            location=Location("log", "1", 0, 10),
+            is_settled=False,
+            kept_reason="",
+            proof=None,
+            is_own=own,
+            provenance=Provenance("SCANNER", "ANODE", "127.0.0.1", 1, self.bench.clock.timestamp(), own),
+        )
+        self.bench.database.write(lambda connection: self.index.add(connection, header, stored))
+        return sop_instance_uid
+
+    def select(self) -> Done | SetAside:
+        self.revision += 1
+        job = Job(
+            1,
+            "select",
+            "key",
+            "",
+            {"study_instance_uid": self.uid, "analysis": "lungs", "revision": self.revision},
+            self.uid,
+            1,
+            0.0,
+        )
+        ((_, outcome),) = SelectTask().run(self.bench.services, [job])
+        assert isinstance(outcome, Done | SetAside)
+        if outcome.apply is not None:
+            self.bench.database.write(outcome.apply)
+        return outcome
+
+    def analyses(self) -> list[dict[str, Any]]:
+        """Payloads of the analyses that wait, the oldest first."""
+        return [job["payload"] for job in reversed(self.bench.jobs(kind="analyze", state="ready"))]
+
+    def runs(self) -> list[dict[str, Any]]:
+        with self.bench.database.read() as connection:
+            return self.bench.completion.runs(connection, self.uid)
+
+    def complete(self, series: str, state: str = COMPLETED) -> None:
+        """Do the analysis of a series that waits."""
+        (job,) = self.bench.lease("analyze")
+        self.bench.database.write(lambda connection: self.bench.queue.finish(connection, job))
+        self.bench.database.write(
+            lambda connection: self.bench.completion.record_run(
+                connection,
+                study_instance_uid=self.uid,
+                series_instance_uid=series,
+                analysis="lungs",
+                revision=job.payload["revision"],
+                state=state,
+            )
+        )
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def study(tmp_path: Path, clock: ManualClock) -> Iterator[Study]:
+    config = Config(analyses=(AnalysisConfig("lungs", "lungs-model", when={"Modality": "CT"}),))
+    with job_bench(tmp_path, clock, config) as bench:
+        yield Study(bench)
+
+
+def test_each_matching_series_gets_an_analysis_with_its_start_frozen(
+    study: Study, clock: ManualClock
+) -> None:
+    started_at = clock.timestamp()
+    first = [study.add("1.2.1"), study.add("1.2.1")]
+    study.add("1.2.2")
+    study.add("1.2.3", Modality="MR")
+    assert isinstance(study.select(), Done)
+    clock.advance(100)
+    assert study.analyses() == [
+        {
+            "study_instance_uid": study.uid,
+            "series_instance_uid": series,
+            "analysis": "lungs",
+            "model": "lungs-model",
+            "revision": 1,
+            "started_at": started_at,
+            "selected_digest": digest,
+        }
+        for series, digest in (
+            ("1.2.1", input_digest((one, one) for one in first)),
+            ("1.2.2", study.analyses()[1]["selected_digest"]),
+        )
+    ]
+    assert [(run["series_instance_uid"], run["state"]) for run in study.runs()] == [
+        ("1.2.1", QUEUED),
+        ("1.2.2", QUEUED),
+    ]
+
+
+def test_what_anode_made_is_never_seen(study: Study) -> None:
+    study.add("1.2.1", own=True)
+    assert isinstance(study.select(), Done)
+    assert study.analyses() == []
+    (run,) = study.runs()
+    assert (run["state"], "this node made" in run["reason"]) == ("no-match", True)
+
+
+def test_no_match_names_the_key_that_differed_and_how_many_series_there_are(study: Study) -> None:
+    study.add("1.2.1", Modality="MR")
+    study.add("1.2.2", Modality="US")
+    study.add("1.2.3", Modality="US")
+    study.select()
+    (run,) = study.runs()
+    assert run["state"] == "no-match"
+    assert run["reason"] == (
+        "none of 3 series matches: Modality is 'MR', the analysis wants 'CT';"
+        " Modality is 'US', the analysis wants 'CT'"
+    )
+
+
+def test_a_study_of_two_patients_is_set_aside_and_recorded(study: Study) -> None:
+    study.add("1.2.1", PatientID="A")
+    study.add("1.2.1", PatientID="B")
+    outcome = study.select()
+    assert isinstance(outcome, SetAside)
+    assert outcome.error.name == "two-patients"
+    assert study.analyses() == []
+    assert [run["state"] for run in study.runs()] == ["two-patients"]
+
+
+def test_a_late_image_runs_its_own_series_again_and_no_other(study: Study) -> None:
+    study.add("1.2.1")
+    study.add("1.2.2")
+    study.select()
+    study.complete("1.2.1")
+    study.complete("1.2.2")
+    study.add("1.2.2")
+    study.select()
+    assert [(one["series_instance_uid"], one["revision"]) for one in study.analyses()] == [("1.2.2", 2)]
+
+
+def test_an_analysis_that_failed_runs_again_when_something_arrives(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    study.complete("1.2.1", FAILED)
+    study.add("1.2.9", Modality="MR")
+    study.select()
+    assert [one["revision"] for one in study.analyses()] == [2]
+
+
+def test_an_analysis_that_nobody_has_begun_gives_way_to_newer_contents(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    study.add("1.2.1")
+    study.select()
+    assert [one["revision"] for one in study.analyses()] == [2]
+    assert [run["state"] for run in study.runs()] == ["superseded", QUEUED]
+
+
+def test_the_same_selection_twice_enqueues_nothing_more(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    study.revision = 0
+    study.select()
+    assert len(study.analyses()) == len(study.runs()) == 1
+
+
+def test_an_analysis_that_left_the_configuration_ends_quietly(study: Study) -> None:
+    study.add("1.2.1")
+    study.bench.services.completion._config = Config()
+    assert study.select() == Done()
+    assert study.runs() == []
+
+
+def test_a_localizer_among_the_series_does_not_hide_the_others(study: Study) -> None:
+    study.add("1.2.1", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    study.add("1.2.2")
+    study.select()
+    assert [one["series_instance_uid"] for one in study.analyses()] == ["1.2.2"]

@@ -1,0 +1,146 @@
+"""Findings become result objects: which, under which UIDs, and always the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.types import Findings
+from node import made_here
+from node.errors import ResultInvalid
+from node.results import build as build_module
+from node.results.build import PredecessorReference
+from node.results.check import check
+from tests.support.made_findings import (
+    STARTED_AT,
+    built,
+    card,
+    everything,
+    made_source,
+    quality,
+    read,
+    run_facts,
+    two_lungs,
+)
+
+
+@pytest.fixture(scope="module")
+def source() -> Any:
+    return made_source()
+
+
+def test_the_same_run_gives_the_same_bytes(source: Any) -> None:
+    first = built(everything(source.volume), source)
+    second = built(everything(source.volume), made_source())
+    assert {kind: one.part10 for kind, one in first.items()} == {
+        kind: one.part10 for kind, one in second.items()
+    }
+
+
+def test_three_kinds_are_three_series_in_the_study_of_the_source(source: Any) -> None:
+    objects = {kind: read(one) for kind, one in built(two_lungs(source.volume), source).items()}
+    assert {one.Modality for one in objects.values()} == {"SR", "SEG", "OT"}
+    assert {one.StudyInstanceUID for one in objects.values()} == {"1.2.3"}
+    assert len({one.SeriesInstanceUID for one in objects.values()} | {"1.2.3.4"}) == 4
+    assert len({one.SeriesNumber for one in objects.values()}) == 3
+
+
+def test_what_is_made_is_known_again_as_made_here(source: Any) -> None:
+    for maker in ("anode", "Somebody Else"):
+        run = run_facts(card=card(manufacturer=maker))
+        objects = built(two_lungs(source.volume), source, run)
+        assert all(made_here.carries_our_marks(read(one)) for one in objects.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"card": card(version="1.2.4")},
+        {"card": card(weights_sha256="00" * 32)},
+        {"weights_sha256": "11" * 32},
+        {"parameters": {"threshold_hu": -500}},
+        {"analysis": "lungs-again"},
+    ],
+)
+def test_another_version_weights_or_parameters_are_other_objects(source: Any, change: dict[str, Any]) -> None:
+    findings = two_lungs(source.volume)
+    before, after = built(findings, source), built(findings, source, run_facts(**change))
+    for kind in ("sr", "seg", "sc"):
+        assert before[kind].sop_instance_uid != after[kind].sop_instance_uid
+        assert before[kind].series_instance_uid != after[kind].series_instance_uid
+
+
+def test_another_input_is_another_object_but_the_same_lung(source: Any) -> None:
+    findings = two_lungs(source.volume)
+    before, after = built(findings, source), built(findings, replace(source, input_digest="cd" * 32))
+    assert before["seg"].sop_instance_uid != after["seg"].sop_instance_uid
+    tracking = [[s.TrackingUID for s in read(one["seg"]).SegmentSequence] for one in (before, after)]
+    assert tracking[0] == tracking[1]
+
+
+def test_only_the_kinds_asked_for_are_made_in_their_order(source: Any) -> None:
+    findings = two_lungs(source.volume)
+    assert list(built(findings, source, kinds=("sc", "sr"))) == ["sc", "sr"]
+    assert b"Referenced Segment" not in built(findings, source, kinds=("sr",))["sr"].part10
+
+
+def test_no_segment_with_a_voxel_makes_no_segmentation(source: Any) -> None:
+    assert list(built(Findings(), source)) == ["sr", "sc"]
+    findings = two_lungs(source.volume)
+    empty = tuple(replace(one, mask=np.zeros_like(one.mask)) for one in findings.segments)
+    objects = built(replace(findings, segments=empty), source)
+    assert list(objects) == ["sr", "sc"]
+    assert objects["sr"].part10.count(b"nothing was segmented") == 2
+
+
+def test_findings_without_a_volume_make_a_report_and_a_picture(source: Any) -> None:
+    plain = replace(source, volume=None, picture_slice=np.arange(24.0).reshape(4, 6), picture_instance=2)
+    assert list(built(quality(), plain)) == ["sr", "sc"]
+    assert list(built(quality(), replace(plain, picture_slice=None))) == ["sr", "sc"]
+
+
+def test_a_mask_of_another_shape_is_an_error(source: Any) -> None:
+    findings = two_lungs(source.volume)
+    wrong = replace(findings.segments[0], mask=np.ones((2, 2, 2), dtype=bool))
+    with pytest.raises(ValueError, match="left-lung"):
+        built(replace(findings, segments=(wrong,)), source)
+
+
+def test_two_segments_of_one_name_are_an_error(source: Any) -> None:
+    first = two_lungs(source.volume).segments[0]
+    with pytest.raises(ValueError, match="same name"):
+        built(Findings(segments=(first, first)), source)
+
+
+def test_content_date_and_time_are_the_start_of_the_run_on_the_clock_of_the_source() -> None:
+    run = run_facts(started_at=STARTED_AT.astimezone(timezone(timedelta(hours=-3))))
+    report = read(built(Findings(), made_source(TimezoneOffsetFromUTC="+0530"), run, ("sr",))["sr"])
+    assert (report.ContentDate, report.ContentTime) == ("20260304", "103607.000000")
+    assert report.TimezoneOffsetFromUTC == "+0530"
+    equipment = report.ContributingEquipmentSequence[0]
+    assert equipment.ContributionDateTime == "20260304103607.000000+0530"
+
+
+def test_a_later_report_names_the_one_it_supersedes(source: Any) -> None:
+    before = PredecessorReference("1.2.3", "1.2.9", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.9.1")
+    report = read(built(Findings(), source, run_facts(predecessor=before), ("sr",))["sr"])
+    series = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
+    assert series.SeriesInstanceUID == "1.2.9"
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.9.1"
+
+
+def test_an_object_that_breaks_the_checklist_is_not_returned(
+    source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_module, "check", lambda part10: ["something is wrong"])
+    with pytest.raises(ResultInvalid, match="something is wrong"):
+        built(Findings(), source)
+
+
+def test_everything_at_once_passes_the_checklist(source: Any) -> None:
+    for one in built(everything(source.volume), source).values():
+        assert check(one.part10) == []
