@@ -113,9 +113,7 @@ class SeriesQuality:
             Check(
                 "slice geometry",
                 True,
-                ""
-                if stack is not None
-                else "the images are not a stack of parallel slices: spacing not checked",
+                "" if stack is not None else "no stack of parallel slices, so spacing was not checked",
             )
         ]
         return Findings(

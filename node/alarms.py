@@ -22,6 +22,7 @@ _MESSAGE_CHARACTERS = 400
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
+_raised: set[tuple[Path, str]] = set()  # by this process, so that clearing what stands not costs nothing
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,25 @@ def raise_alarm(data_dir: Path, name: str, message: str, now: float) -> None:
         since, times = (before.since, before.times + 1) if before else (now, 1)
         alarms[name] = Alarm(name, message[:_MESSAGE_CHARACTERS], since, now, times)
         _write(data_dir, list(alarms.values()))
+        _raised.add((data_dir, name))
 
 
 def clear_alarm(data_dir: Path, name: str) -> None:
-    """Note that ``name`` is right again; nothing happens when it was not wrong. Never raises."""
+    """Note that ``name``, which this process raised, is right again. Never raises.
+
+    Costs next to nothing when it was not raised, so every success may call it.
+    """
+    if (data_dir, name) not in _raised:
+        return
     with _lock:
-        alarms = standing(data_dir)
-        if any(alarm.name == name for alarm in alarms):
-            _write(data_dir, [alarm for alarm in alarms if alarm.name != name])
+        _raised.discard((data_dir, name))
+        _write(data_dir, [alarm for alarm in standing(data_dir) if alarm.name != name])
 
 
 def reset(data_dir: Path) -> None:
     """Start without alarms, and take up the file's space while there is some. Never raises."""
     with _lock:
+        _raised.difference_update([one for one in _raised if one[0] == data_dir])
         _write(data_dir, [])
 
 

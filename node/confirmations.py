@@ -16,7 +16,7 @@ SCHEMA: tuple[str, ...] = (
         sop_instance_uid TEXT NOT NULL,
         sop_class_uid TEXT NOT NULL,
         study_instance_uid TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('wanted', 'asked', 'held', 'failed', 'not-offered')),
+        state TEXT NOT NULL,
         failure_reason INTEGER,
         failures INTEGER NOT NULL DEFAULT 0,
         changed_at REAL NOT NULL,
@@ -36,6 +36,7 @@ ASKED = "asked"
 HELD = "held"
 REFUSED = "failed"
 NOT_OFFERED = "not-offered"
+SENT_AGAIN = "sent-again"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Confirmation:
     """What a peer said about one result.
 
     ``state`` is 'wanted' (delivered, not asked yet), 'asked', 'held', 'failed' (``failure_reason`` is
-    the peer's, PS3.3 section C.14) or 'not-offered' (the peer does no storage commitment).
+    the peer's, PS3.3 section C.14), 'sent-again' (a second delivery is on its way) or 'not-offered' (the
+    peer does no storage commitment).
     ``failures`` counts how often the peer said that it does not hold it.
     """
 

@@ -13,9 +13,8 @@ from typing import BinaryIO
 
 from node.errors import MalformedDataSet
 from node.header import DEFLATED_TRANSFER_SYNTAXES, walk
+from node.storage.window import window
 
-EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 MEDIA_STORAGE_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -76,10 +75,9 @@ def read(path: Path) -> DicomFile:
 
 
 def open_data_set(file: DicomFile) -> BinaryIO:
-    """Open the file with its position at the start of the data set."""
-    opened = file.path.open("rb")
-    opened.seek(file.data_set_offset)
-    return opened
+    """Open the data set alone, as a file of its own; raises OSError when the file is gone."""
+    opened = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    return window(opened, file.data_set_offset, file.data_set_bytes, owns_file=True)
 
 
 def _read(path: Path, file: BinaryIO) -> DicomFile:

@@ -80,7 +80,10 @@ _ADVICE: dict[str, tuple[str, str]] = {
     "peer-refused": ("Once the peer takes it, ask for another try.", _RETRY),
     "no-accepted-context": ("Once the peer accepts this SOP class, ask for another try.", _RETRY),
     "unknown-peer": ("Add the peer to the configuration and restart the node.", _RETRY),
-    NO_MATCH: ("If it was meant, change 'when', restart the node and select again.", _AGAIN),
+    NO_MATCH: (
+        "If the analysis is meant for this study, change its 'when', restart the node and select again.",
+        _AGAIN,
+    ),
     "not-a-volume": (
         "If slices are missing, send them: the analysis then runs again by itself.",
         "anode why {study}{options}",

@@ -83,14 +83,16 @@ def data_set_character_set(data_set: Dataset) -> CharacterSet:
 def element_text(
     element: DataElement | RawDataElement, vr: str, charset: CharacterSet, order: str = "<"
 ) -> str | None:
-    """Text of an element, decoded by pydicom or not; ``vr`` is what PS3.6 says. None as ``raw_text``."""
+    """Whole text of an element, decoded by pydicom or not; ``vr`` is what PS3.6 says. None as ``raw_text``."""
     if isinstance(element, RawDataElement):
         own = element.VR if element.VR not in (None, "UN") else vr
-        return raw_text(element.value, str(own), charset, order)
+        return raw_text(element.value, str(own), charset, order, is_cut=False)
     return _decoded_text(element.value, element.VR if element.VR != "UN" else vr)
 
 
-def raw_text(raw: bytes | None, vr: str, charset: CharacterSet, order: str = "<") -> str | None:
+def raw_text(
+    raw: bytes | None, vr: str, charset: CharacterSet, order: str = "<", *, is_cut: bool = True
+) -> str | None:
     """Text of an encoded value; None for sequences and bulk data, whatever is too long for text.
 
     Parameters
@@ -103,6 +105,8 @@ def raw_text(raw: bytes | None, vr: str, charset: CharacterSet, order: str = "<"
         That of the data set.
     order : str
         Byte order of binary numbers, as in ``struct``: ``<`` or ``>``.
+    is_cut : bool
+        Whether what is longer than ``VALUE_CHARACTERS`` is cut there.
     """
     if not raw:
         return "" if vr in _LOCALISED_VRS or vr in _PLAIN_VRS or vr in _NUMBERS else None
@@ -110,13 +114,14 @@ def raw_text(raw: bytes | None, vr: str, charset: CharacterSet, order: str = "<"
         return _numbers(raw, order + _NUMBERS[vr])
     if vr == "AT":
         return None if len(raw) % 4 else _tags(raw, order)
-    raw = raw[:_LONGEST_RAW_BYTES]
+    if is_cut:
+        raw = raw[:_LONGEST_RAW_BYTES]
     if vr in _LOCALISED_VRS:
-        return normalised(charset.decode(raw.rstrip(b"\0"), is_name=vr == "PN"), vr)
+        return normalised(charset.decode(raw.rstrip(b"\0"), is_name=vr == "PN"), vr, is_cut=is_cut)
     if vr in _PLAIN_VRS:
-        return normalised(raw.decode("ascii") if raw.isascii() else charset.decode(raw), vr)
+        return normalised(raw.decode("ascii") if raw.isascii() else charset.decode(raw), vr, is_cut=is_cut)
     if vr == "UN" and raw.isascii() and raw.rstrip(b"\0").decode("ascii").isprintable():
-        return normalised(raw.decode("ascii"), vr)
+        return normalised(raw.decode("ascii"), vr, is_cut=is_cut)
     return None
 
 
@@ -131,11 +136,13 @@ def _remembered_text(charset: CharacterSet, order: str) -> Callable[[bytes | Non
     return text
 
 
-def normalised(text: str, vr: str) -> str:
+def normalised(text: str, vr: str, *, is_cut: bool = True) -> str:
     """Bring a decoded value to the one form in which the index keeps it and keys are compared."""
     text = text.rstrip("\0 ")
-    if is_undivided(vr) or len(text) > VALUE_CHARACTERS:
+    if is_cut and len(text) > VALUE_CHARACTERS:
         return text[:VALUE_CHARACTERS]
+    if is_undivided(vr):
+        return text
     if "\\" not in text:
         return _one(text, vr)
     return "\\".join([_one(value, vr) for value in text.split("\\")])
@@ -199,7 +206,7 @@ def _decoded_text(value: object, vr: str) -> str | None:
     if value is None:
         return ""
     parts = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
-    return normalised("\\".join(_part(part, vr) for part in parts), vr)
+    return normalised("\\".join(_part(part, vr) for part in parts), vr, is_cut=False)
 
 
 def _part(part: object, vr: str) -> str:

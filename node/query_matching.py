@@ -66,9 +66,7 @@ class Subject:
 
 def is_universal(vr: str, key: str) -> bool:
     """Whether the key matches everything (PS3.4 section C.2.2.2.3)."""
-    if vr == "PN":
-        return all(not group.strip("*") for group in key.split("="))
-    return not key.strip("*")
+    return not key.strip("*^= " if vr == "PN" else "*")
 
 
 def condition(subject: Subject, key: str) -> Condition:
@@ -210,7 +208,7 @@ def _name(subject: Subject, value: str) -> Condition:
     wanted = [
         _group(column, group)
         for column, group in zip(subject.name_columns, groups, strict=False)
-        if group.strip("*")
+        if not is_universal("PN", group)
     ]
     joined = " AND ".join(found.sql for found in wanted)
     return Condition(f"({joined})", tuple(number for found in wanted for number in found.values))
@@ -273,7 +271,7 @@ def _predicate(vr: str, value: str) -> Callable[[str], bool]:
             if len(groups) == 1:
                 return any(one.fullmatch(group) for group in folded_groups(stored) for one in patterns[0])
             return all(
-                not wanted.strip("*") or any(one.fullmatch(group) for one in ones)
+                is_universal("PN", wanted) or any(one.fullmatch(group) for one in ones)
                 for wanted, (ones, group) in zip(groups, found, strict=False)
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from node import dicom_files
 from node.config import PeerConfig
@@ -12,6 +13,7 @@ from node.dicom_files import DicomFile
 from node.errors import AnodeError, PeerError
 from node.status import SUCCESS, is_warning
 from node.wire import scu
+from node.wire.negotiation import AcceptedContext
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -20,8 +22,8 @@ UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 MAX_PRESENTATION_CONTEXTS = 128
 """PS3.8 section 9.3.2.2: context IDs are the odd numbers from 1 to 255."""
 
-Recode = Callable[[DicomFile, str], bytes]
-"""Returns the data set of a file in another, uncompressed transfer syntax; raises AnodeError."""
+Recode = Callable[[DicomFile, str], BinaryIO]
+"""Opens the data set of a file in another, uncompressed transfer syntax; raises AnodeError."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,7 @@ class Sender:
                 data_set = dicom_files.open_data_set(file)
             except OSError as error:
                 return Sent(file, None, problem=f"cannot be read: {error.strerror}")
-            with data_set:
-                answer = association.send_store(
-                    context,
-                    sop_class_uid=file.sop_class_uid,
-                    sop_instance_uid=file.sop_instance_uid,
-                    data_set=data_set,
-                )
-            return Sent(file, answer.status, answer.comment, context.transfer_syntax_uid)
+            return self._store(association, context, file, data_set)
         context = association.context_for(file.sop_class_uid, UNCOMPRESSED)
         if context is None:
             return Sent(file, None, problem="the peer accepts this SOP class in no transfer syntax that fits")
@@ -134,12 +129,19 @@ class Sender:
         except AnodeError as error:
             problem = f"the peer wants it uncompressed, but it cannot be decompressed: {error}"
             return Sent(file, None, problem=problem)
-        answer = association.send_store(
-            context,
-            sop_class_uid=file.sop_class_uid,
-            sop_instance_uid=file.sop_instance_uid,
-            data_set=recoded,
-        )
+        return self._store(association, context, file, recoded)
+
+    @staticmethod
+    def _store(
+        association: scu.RequestedAssociation, context: AcceptedContext, file: DicomFile, data_set: BinaryIO
+    ) -> Sent:
+        with data_set:
+            answer = association.send_store(
+                context,
+                sop_class_uid=file.sop_class_uid,
+                sop_instance_uid=file.sop_instance_uid,
+                data_set=data_set,
+            )
         return Sent(file, answer.status, answer.comment, context.transfer_syntax_uid)
 
 

@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from node import alarms
 from node.cli import command, output
 from node.cli.echo import echo, problem_of_running_node
 from node.cli.models import LOADING_FAILURES
-from node.cli.opening import configuration, is_running
+from node.cli.opening import configuration, is_running, standing_alarms
 from node.config import Config, PeerConfig
 from node.errors import AnodeError, ConfigurationError
 
@@ -74,7 +73,7 @@ def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
     yield _data_directory(config, running)
     yield _free_space(config)
     yield _port(config, running)
-    for alarm in alarms.standing(config.node.data_dir):
+    for alarm in standing_alarms(config):
         yield Result("alarm", "warning", f"{alarm.name} since {output.moment(alarm.since)}: {alarm.message}")
     yield from _models(config)
     if timeout_seconds is not None and config.peers:
@@ -157,7 +156,9 @@ def _peer(config: Config, peer: PeerConfig, timeout_seconds: float) -> Result:
     result = echo(config, peer, timeout_seconds)
     what = f"peer {peer.ae_title}"
     if result.problem:
-        return Result(what, "warning", f"{peer.host}:{peer.port}: {result.problem}")
+        where = f"{peer.host}:{peer.port}"
+        told = result.problem if where in result.problem else f"{where}: {result.problem}"
+        return Result(what, "warning", told)
     return Result(what, "ok", f"{peer.host}:{peer.port} answers C-ECHO in {result.seconds * 1000:.0f} ms")
 
 

@@ -108,7 +108,9 @@ def _run(arguments: argparse.Namespace) -> int:
             }
         )
     elif result.problem:
-        output.note(f"{peer.ae_title} at {peer.host}:{peer.port}: {output.plain(result.problem)}")
+        where = f"{peer.ae_title} at {peer.host}:{peer.port}"
+        problem = output.plain(result.problem)
+        output.note(problem if where in problem else f"{where}: {problem}")
     else:
         answered = f"answers C-ECHO in {result.seconds * 1000:.0f} ms"
         output.line(f"{peer.ae_title} at {peer.host}:{peer.port} {answered}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from node import alarms
+from node.alarms import Alarm
 from node.cli import output
 from node.config import Config, PeerConfig
 from node.config_values import ae_title, listed, suggestion
@@ -151,6 +154,19 @@ def is_running(config: Config) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def standing_alarms(config: Config) -> list[Alarm]:
+    """Return the alarms that stand; that of a full disk only while it is still full.
+
+    A node that nobody sends to does not notice that there is space again.
+    """
+    standing = alarms.standing(config.node.data_dir)
+    if any(alarm.name == alarms.DISK_FULL for alarm in standing):
+        free_bytes = shutil.disk_usage(config.node.data_dir).free
+        if free_bytes >= config.storage.free_space_reserve_bytes:
+            return [alarm for alarm in standing if alarm.name != alarms.DISK_FULL]
+    return standing
 
 
 def peer_named(config: Config, text: str) -> PeerConfig:

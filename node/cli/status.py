@@ -7,10 +7,9 @@ import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from node import alarms
 from node.cli import command, output
 from node.cli.echo import problem_of_running_node
-from node.cli.opening import Records, configuration, is_running, records
+from node.cli.opening import Records, configuration, is_running, records, standing_alarms
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -79,7 +78,7 @@ def _status(opened: Records) -> dict[str, Any]:
         },
         "free_bytes": free_bytes,
         "reserve_bytes": config.storage.free_space_reserve_bytes,
-        "alarms": [asdict(alarm) for alarm in alarms.standing(data_dir)],
+        "alarms": [asdict(alarm) for alarm in standing_alarms(config)],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from node import alarms
+from node.cli import output
 from node.cli.opening import Records
 from node.errors import UnknownStudy
 
@@ -32,10 +33,11 @@ def study_named(opened: Records, text: str) -> str:
 
 def _why_not(opened: Records) -> str:
     """Say why a study may be missing, where that is known."""
-    from node import explanation
-
-    standing = alarms.standing(opened.config.node.data_dir)
-    rows = list(explanation.disk_full(standing, ""))
-    if rows:
-        return rows[0].explanation
+    for alarm in alarms.standing(opened.config.node.data_dir):
+        if alarm.name == alarms.DISK_FULL:
+            since, until = output.moment(alarm.since), output.moment(alarm.last_seen)
+            return (
+                f"the disk was full from {since} until {until} at least: instances sent then were "
+                "refused with status A700, and have to be sent again"
+            )
     return "'anode studies' lists those that are; the sender's log says what became of this one"

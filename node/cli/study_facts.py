@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from node import alarms
-from node.cli.opening import Records, config_argument
+from node.cli.opening import Records, config_argument, standing_alarms
 from node.explanation import Facts
 
 _ALL_JOBS = 1_000_000
@@ -34,6 +33,6 @@ def gather(
             for row in opened.index.quarantined(connection)
             if row["study_instance_uid"] == study_instance_uid
         ],
-        alarms=alarms.standing(config.node.data_dir),
+        alarms=standing_alarms(config),
         command_options=config_argument(config),
     )

@@ -72,5 +72,5 @@ def _instance(phantom: ChestPhantom, index: int, taken_at: datetime) -> Dataset:
     d.PixelSpacing = [f"{dy:g}", f"{dx:g}"]
     d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
     d.RescaleIntercept, d.RescaleSlope, d.RescaleType = "-1024", "1", "HU"
-    d.WindowCenter, d.WindowWidth = "-600", "1500"
+    d.WindowCenter, d.WindowWidth = "-450", "1100"
     return d

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 from pydicom.dataset import Dataset
 
 from node.results.source_header import SourceHeader, SourceInstance, as_decimal_string, items, numbers
+
+_PATIENT_AND_STUDY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
 
 
 def evidence(header: SourceHeader) -> list[Dataset]:
@@ -70,7 +73,10 @@ def frame_positions_mm(header: SourceHeader) -> list[tuple[float, ...]]:
 
 
 def _reference(header: SourceHeader, instance: SourceInstance) -> Dataset:
-    out = deepcopy(header.patient_and_study)
+    out = Dataset()
+    # The patient is set by ``stamp``: the library would warn of odd names, and print them.
+    for keyword in _PATIENT_AND_STUDY:
+        setattr(out, keyword, None)
     out.SOPClassUID = instance.sop_class_uid
     out.SOPInstanceUID = instance.sop_instance_uid
     out.StudyInstanceUID = instance.study_instance_uid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from highdicom.sr import (
@@ -44,10 +45,6 @@ from node.results.uids import run_uid, tracking_uid
 
 _MAX_LONG_STRING = 64
 _CONTAINS, _ACQUISITION = "CONTAINS", "HAS ACQ CONTEXT"
-_QUALIFIERS = {
-    True: concepts.POSITIVE_INFINITY,
-    False: concepts.NEGATIVE_INFINITY,
-}
 
 
 def structured_report(
@@ -175,8 +172,8 @@ def _group_content(segment: Segment, header: SourceHeader, run: RunFacts) -> dic
         "finding_category": concept(segment.category),
         "algorithm_id": _algorithm(run),
         "finding_sites": [_site(segment)] if is_anatomical else None,
-        "measurements": [_measurement(one) for one in segment.measurements],
-        "qualitative_evaluations": evaluations,
+        "measurements": _measurements(segment.measurements),
+        "qualitative_evaluations": [*evaluations, *_not_measured(segment.measurements)],
     }
 
 
@@ -191,7 +188,8 @@ def _series_group(
         ),
         finding_type=concept(concepts.SERIES),
         algorithm_id=_algorithm(run),
-        measurements=[_measurement(one) for one in findings.measurements],
+        measurements=_measurements(findings.measurements),
+        qualitative_evaluations=_not_measured(findings.measurements),
     )
 
 
@@ -234,22 +232,37 @@ def _evaluations(findings: Findings, plan: Outline, has_segmentation: bool) -> l
     return [container]
 
 
-def _measurement(measurement: types.Measurement) -> Measurement:
-    """Return a NUM item; a number that is none keeps its place and says why (PS3.3 section C.18.1)."""
-    value = float(measurement.value)
-    is_number = math.isfinite(value)
-    made = Measurement(
-        name=concept(measurement.concept),
-        value=value if is_number else 0.0,
-        unit=concept(measurement.unit),
-        derivation=concept(measurement.derivation) if measurement.derivation else None,
-        method=concept(measurement.method) if measurement.method else None,
-    )
-    if not is_number:
-        qualifier = concepts.NOT_A_NUMBER if math.isnan(value) else _QUALIFIERS[value > 0]
-        made[0].MeasuredValueSequence = []
-        made[0].NumericValueQualifierCodeSequence = [concept(qualifier)]
-    return made
+def _measurements(measurements: Iterable[types.Measurement]) -> list[Measurement]:
+    return [
+        Measurement(
+            name=concept(one.concept),
+            value=float(one.value),
+            unit=concept(one.unit),
+            derivation=concept(one.derivation) if one.derivation else None,
+            method=concept(one.method) if one.method else None,
+        )
+        for one in measurements
+        if math.isfinite(one.value)
+    ]
+
+
+def _not_measured(measurements: Iterable[types.Measurement]) -> list[QualitativeEvaluation]:
+    """Return what has no number as a coded answer: concept, and the qualifier of CID 42.
+
+    A NUM item without a Measured Value would say the same, but common readers (highdicom among them)
+    cannot read a report that holds one.
+    """
+    return [
+        QualitativeEvaluation(name=concept(one.concept), value=concept(_qualifier(one.value)))
+        for one in measurements
+        if not math.isfinite(one.value)
+    ]
+
+
+def _qualifier(value: float) -> Code:
+    if math.isnan(value):
+        return concepts.NOT_A_NUMBER
+    return concepts.POSITIVE_INFINITY if value > 0 else concepts.NEGATIVE_INFINITY
 
 
 def _site(segment: Segment) -> FindingSite:

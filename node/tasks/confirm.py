@@ -197,6 +197,13 @@ def _conclude(services: Services, job: Job, items: Sequence[Confirmation]) -> Ou
     again = [item for item in refused if item.failures < MOST_FAILURES]
 
     def redeliver(connection: sqlite3.Connection) -> None:
+        confirmations.mark(
+            connection,
+            peer=str(job.payload["peer"]),
+            sop_instance_uids=[item.sop_instance_uid for item in again],
+            state=confirmations.SENT_AGAIN,
+            at=services.clock.timestamp(),
+        )
         for item in again:
             services.queue.enqueue(
                 connection,

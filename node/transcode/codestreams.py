@@ -202,7 +202,7 @@ def _jpeg_colour(encoded: bytes) -> str:
     for marker, offset in _jpeg_segments(encoded):
         if marker == 0xE0 and encoded[offset : offset + 4] == b"JFIF":
             says = "YBR_FULL"
-        elif marker == 0xEE and encoded[offset : offset + 5] == b"Adobe":
+        elif marker == 0xEE and encoded[offset : offset + 5] == b"Adobe" and encoded[offset - 1] >= 14:
             return "RGB" if encoded[offset + 11] == 0 else "YBR_FULL"
         elif _is_frame_header(marker):
             if encoded[offset + 5] != 3:

@@ -100,8 +100,6 @@ def decoded(data_set: Dataset, transfer_syntax_uid: str, pixel_data: BinaryIO | 
     source = pixel_data or _value(data_set)
     if transfer_syntax_uid in NATIVE_TRANSFER_SYNTAXES:
         return native_frames(facts, source, _layout(data_set, facts, transfer_syntax_uid))
-    if not codestreams.is_known(transfer_syntax_uid):
-        raise UnsupportedPixelData(f"pixels of transfer syntax {transfer_syntax_uid} are not decoded")
     return encapsulated_frames(
         facts, source, transfer_syntax_uid, extended_offsets=_extended_offsets(data_set)
     )
@@ -213,7 +211,12 @@ def encapsulated_frames(
     *,
     extended_offsets: tuple[bytes, bytes] | None = None,
 ) -> Decoded:
-    """Frames of encapsulated Pixel Data whose first item is at the present position of ``source``."""
+    """Frames of encapsulated Pixel Data whose first item is at the present position of ``source``.
+
+    Nobody else may move that position meanwhile.
+    """
+    if not codestreams.is_known(transfer_syntax_uid):
+        raise UnsupportedPixelData(f"pixels of transfer syntax {transfer_syntax_uid} are not decoded")
     encoded_frames = _encoded_frames(facts, source, extended_offsets)
     first = next(encoded_frames, None)
     if first is None:

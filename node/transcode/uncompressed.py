@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,36 @@ def uncompressed(data_set: BinaryIO, from_transfer_syntax_uid: str, to_transfer_
     return file
 
 
+class _Place(io.RawIOBase):
+    """A file that is read from a position of its own, whoever else reads it meanwhile."""
+
+    def __init__(self, file: BinaryIO, position: int) -> None:
+        super().__init__()
+        self._file = file
+        self._position = position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset, whence = self._position + offset, io.SEEK_SET
+        self._position = self._file.seek(offset, whence)
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._file.seek(self._position)
+        data = self._file.read(-1 if size is None else size)
+        self._position += len(data)
+        return data
+
+
 @dataclass(frozen=True)
 class _Source:
     file: BinaryIO
@@ -110,9 +140,10 @@ def _write(source: _Source, transfer_syntax_uid: str, file: BinaryIO) -> None:
     else:
         facts = _native_facts(source)
         value = _native_value(source, pixel_data, facts)
+    after = _recoded(source, source.every[place + 1 :], transfer_syntax_uid, {})
     file.write(_recoded(source, source.every[:place], transfer_syntax_uid, changes))
     _write_pixels(file, value, _vr(facts, pixel_data), is_implicit=is_implicit_vr(transfer_syntax_uid))
-    file.write(_recoded(source, source.every[place + 1 :], transfer_syntax_uid, {}))
+    file.write(after)
 
 
 def _recoded(
@@ -183,10 +214,9 @@ def _decoded(source: _Source, pixel_data: Element) -> tuple[PixelFacts, Iterator
     tables = {one.tag: source.walk.value(one) for one in source.every if one.tag in _EXTENDED_OFFSET_TABLES}
     offsets = tables.get(_EXTENDED_OFFSET_TABLES[0]), tables.get(_EXTENDED_OFFSET_TABLES[1])
     facts = facts_from(value_reader(source.walk, source.every))
-    source.file.seek(pixel_data.value_offset)
     decoded = pixels.encapsulated_frames(
         facts,
-        source.file,
+        cast(BinaryIO, _Place(source.file, pixel_data.value_offset)),
         source.transfer_syntax_uid,
         extended_offsets=(offsets[0], offsets[1]) if offsets[0] and offsets[1] else None,
     )

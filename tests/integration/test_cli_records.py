@@ -139,14 +139,18 @@ def test_status_shows_what_waits_for_a_person(records: Records) -> None:
     image = made.ct_image(study_instance_uid="1.2.3")
     records.receive(image)
     records.set_aside_delivery(image.SOPInstanceUID, "1.2.3")
+    alarms.raise_alarm(records.config.node.data_dir, "odd", "something is odd", 0.0)
+    # this one is over: there is space
     alarms.raise_alarm(records.config.node.data_dir, alarms.DISK_FULL, "nothing is free", 0.0)
     status = records.json("status")
     assert status["running"] is True
     assert status["jobs"]["set_aside"] == 1
-    assert status["alarms"][0]["name"] == alarms.DISK_FULL
+    assert [alarm["name"] for alarm in status["alarms"]] == ["odd"]
     text = records.run("status")
     assert "1 job (1 deliver); 'anode jobs --state set-aside' lists them" in text
-    assert "disk-full since 1970-01-01" in text or "disk-full since 1969-12-31" in text
+    assert "odd since 1970-01-01" in text or "odd since 1969-12-31" in text
+    assert main(["why", "9.9", "--config", str(records.config.source)]) == 1
+    assert "the disk was full" in records.capture.readouterr().err
 
 
 def test_studies_show_no_patient_unless_asked(records: Records) -> None:
@@ -271,7 +275,6 @@ def test_check_finds_a_port_that_is_taken(records: Records) -> None:
 
 
 def test_verify_proves_every_instance_and_names_a_damaged_one(records: Records) -> None:
-    pytest.importorskip("node.verification")
     good, bad = made.ct_image(study_instance_uid="1.2.3"), made.ct_image(study_instance_uid="1.2.4")
     records.receive(good, bad)
     assert "2 instances proven, 0 damaged" in records.run("verify")

@@ -16,6 +16,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from node.config import PeerConfig
 from tests.support import made
+from tests.support.scripted_pacs import listening
 from tests.support.small_node import SmallNode, config, small_node
 from tests.support.waiting import wait_until
 
@@ -31,14 +32,12 @@ class Modality:
         self.lock = threading.Lock()
         self.ae = AE("SCANNER")
         self.ae.add_supported_context(StorageCommitmentPushModel, UNCOMPRESSED, scu_role=False, scp_role=True)
-        self._server = self.ae.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._report)]
-        )
-        exits.callback(self._server.shutdown)
+        handlers = [(evt.EVT_N_EVENT_REPORT, self._report)]
+        self._port = exits.enter_context(listening(self.ae, 0, handlers))
 
     @property
     def peer(self) -> PeerConfig:
-        return PeerConfig("SCANNER", "127.0.0.1", self._server.server_address[1])
+        return PeerConfig("SCANNER", "127.0.0.1", self._port)
 
     def _report(self, event: Any) -> tuple[int, None]:
         with self.lock:

@@ -8,7 +8,6 @@ that is given less precisely stands for all that it may mean.
 
 from __future__ import annotations
 
-import datetime
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -27,17 +26,29 @@ LEVELS = tuple(LEVEL_KEYS)
 NO_WILD_CARDS = {"DA", "TM", "DT", "SL", "SS", "US", "UL", "FL", "FD", "OB", "OW", "UN", "AT", "DS", "IS", "AS", "UI"}
 
 
-def values_of(data_set: Dataset, keyword: str) -> list[str]:
-    """The values of an attribute as text."""
-    value = data_set.get(keyword)
-    if value is None or value == "":
-        return []
-    parts = list(value) if isinstance(value, MultiValue | list) else [value]
-    return [str(part).strip(" \0") for part in parts]
+#: An instance: the values of each attribute, as text.
+Plain = dict[str, list[str]]
+
+
+def plain(data_set: Dataset) -> Plain:
+    """What pydicom says of the attributes that can be matched."""
+    found = {}
+    for element in data_set:
+        if not element.keyword or element.VR in ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN"):
+            continue
+        value = element.value
+        parts = list(value) if isinstance(value, MultiValue | list) else [value]
+        found[element.keyword] = [str(part).strip(" \0") for part in parts if part is not None and part != ""]
+    return found
+
+
+def values_of(instance: Plain, keyword: str) -> list[str]:
+    """The values of an attribute; none where it is absent or empty."""
+    return instance.get(keyword, [])
 
 
 def matching(
-    instances: Sequence[Dataset], level: str, keys: dict[str, str], level_of: Callable[[str], str]
+    instances: Sequence[Plain], level: str, keys: dict[str, str], level_of: Callable[[str], str]
 ) -> set[tuple[str, ...]]:
     """Unique keys of the entities at ``level`` that match all ``keys``.
 
@@ -50,19 +61,19 @@ def matching(
     }
 
 
-def _entities(instances: Iterable[Dataset], level: str) -> dict[tuple[str, ...], list[Dataset]]:
-    found: dict[tuple[str, ...], list[Dataset]] = {}
+def _entities(instances: Iterable[Plain], level: str) -> dict[tuple[str, ...], list[Plain]]:
+    found: dict[tuple[str, ...], list[Plain]] = {}
     for data_set in instances:
         unique = tuple(" ".join(values_of(data_set, keyword)) for keyword in LEVEL_KEYS[level])
         if level == "PATIENT" and not unique[0]:
-            unique = ("", "", str(data_set.StudyInstanceUID))
+            unique = ("", "", values_of(data_set, "StudyInstanceUID")[0])
         found.setdefault(unique, []).append(data_set)
     return found
 
 
 def _entity_matches(
-    instances: Sequence[Dataset],
-    members: Sequence[Dataset],
+    instances: Sequence[Plain],
+    members: Sequence[Plain],
     keyword: str,
     key: str,
     level_of: Callable[[str], str],
@@ -70,18 +81,18 @@ def _entity_matches(
     vr = dictionary_VR(keyword)
     if keyword in ("ModalitiesInStudy", "SOPClassesInStudy"):
         of_instance = {"ModalitiesInStudy": "Modality", "SOPClassesInStudy": "SOPClassUID"}[keyword]
-        study = [one for one in instances if one.StudyInstanceUID == members[0].StudyInstanceUID]
+        study = [one for one in instances if one["StudyInstanceUID"] == members[0]["StudyInstanceUID"]]
         held = [value for one in study for value in values_of(one, of_instance)]
         return attribute_matches(vr, key, held)
     level = level_of(keyword)
     if level == "PATIENT":
         # all that is known of the patient, from whatever study
         whole = _entities(instances, "PATIENT")
-        members = next(group for group in whole.values() if members[0] in group)
+        members = next(group for group in whole.values() if any(one is members[0] for one in group))
     elif level == "STUDY":
-        members = [one for one in instances if one.StudyInstanceUID == members[0].StudyInstanceUID]
+        members = [one for one in instances if one["StudyInstanceUID"] == members[0]["StudyInstanceUID"]]
     elif level == "SERIES":
-        members = [one for one in instances if one.SeriesInstanceUID == members[0].SeriesInstanceUID]
+        members = [one for one in instances if one["SeriesInstanceUID"] == members[0]["SeriesInstanceUID"]]
     held = next((values for values in (values_of(one, keyword) for one in members) if values), [])
     if dictionary_VM(keyword) == "1" and held:
         held = ["\\".join(held)]
@@ -91,8 +102,8 @@ def _entity_matches(
 def attribute_matches(vr: str, key: str, held: Sequence[str]) -> bool:
     """Whether an attribute with the values ``held`` matches ``key``."""
     key = key.strip(" \0")
-    if key.replace("*", "") == "" or (vr == "PN" and key.replace("*", "").replace("=", "") == ""):
-        return True  # C.2.2.2.3 Universal Matching, and * alone
+    if set(key) <= (set("*^= ") if vr == "PN" else set("*")):
+        return True  # C.2.2.2.3 Universal Matching, * alone, and a name without a letter
     wanted = [key] if vr in ("LT", "ST", "UT") else [part.strip() for part in key.split("\\") if part.strip()]
     return any(value_matches(vr, one, value) for one in wanted for value in held if value)
 
@@ -155,15 +166,11 @@ def _range_matches(
 
 
 def _date_interval(text: str) -> tuple[int, int] | None:
-    for pattern in ("%Y%m%d", "%Y.%m.%d"):
-        try:
-            date = datetime.datetime.strptime(text, pattern)
-        except ValueError:
-            continue
-        if len(text) in (8, 10):
-            number = int(date.strftime("%Y%m%d"))
-            return number, number
-    return None
+    parts = text.split(".")
+    if [len(part) for part in parts] not in ([8], [4, 2, 2]) or not "".join(parts).isdecimal():
+        return None
+    number = int("".join(parts))
+    return number, number
 
 
 def _time_interval(text: str) -> tuple[int, int] | None:
@@ -184,18 +191,21 @@ def _fold(text: str) -> str:
 
 def _name_matches(key: str, value: str) -> bool:
     """By component group; a key without ``=`` may be meant for any group."""
-    groups = [_fold(group).rstrip("^ ") for group in value.split("=")]
-    wanted = [_fold(group).strip() for group in key.split("=")]
+    groups = [_tidy(group).rstrip("^") for group in value.split("=")]
+    wanted = [_tidy(group).rstrip("^") for group in key.split("=")]
     if len(wanted) == 1:
         return any(_group_matches(wanted[0], group) for group in groups if group)
     groups += [""] * 3
     return all(
-        _group_matches(one, group) for one, group in zip(wanted, groups, strict=False) if one.strip("*")
+        _group_matches(one, group) for one, group in zip(wanted, groups, strict=False) if one.strip("*^")
     )
 
 
+def _tidy(group: str) -> str:
+    return "^".join(_fold(component.strip()) for component in group.split("^"))
+
+
 def _group_matches(key: str, group: str) -> bool:
-    # A name without its trailing delimiters is the same name, so all ways of writing it are tried.
-    ways = [group + "^" * number for number in range(6)]
-    keys = {key, key.rstrip("^")}
-    return bool(group) and any(wild_card_matches(one, way) for one in keys for way in ways)
+    # A name without its trailing delimiters is the same name; so is one with those that the key has.
+    missing = max(0, key.count("^") - group.count("^"))
+    return bool(group) and any(wild_card_matches(key, group + "^" * more) for more in (0, missing))

@@ -117,10 +117,14 @@ def everything(grid: Volume) -> Findings:
             Measurement(VOLUME, float("nan"), MILLILITRE),
             Measurement(VOLUME, float("inf"), MILLILITRE),
             Measurement(VOLUME, 1.0 / 3.0 * 1e-7, MILLILITRE),
-            Measurement(Code("a-code-of-many-characters", "99ANODE", "m" * 80), 3.0, Code("1", "UCUM", "no units")),
+            Measurement(
+                Code("a-code-of-many-characters", "99ANODE", "m" * 80), 3.0, Code("1", "UCUM", "no units")
+            ),
         ),
         evaluations=(
-            Evaluation(Code("130550", "DCM", "Imaging Series Quality"), Code("quality-pass", "99ANODE", "pass")),
+            Evaluation(
+                Code("130550", "DCM", "Imaging Series Quality"), Code("quality-pass", "99ANODE", "pass")
+            ),
             Evaluation(Code("mismatched-attributes", "99OTHER", "Mismatched"), "words of the model"),
         ),
         checks=found.checks,
@@ -131,21 +135,33 @@ def everything(grid: Volume) -> Findings:
 def quality() -> Findings:
     """What a model says that needs no volume."""
     return Findings(
-        measurements=(Measurement(Code("instance-count", "99ANODE", "Number of instances"), 12.0, Code("1", "UCUM", "no units")),),
+        measurements=(
+            Measurement(
+                Code("instance-count", "99ANODE", "Number of instances"), 12.0, Code("1", "UCUM", "no units")
+            ),
+        ),
         evaluations=(
             Evaluation(
                 Code("130550", "DCM", "Imaging Series Quality"),
                 Code("quality-fail", "99ANODE", "Series quality: fail"),
             ),
-            Evaluation(Code("missing-slices", "99ANODE", "Missing slices"), "one slice is missing after slice 4"),
+            Evaluation(
+                Code("missing-slices", "99ANODE", "Missing slices"), "one slice is missing after slice 4"
+            ),
         ),
-        checks=(Check("missing slices", False, "one slice is missing after slice 4"), Check("clipped pixels", True)),
+        checks=(
+            Check("missing slices", False, "one slice is missing after slice 4"),
+            Check("clipped pixels", True),
+        ),
         summary="Series quality: fail. one slice is missing after slice 4.",
     )
 
 
 def built(
-    findings: Findings, source: Source, run: RunFacts | None = None, kinds: Sequence[ResultKind] = ("sr", "seg", "sc")
+    findings: Findings,
+    source: Source,
+    run: RunFacts | None = None,
+    kinds: Sequence[ResultKind] = ("sr", "seg", "sc"),
 ) -> dict[str, ResultObject]:
     return {one.kind: one for one in build(findings, source, run or run_facts(), kinds)}
 

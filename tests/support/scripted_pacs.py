@@ -6,15 +6,17 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from socketserver import BaseServer
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
     Verification,
 )
+from pynetdicom.transport import ThreadedAssociationServer
 
 from node.config import PeerConfig
 
@@ -115,8 +117,6 @@ class ScriptedPacs:
             return
         ae = AE(self.ae_title)
         ae.add_requested_context(StorageCommitmentPushModel, list(UNCOMPRESSED))
-        from pynetdicom import build_role
-
         own = ae.associate(
             "127.0.0.1",
             self.node_port,
@@ -133,6 +133,22 @@ class ScriptedPacs:
         )
         with self.lock:
             self.report_statuses.append(int(status.Status) if "Status" in status else -1)
+
+
+@contextmanager
+def listening(ae: AE, port: int, handlers: list[Any]) -> Iterator[int]:
+    """Let ``ae`` accept associations, as AE.start_server does but quicker to stop; yields the port."""
+    server = ae.make_server(
+        ("127.0.0.1", port), server_class=ThreadedAssociationServer, evt_handlers=handlers
+    )
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        BaseServer.shutdown(server)
+        server.server_close()
+        thread.join()
 
 
 @contextmanager
@@ -156,17 +172,11 @@ def scripted_pacs(
         ae.add_supported_context(sop_class_uid, list(transfer_syntax_uids))
     if offers_commitment:
         ae.add_supported_context(StorageCommitmentPushModel, list(UNCOMPRESSED))
-    server = ae.start_server(
-        ("127.0.0.1", port),
-        block=False,
-        evt_handlers=[
-            (evt.EVT_ACCEPTED, pacs.accepted),
-            (evt.EVT_C_STORE, pacs.store),
-            (evt.EVT_N_ACTION, pacs.action),
-        ],
-    )
-    pacs.port = server.server_address[1]
-    try:
+    handlers = [
+        (evt.EVT_ACCEPTED, pacs.accepted),
+        (evt.EVT_C_STORE, pacs.store),
+        (evt.EVT_N_ACTION, pacs.action),
+    ]
+    with listening(ae, port, handlers) as bound:
+        pacs.port = bound
         yield pacs
-    finally:
-        server.shutdown()

@@ -105,8 +105,9 @@ def test_a_file_is_decompressed_without_change_of_a_pixel(
     tmp_path: Path, transfer_syntax_uid: str, target: str
 ) -> None:
     path = write(tmp_path / "a.dcm", transfer_syntax_uid, sop_instance_uid="1.2.3")
-    encoded = recoding.uncompressed(dicom_files.read(path), target)
-    data_set = read_dataset(io.BytesIO(encoded), target == uid.ImplicitVRLittleEndian, True)
+    with recoding.uncompressed(dicom_files.read(path), target) as encoded:
+        content = io.BytesIO(encoded.read())
+    data_set = read_dataset(content, target == uid.ImplicitVRLittleEndian, True)
     data_set.file_meta = FileMetaDataset()
     data_set.file_meta.TransferSyntaxUID = uid.UID(target)
     assert data_set.SOPInstanceUID == "1.2.3"

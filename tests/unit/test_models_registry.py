@@ -60,7 +60,7 @@ def test_a_package_adds_a_model_by_entry_point(tmp_path: Path, monkeypatch: pyte
         ("other", "Brightness", "calls itself 'brightness'"),
         ("brightness", "absent", "does not exist"),
         ("brightness", "CARD", "cannot be called"),
-        ("brightness", "dict", "no card"),
+        ("brightness", "Cardless", "no card"),
         ("brightness", "Needy", "needs 'everything'"),
     ],
 )

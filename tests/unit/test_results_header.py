@@ -148,7 +148,9 @@ def _set_raw(data_set: Dataset, keyword: str, vr: str, value: bytes) -> None:
     data_set._dict[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
 
 
-@pytest.mark.parametrize("value", [0.1 + 0.2, -1 / 3, 1e-12, 123456789.123456789, -1.2345678901234567e-100, 2.0])
+@pytest.mark.parametrize(
+    "value", [0.1 + 0.2, -1 / 3, 1e-12, 123456789.123456789, -1.2345678901234567e-100, 2.0]
+)
 def test_a_decimal_string_has_at_most_16_characters(value: float) -> None:
     written = as_decimal_string(value)
     assert len(written) <= 16

@@ -169,8 +169,9 @@ def test_a_model_ends_with_the_node_that_started_it(
     folder.write_job("sleeper", volume())
     script = (
         "import os, subprocess, sys, time\n"
-        f"subprocess.Popen([sys.executable, '-m', 'node.runners.child', {str(folder.path)!r}, str(os.getpid()), '0'],"
-        f" cwd={str(folder.path)!r}, start_new_session=True)\n"
+        f"folder = {str(folder.path)!r}\n"
+        "command = [sys.executable, '-m', 'node.runners.child', folder, str(os.getpid()), '0']\n"
+        "subprocess.Popen(command, cwd=folder, start_new_session=True)\n"
         "time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script])
