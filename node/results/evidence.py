@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from node.results.source_header import SourceHeader, SourceInstance, as_decimal_string, items, numbers
+from node.results.source_header import (
+    SourceHeader,
+    SourceInstance,
+    as_decimal_string,
+    items,
+    numbers,
+    put,
+)
 
 _PATIENT_AND_STUDY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
@@ -77,10 +84,10 @@ def _reference(header: SourceHeader, instance: SourceInstance) -> Dataset:
     # The patient is set by ``stamp``: the library would warn of odd names, and print them.
     for keyword in _PATIENT_AND_STUDY:
         setattr(out, keyword, None)
-    out.SOPClassUID = instance.sop_class_uid
-    out.SOPInstanceUID = instance.sop_instance_uid
-    out.StudyInstanceUID = instance.study_instance_uid
-    out.SeriesInstanceUID = instance.series_instance_uid
+    put(out, "SOPClassUID", instance.sop_class_uid)
+    put(out, "SOPInstanceUID", instance.sop_instance_uid)
+    put(out, "StudyInstanceUID", instance.study_instance_uid)
+    put(out, "SeriesInstanceUID", instance.series_instance_uid)
     out.Modality = header.modality
     return out
 

@@ -21,6 +21,12 @@ from node.results.uids import run_uid
 
 _SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 _MAX_LONG_STRING = 64
+_UNPAIRED = {
+    "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CERVIX", "CHEST", "CHESTABDOMEN",
+    "CHESTABDPELVIS", "CSPINE", "ESOPHAGUS", "HEAD", "HEADNECK", "HEART", "LIVER", "LSPINE",
+    "MEDIASTINUM", "NECK", "PANCREAS", "PELVIS", "PROSTATE", "RECTUM", "SKULL", "SPINE", "SPLEEN",
+    "SSPINE", "STERNUM", "STOMACH", "TSPINE", "UTERUS", "WHOLEBODY",
+}  # fmt: skip
 
 
 def secondary_capture(findings: Findings, source: Source, header: SourceHeader, run: RunFacts) -> Dataset:
@@ -45,6 +51,12 @@ def secondary_capture(findings: Findings, source: Source, header: SourceHeader, 
     data_set.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     data_set.ConversionType = "WSD"
     data_set.BurnedInAnnotation = "YES"
+    if header.body_part not in _UNPAIRED:
+        # Laterality is of type 2C for a paired structure (PS3.3 table C.7-5a), and only then. Whether
+        # another body part is one, nobody can tell for sure, so it is left out, and the side is not.
+        data_set.Laterality = header.laterality or None
+        if "BodyPartExamined" in data_set:
+            del data_set.BodyPartExamined
     data_set.PatientOrientation = [shown.edges[1], shown.edges[3]] if shown and all(shown.edges) else None
     data_set.DateOfSecondaryCapture = data_set.ContentDate
     data_set.TimeOfSecondaryCapture = data_set.ContentTime

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from pydicom import config
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -33,7 +36,7 @@ UNREADABLE = (
     ValueError,
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_IDENTITY = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+_IDENTITY = ("PatientName", "PatientID", "AccessionNumber")
 _LONG_STRINGS = ("IssuerOfPatientID", "StudyDescription", "DeidentificationMethod")
 _CODE_SEQUENCES = ("DeidentificationMethodCodeSequence", "ProcedureCodeSequence")
 _PATTERNS = {
@@ -42,6 +45,7 @@ _PATTERNS = {
     "TypeOfPatientID": r"TEXT|RFID|BARCODE",
     "LongitudinalTemporalInformationModified": r"UNMODIFIED|MODIFIED|REMOVED",
     "TimezoneOffsetFromUTC": r"[+-](0\d|1[0-4])[0-5]\d",
+    "Laterality": r"[LR]",
     "BodyPartExamined": r"[A-Z0-9 _]{1,16}",
 }
 _CROSS_SECTIONAL_KEYWORDS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -86,6 +90,7 @@ class SourceHeader:
     series_number: int
     series_description: str
     body_part: str
+    laterality: str
     frame_of_reference_uid: str
     slice_thickness_mm: float | None
     specific_character_set: str
@@ -114,6 +119,7 @@ class SourceHeader:
             series_number=integer(first, "SeriesNumber"),
             series_description=text(first, "SeriesDescription"),
             body_part=_matching(first, "BodyPartExamined"),
+            laterality=_matching(first, "Laterality"),
             frame_of_reference_uid=text(first, "FrameOfReferenceUID") or frame_of_reference_uid(series),
             slice_thickness_mm=next((n for n in numbers(first, "SliceThickness") if n > 0), None),
             specific_character_set=text(first, "SpecificCharacterSet"),
@@ -245,22 +251,24 @@ def _from_groups(groups: Sequence[Dataset], keyword: str) -> tuple[float, ...]:
 def _patient_and_study(first: Dataset) -> Dataset:
     out = Dataset()
     for keyword in _IDENTITY:
-        _set(out, keyword, text(first, keyword))
-    out.StudyInstanceUID = text(first, "StudyInstanceUID")
+        put(out, keyword, text(first, keyword))
+    put(out, "StudyInstanceUID", text(first, "StudyInstanceUID"))
+    put(out, "StudyID", text(first, "StudyID")[:16])
+    put(out, "ReferringPhysicianName", _name(text(first, "ReferringPhysicianName")))
     for keyword in ("PatientBirthDate", "StudyDate"):
-        _set(out, keyword, _date(text(first, keyword)))
-    _set(out, "StudyTime", _time(text(first, "StudyTime")))
-    _set(out, "PatientSex", _matching(first, "PatientSex"))
+        put(out, keyword, _date(text(first, keyword)))
+    put(out, "StudyTime", _time(text(first, "StudyTime")))
+    put(out, "PatientSex", _matching(first, "PatientSex"))
     for keyword in ("PatientAge", "TypeOfPatientID", "LongitudinalTemporalInformationModified"):
         if value := _matching(first, keyword):
-            _set(out, keyword, value)
+            put(out, keyword, value)
     for keyword in _LONG_STRINGS:
         if value := text(first, keyword):
-            _set(out, keyword, "\\".join(part.strip()[:64] for part in value.split("\\")))
+            put(out, keyword, "\\".join(part.strip()[:64] for part in value.split("\\")))
     for keyword in ("PatientSize", "PatientWeight"):
         found = numbers(first, keyword)
         if len(found) == 1 and found[0] >= 0:
-            _set(out, keyword, f"{found[0]:.10g}")
+            put(out, keyword, f"{found[0]:.10g}")
     for keyword in _CODE_SEQUENCES:
         if codes := code_items(first, keyword):
             setattr(out, keyword, codes)
@@ -296,8 +304,16 @@ def _issuers(first: Dataset, keyword: str) -> list[Dataset]:
     return found
 
 
-def _set(data_set: Dataset, keyword: str, value: str) -> None:
-    setattr(data_set, keyword, value or None)
+def put(data_set: Dataset, keyword: str, value: str) -> None:
+    """Set a value as it is, also one too long for its VR: it is what the PACS knows the study by."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    data_set[keyword] = DataElement(tag, dictionary_VR(tag), value or None, validation_mode=config.IGNORE)
+
+
+def _name(value: str) -> str:
+    """Return a person name whose groups have at most 64 characters each (PS3.5 section 6.2)."""
+    return "=".join(group[:64] for group in value.split("=")[:3])
 
 
 def _matching(data_set: Dataset, keyword: str) -> str:

@@ -40,7 +40,7 @@ from node.results.evidence import evidence
 from node.results.facts import RunFacts, Source
 from node.results.provenance import algorithm_parameters, device_serial_number, device_uid_of, stamp
 from node.results.segmentation import Outline
-from node.results.source_header import SourceHeader
+from node.results.source_header import SourceHeader, put
 from node.results.uids import run_uid, tracking_uid
 
 _MAX_LONG_STRING = 64
@@ -373,8 +373,8 @@ def _library_images(header: SourceHeader) -> list[ContentItem]:
 def _request(header: SourceHeader) -> Dataset:
     """Return an item of the Referenced Request Sequence (PS3.3 table C.17-3)."""
     item = Dataset()
-    item.StudyInstanceUID = header.study_instance_uid
-    item.AccessionNumber = header.accession_number
+    put(item, "StudyInstanceUID", header.study_instance_uid)
+    put(item, "AccessionNumber", header.accession_number)
     item.ReferencedStudySequence = []
     item.PlacerOrderNumberImagingServiceRequest = None
     item.FillerOrderNumberImagingServiceRequest = None

@@ -43,7 +43,8 @@ class JobFolder:
     """One run's folder. The caller makes and removes it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        # The model's process has another working directory.
+        self.path = path.resolve()
         self._arrays = 0
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -199,7 +200,7 @@ class JobFolder:
     def _save(self, array: NDArray[Any]) -> str:
         if isinstance(array, np.memmap) and array.filename is not None:
             path = Path(array.filename)
-            if path.parent == self.path.resolve() or path.parent == self.path:
+            if path.parent == self.path:
                 array.flush()
                 return path.name
         self._arrays += 1

@@ -178,5 +178,5 @@ def _last_words(folder: Path) -> str:
     lines = [
         line.strip() for line in text.splitlines() if line.strip() and not set(line.strip()) <= {"^", "~"}
     ]
-    words = re.sub(r"(?:/[^/\s\"']+)+/([^/\s\"']+)", r"\1", " | ".join(lines[-LAST_LINES:]))
+    words = re.sub(r"[^\s\"']*/([^/\s\"']+)", r"\1", " | ".join(lines[-LAST_LINES:]))
     return words[-LAST_CHARACTERS:] or "it said nothing"

@@ -97,6 +97,9 @@ class AnalyzeTask:
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with what became of it; nothing when the node stops meanwhile."""
+        with self._lock:
+            # Whoever gives out jobs does not stop; it may have, and have started again.
+            self._is_cancelled = False
         for job in jobs:
             try:
                 yield job, self._analyze(services, job)

@@ -252,10 +252,6 @@ def _pylibjpeg_openjpeg(encoded: bytes) -> NDArray[Any]:
     return _openjpeg_decode(encoded)
 
 
-def _openjph(encoded: bytes) -> NDArray[Any]:
-    return np.asarray(imagecodecs.htj2k_decode(encoded))
-
-
 def _libjxl(encoded: bytes) -> NDArray[Any]:
     return np.asarray(imagecodecs.jpegxl_decode(encoded))
 
@@ -274,14 +270,14 @@ _FAMILIES: dict[str, _Family] = {
             _inspect_jpeg2000,
             True,
         ),
+        # Not by imagecodecs' OpenJPH: of a damaged stream it gives whatever was in memory, and it
+        # lets samples that quantisation moved beyond the range wrap around.
         _Family(
-            [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL],
-            [_openjph, _openjpeg, _pylibjpeg_openjpeg],
+            [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K],
+            [_openjpeg, _pylibjpeg_openjpeg],
             _inspect_jpeg2000,
             True,
         ),
-        # OpenJPH lets samples that quantisation moved beyond the range wrap around.
-        _Family([uid.HTJ2K], [_openjpeg, _pylibjpeg_openjpeg], _inspect_jpeg2000, True),
         _Family(
             [f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112)],
             [_libjxl],

@@ -8,6 +8,7 @@ before anything is given up, and ``restore`` whenever it is asked for.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import shutil
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO, Self
 from pydicom.uid import ExplicitVRLittleEndian
 
 from node.config import LimitsConfig
-from node.errors import AnodeError, IntegrityFailure, NodeError, UnsupportedPixelData
+from node.errors import AnodeError, IntegrityFailure, NodeError, OutOfSpace, UnsupportedPixelData
 from node.sameness import Copy, difference
 from node.transcode import encapsulation, headers
 from node.transcode.codecs import Codec, by_name
@@ -108,7 +109,7 @@ def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_se
     Raises
     ------
     NodeError
-        The received data set cannot be read.
+        The received data set cannot be read, or there is no space to work in.
     """
     begun = time.perf_counter()
     length = data_set.seek(0, io.SEEK_END)
@@ -126,6 +127,9 @@ def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_se
         encoded.close()
         raise
     except (AnodeError, *FAILURES) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            encoded.close()
+            raise OutOfSpace("no space to encode in for the time being") from error
         reason = str(error) or type(error).__name__
     else:
         private["stored"]["seconds"] = round(time.perf_counter() - begun, 4)

@@ -93,7 +93,12 @@ def native_image(data_set: BinaryIO, transfer_syntax_uid: str) -> NativeImage:
         raise UnsupportedPixelData("already compressed")
     if any(one.tag >= other.tag for one, other in pairwise(every)):
         raise UnsupportedPixelData("the elements are not in order")
-    facts = facts_from(value_reader(elements, every))
+    value_of = value_reader(elements, every)
+    facts = facts_from(value_of)
+    try:
+        int(value_of("NumberOfFrames") or 1)
+    except ValueError:
+        raise UnsupportedPixelData("Number of Frames is no number") from None
     layout = NativeLayout(
         facts,
         is_little_endian=elements.is_little_endian,

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from node.errors import IntegrityFailure, LimitExceeded, MalformedDataSet, UnsupportedPixelData
-from node.header import DEFLATED_TRANSFER_SYNTAXES
 from node.index import StoredInstance
 from node.storage import archive
 from node.storage.storage import Storage
@@ -42,7 +41,7 @@ class Outgoing:
         """
         received = self._stored.received_transfer_syntax_uid
         possible = [received, self._stored.stored_transfer_syntax_uid]
-        if pixels.is_decodable(received) or received in DEFLATED_TRANSFER_SYNTAXES:
+        if pixels.is_decodable(received):
             possible += UNCOMPRESSED
         return tuple(dict.fromkeys(possible))
 

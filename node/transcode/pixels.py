@@ -75,7 +75,8 @@ def frames(
     transfer_syntax_uid : str
         In which the data set is encoded.
     pixel_data : BinaryIO, optional
-        The value of Pixel Data, from its present position, so that it need not be in memory.
+        The data set's file at the value of Pixel Data, so that this need not be in memory. Nobody
+        else may move its position meanwhile.
 
     Yields
     ------
@@ -99,7 +100,9 @@ def decoded(data_set: Dataset, transfer_syntax_uid: str, pixel_data: BinaryIO | 
     facts = facts_of(data_set)
     source = pixel_data or _value(data_set)
     if transfer_syntax_uid in NATIVE_TRANSFER_SYNTAXES:
-        return native_frames(facts, source, _layout(data_set, facts, transfer_syntax_uid))
+        is_little_endian = transfer_syntax_uid != ExplicitVRBigEndian
+        is_words = is_little_endian or _is_words(data_set, source)
+        return native_frames(facts, source, NativeLayout(facts, is_little_endian, is_words))
     return encapsulated_frames(
         facts, source, transfer_syntax_uid, extended_offsets=_extended_offsets(data_set)
     )
@@ -116,14 +119,16 @@ def _value(data_set: Dataset) -> BinaryIO:
     raise UnsupportedPixelData("the instance has no pixels")
 
 
-def _layout(data_set: Dataset, facts: PixelFacts, transfer_syntax_uid: str) -> NativeLayout:
-    element: Any = data_set.get_item("PixelData") if "PixelData" in data_set else None
-    return NativeLayout(
-        facts,
-        is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-        # Float pixels have VRs that are words of their own.
-        is_words=element is None or element.VR != "OB",
-    )
+def _is_words(data_set: Dataset, source: BinaryIO) -> bool:
+    """Whether Big Endian pixels are an element of words: by their VR, which a file has before them."""
+    if "PixelData" in data_set:
+        element: Any = data_set.get_item("PixelData")
+        return bool(element.VR != "OB")
+    place = source.tell()
+    source.seek(max(0, place - 12))
+    head = source.read(min(12, place))
+    source.seek(place)
+    return head[4:6] != b"OB"
 
 
 def _extended_offsets(data_set: Dataset) -> tuple[bytes, bytes] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,13 @@ def digest(file: DicomFile) -> str:
         return hashlib.file_digest(data_set, "sha256").hexdigest()
 
 
+def study_of(file: DicomFile) -> str:
+    """The Study Instance UID as pydicom reads it, whatever it thinks of the rest."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return str(dcmread(file.path, stop_before_pixels=True, force=True).StudyInstanceUID)
+
+
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     """A node that was sent everything there is, settled, with an Orthanc beside it."""
@@ -68,8 +76,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
             for one in everything.sent:
                 if one.is_stored and one.file.sop_instance_uid not in everything.stored:
                     everything.stored[one.file.sop_instance_uid] = one.file
-                    header = dcmread(one.file.path, stop_before_pixels=True, force=True)
-                    everything.study_of[one.file.sop_instance_uid] = header.StudyInstanceUID
+                    everything.study_of[one.file.sop_instance_uid] = study_of(one.file)
             wait_until(lambda: node.json("status")["instances_not_settled"] == 0, 300, "settling")
             yield everything
 

@@ -23,7 +23,25 @@ LEVEL_KEYS = {
     "IMAGE": ("SOPInstanceUID",),
 }
 LEVELS = tuple(LEVEL_KEYS)
-NO_WILD_CARDS = {"DA", "TM", "DT", "SL", "SS", "US", "UL", "FL", "FD", "OB", "OW", "UN", "AT", "DS", "IS", "AS", "UI"}
+NO_WILD_CARDS = {
+    "DA",
+    "TM",
+    "DT",
+    "SL",
+    "SS",
+    "US",
+    "UL",
+    "FL",
+    "FD",
+    "OB",
+    "OW",
+    "UN",
+    "AT",
+    "DS",
+    "IS",
+    "AS",
+    "UI",
+}
 
 
 #: An instance: the values of each attribute, as text.

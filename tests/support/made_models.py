@@ -16,6 +16,7 @@ from models.base import ModelCard
 from models.types import Check, Code, Evaluation, Findings, Measurement, Segment
 
 CODE = Code("1", "99TEST", "Test")
+UNIT = Code("mm", "UCUM", "millimeter")
 CARD = ModelCard(name="brightness", version="1", title="A model for tests", intended_use="tests",
                  limits="all", inputs="any", outputs="mean", evidence="none", licence="none", family=CODE)
 
@@ -29,7 +30,7 @@ class Brightness:
 
     def predict(self, inputs):
         voxels = inputs.volume.voxels
-        mean = Measurement(CODE, float(voxels.mean()), CODE, derivation=CODE, method=CODE)
+        mean = Measurement(CODE, float(voxels.mean()), UNIT, derivation=CODE, method=CODE)
         mask = np.asarray(voxels > voxels.mean())
         bright = Segment("bright", "Bright", mask, CODE, CODE, CODE, (mean,), (1, 2, 3))
         return Findings((bright,), (mean,), (Evaluation(CODE, CODE), Evaluation(CODE, "words")),
@@ -116,7 +117,7 @@ class Infinite(Brightness):
     card = card("infinite")
 
     def predict(self, inputs):
-        return Findings((), (Measurement(CODE, float("nan"), CODE),))
+        return Findings((), (Measurement(CODE, float("nan"), UNIT),))
 
 
 class Sleeper(Brightness):

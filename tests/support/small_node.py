@@ -116,10 +116,11 @@ def config(
     peers: Sequence[PeerConfig] = (),
     analyses: Sequence[AnalysisConfig] = (),
     network_timeout_seconds: float = 10.0,
+    port: int = 0,
     **jobs: Any,
 ) -> Config:
     return Config(
-        node=NodeConfig(port=0, data_dir=folder),
+        node=NodeConfig(port=port, data_dir=folder),
         limits=LimitsConfig(network_timeout_seconds=network_timeout_seconds, artim_timeout_seconds=5.0),
         study=StudyConfig(quiet_seconds=60),
         jobs=JobsConfig(**jobs),

@@ -37,7 +37,11 @@ DATES = ("20040119", "2004.01.19", "20040229", "19991231", "", "20301231", "2004
 TIMES = ("10", "1030", "103000", "103000.5", "10:30:59", "103059.999999", "", "235959", "0000", "noon")
 MODALITIES = ("CT", "MR", "SR", "SEG", "PT")
 NUMBERS = ("1", "+2", "003", "10", "", "2")
-IMAGE_TYPES = (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY"], ["ORIGINAL", "PRIMARY", "LOCALIZER"])
+IMAGE_TYPES = (
+    ["ORIGINAL", "PRIMARY", "AXIAL"],
+    ["DERIVED", "SECONDARY"],
+    ["ORIGINAL", "PRIMARY", "LOCALIZER"],
+)
 
 
 def made_instances() -> list[Dataset]:
@@ -173,7 +177,7 @@ def level_of(keyword: str) -> str:
 
 
 def found_by(index: Indexed, level: str, keys: dict[str, str]) -> set[tuple[str, ...]]:
-    asked = {keyword: "" for keyword in brute_force.LEVEL_KEYS[level]}
+    asked = dict.fromkeys(brute_force.LEVEL_KEYS[level], "")
     answers = index.find(identifier(level, **(asked | keys)), "patient")
     uniques = [
         tuple(str(answer[keyword].value or "") for keyword in brute_force.LEVEL_KEYS[level])
@@ -200,9 +204,7 @@ THOROUGH = settings(
 
 @THOROUGH
 @given(data=st.data())
-def test_made_headers_are_matched_as_an_independent_matcher_does(
-    made: Filled, data: st.DataObject
-) -> None:
+def test_made_headers_are_matched_as_an_independent_matcher_does(made: Filled, data: st.DataObject) -> None:
     index, instances = made.index, made.instances
     level, keys = data.draw(question(instances))
     assert found_by(index, level, keys) == expected(instances, level, keys)
@@ -230,11 +232,10 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         yield Filled(index, instances)
 
 
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of values that real devices write
 @settings(THOROUGH, max_examples=150)
 @given(data=st.data())
-def test_real_headers_are_matched_as_an_independent_matcher_does(
-    real: Filled, data: st.DataObject
-) -> None:
+def test_real_headers_are_matched_as_an_independent_matcher_does(real: Filled, data: st.DataObject) -> None:
     index, instances = real.index, real.instances
     level, keys = data.draw(question(instances))
     assert found_by(index, level, keys) == expected(instances, level, keys)
@@ -285,7 +286,9 @@ def test_person_names(index: Indexed, key: str, wanted: set[str]) -> None:
     for number, name in enumerate(names, 1):
         charset = "ISO_IR 192"
         index.add(
-            instance(SpecificCharacterSet=charset, PatientID=f"{number}", StudyID=f"{number}", PatientName=name)
+            instance(
+                SpecificCharacterSet=charset, PatientID=f"{number}", StudyID=f"{number}", PatientName=name
+            )
         )
     assert studies(index, PatientName=key) == wanted
 
