@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from pydicom.dataset import Dataset
 
 from node import query
 from node.status import CANCEL, PENDING, PENDING_KEY_UNSUPPORTED, SUCCESS
 from node.wire.association import Request, Response
-from node.wire.sop_classes import PATIENT_STUDY_ONLY_FIND, STUDY_ROOT_FIND
+from node.wire.sop_classes import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    PATIENT_STUDY_ONLY_FIND,
+    STUDY_ROOT_FIND,
+)
 
 if TYPE_CHECKING:
     from node.services import Services
@@ -35,7 +43,7 @@ def c_find(services: Services, request: Request) -> Iterator[Response]:
     matches = 0
     final = SUCCESS
     with services.database.read() as connection:
-        for identifier in query.find(connection, asked, ae_title=services.config.node.ae_title):
+        for identifier in _identifiers(connection, asked, request, services.config.node.ae_title):
             if request.is_cancelled():
                 final = CANCEL
                 break
@@ -51,3 +59,15 @@ def c_find(services: Services, request: Request) -> Iterator[Response]:
         },
     )
     yield Response(final)
+
+
+def _identifiers(
+    connection: sqlite3.Connection, asked: query.Query, request: Request, ae_title: str
+) -> Iterator[Dataset | bytes]:
+    """Yield the Identifiers of the matches, encoded already in the usual transfer syntaxes."""
+    transfer_syntax_uid = request.context.transfer_syntax_uid
+    if transfer_syntax_uid in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN):
+        is_implicit_vr = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+        yield from query.find_encoded(connection, asked, ae_title=ae_title, is_implicit_vr=is_implicit_vr)
+    else:
+        yield from query.find(connection, asked, ae_title=ae_title)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from node import status
+from node import alarms, status
+from node.errors import OutOfSpace
 from node.index import Provenance
 from node.services import Services
 from node.wire.association import Request, Response
@@ -15,18 +16,23 @@ def c_store(services: Services, request: Request) -> Iterator[Response]:
 
     Raises what ``Ingest.receive`` raises, for the boundary to answer.
     """
-    association = request.association
-    services.ingest.receive(
-        request.fragments(),
-        sop_class_uid=str(request.command.get("AffectedSOPClassUID", "")),
-        sop_instance_uid=str(request.command.get("AffectedSOPInstanceUID", "")),
-        transfer_syntax_uid=request.context.transfer_syntax_uid,
-        provenance=Provenance(
-            calling_ae_title=association.calling_ae_title,
-            called_ae_title=association.called_ae_title,
-            peer_address=association.peer_address,
-            association=association.number,
-            received_at=services.clock.timestamp(),
-        ),
-    )
+    association, data_dir = request.association, services.config.node.data_dir
+    try:
+        services.ingest.receive(
+            request.fragments(),
+            sop_class_uid=str(request.command.get("AffectedSOPClassUID", "")),
+            sop_instance_uid=str(request.command.get("AffectedSOPInstanceUID", "")),
+            transfer_syntax_uid=request.context.transfer_syntax_uid,
+            provenance=Provenance(
+                calling_ae_title=association.calling_ae_title,
+                called_ae_title=association.called_ae_title,
+                peer_address=association.peer_address,
+                association=association.number,
+                received_at=services.clock.timestamp(),
+            ),
+        )
+    except OutOfSpace as error:
+        alarms.raise_alarm(data_dir, alarms.DISK_FULL, str(error), services.clock.timestamp())
+        raise
+    alarms.clear_alarm(data_dir, alarms.DISK_FULL)
     yield Response(status.SUCCESS)

@@ -81,7 +81,7 @@ CARD = ModelCard(
     ),
     inputs="one series of any modality, as its instances are",
     outputs="pass or fail; each fault in words; number of instances, number and spacing of slices",
-    evidence="Each fault planted in made series is found; no false alarm on the real series of the tests.",
+    evidence="Each fault planted in made series is found. Real CT, MR and PET series of the tests pass.",
     licence="Apache-2.0",
     family=Code("123105", "DCM", "Histogram Analysis"),
 )
@@ -109,12 +109,22 @@ class SeriesQuality:
         if stack is not None:
             measurements += stack.measurements()
         verdict = FAIL if found else PASS
+        unseen = sum(
+            1
+            for one in series.instances
+            if one.header.get("Rows") and one.pixels is None and not one.pixels_error
+        )
         checks = [
+            Check(
+                "pixels",
+                True,
+                f"{unseen} images were not looked at: nothing here decodes them" if unseen else "",
+            ),
             Check(
                 "slice geometry",
                 True,
                 "" if stack is not None else "no stack of parallel slices, so spacing was not checked",
-            )
+            ),
         ]
         return Findings(
             measurements=tuple(measurements),
@@ -178,7 +188,9 @@ def _kinds(
 
 
 def _counts(kinds: Sequence[Sequence[InstanceView]]) -> str:
-    return " and ".join(str(len(kind)) for kind in kinds[:4]) + " instances"
+    shown = [str(len(kind)) for kind in kinds[:3]]
+    more = [f"{sum(len(kind) for kind in kinds[3:])} others"] if len(kinds) > 3 else []
+    return " and ".join([*shown, *more]) + " instances"
 
 
 def _odd(kinds: Sequence[Sequence[InstanceView]]) -> str:
@@ -359,6 +371,9 @@ def _clipped(one: InstanceView, high: Any) -> float:
     """
     pixels = one.pixels
     if pixels is None or _number(one.header.get("SamplesPerPixel"), 1) != 1 or pixels.dtype.kind not in "iu":
+        return 0.0
+    if one.header.get("Modality") == "SEG":
+        # Masks are all ends of the range.
         return 0.0
     bits = int(_number(one.header.get("BitsStored"), 8 * pixels.dtype.itemsize))
     if bits < 8:

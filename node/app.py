@@ -11,7 +11,6 @@ from node.clock import Clock
 from node.completion import Completion
 from node.config import Config
 from node.database import Database
-from node.errors import PortInUse
 from node.index import Index
 from node.ingest import Ingest
 from node.jobs.policy import RetryPolicy
@@ -123,8 +122,6 @@ def _groups(config: Config) -> tuple[Group, ...]:
     return (
         Group("work", housekeeping, config.jobs.workers, work),
         Group("analyses", analysis, config.jobs.analyses, work),
-        Group("delivery", sending, 16, delivery, is_by_lane=True),
+        # a thread for each peer and kind, so that peers that stall never hold up another
+        Group("delivery", sending, max(16, len(sending) * len(config.peers)), delivery, is_by_lane=True),
     )
-
-
-__all__ = ["App", "PortInUse"]

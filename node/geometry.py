@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.errors import NotAVolume
+from node.header_values import items, numbers, text, values, whole
 
 Vector = NDArray[np.float64]
 
@@ -22,8 +22,8 @@ Vector = NDArray[np.float64]
 SAME_DIRECTION = 1e-3
 #: Spacing within a series is the same when it differs by no more than this share.
 SAME_SPACING = 1e-3
-#: Gaps between slices may differ by 1 %, or by 0.01 mm ...
-SAME_GAP, SAME_GAP_MM = 0.01, 0.01
+#: Gaps between slices may differ by 3 % (PET joins its beds so), or by 0.01 mm ...
+SAME_GAP, SAME_GAP_MM = 0.03, 0.01
 #: ... or by what the rounding of the coordinates explains, but by no more than this.
 MOST_ROUNDING_MM = 0.1
 #: Slices that lean more than this (cosine) are no tilted gantry.
@@ -78,7 +78,7 @@ def planes(headers: Sequence[Dataset]) -> list[Plane]:
         _refuse_by_kind(header, label)
         if "PerFrameFunctionalGroupsSequence" in header:
             found += _frames(header, index, "" if len(headers) == 1 else f"{label}, ")
-        elif int(header.get("NumberOfFrames") or 1) > 1:
+        elif whole(header, "NumberOfFrames", 1) > 1:
             raise NotAVolume(f"the frames of {label} have no position of their own")
         else:
             found.append(_single(header, index, label))
@@ -129,19 +129,19 @@ def grid(found: Sequence[Plane]) -> Grid:
 
 
 def _label(header: Dataset, index: int, count: int) -> str:
-    number = header.get("InstanceNumber")
-    return f"slice {number}" if number is not None else f"instance {index + 1} of {count}"
+    number = text(header, "InstanceNumber")
+    return f"slice {number}" if number else f"instance {index + 1} of {count}"
 
 
 def _refuse_by_kind(header: Dataset, label: str) -> None:
-    image_type = [str(value).upper() for value in _values(header, "ImageType")]
+    image_type = [str(one).upper() for one in values(header, "ImageType")]
     if "LOCALIZER" in image_type:
         raise NotAVolume(f"{label} is a localizer")
-    if not header.get("Rows") or not header.get("Columns"):
+    if not whole(header, "Rows", 0) or not whole(header, "Columns", 0):
         raise NotAVolume(f"{label} has no pixels")
-    if int(header.get("SamplesPerPixel") or 1) != 1:
+    if whole(header, "SamplesPerPixel", 1) != 1:
         raise NotAVolume(f"{label} is in colour")
-    if str(header.get("PhotometricInterpretation", "")) == "PALETTE COLOR":
+    if text(header, "PhotometricInterpretation") == "PALETTE COLOR":
         raise NotAVolume(f"{label} is in colour (palette)")
 
 
@@ -151,17 +151,16 @@ def _single(header: Dataset, index: int, label: str) -> Plane:
 
 def _frames(header: Dataset, index: int, prefix: str) -> Iterator[Plane]:
     """Planes of an enhanced object, from its functional groups (PS3.3 section C.7.6.16)."""
-    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    per_frame = header.PerFrameFunctionalGroupsSequence
-    if len(per_frame) != int(header.get("NumberOfFrames") or 1):
-        raise NotAVolume(
-            f"{prefix}{len(per_frame)} functional groups describe {header.get('NumberOfFrames')} frames"
-        )
+    shared = (items(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    per_frame = items(header, "PerFrameFunctionalGroupsSequence")
+    declared = whole(header, "NumberOfFrames", 1)
+    if len(per_frame) != declared:
+        raise NotAVolume(f"{prefix}{len(per_frame)} functional groups describe {declared} frames")
     for number, group in enumerate(per_frame):
 
         def item(name: str, group: Dataset = group) -> Dataset:
-            sequence = group.get(name) or shared[0].get(name)
-            return sequence[0] if sequence else Dataset()
+            found = items(group, name) or items(shared, name)
+            return found[0] if found else Dataset()
 
         yield _plane(
             header,
@@ -185,10 +184,10 @@ def _plane(
     measures: Dataset,
     transformation: Dataset,
 ) -> Plane:
-    where = _numbers(position, "ImagePositionPatient", 3)
+    where = _vector(position, "ImagePositionPatient", 3)
     if where is None:
         raise NotAVolume(f"{label} has no Image Position (Patient)")
-    direction = _numbers(orientation, "ImageOrientationPatient", 6)
+    direction = _vector(orientation, "ImageOrientationPatient", 6)
     if direction is None:
         raise NotAVolume(f"{label} has no Image Orientation (Patient)")
     lengths = np.linalg.norm(direction.reshape(2, 3), axis=1)
@@ -196,12 +195,12 @@ def _plane(
         raise NotAVolume(
             f"the Image Orientation (Patient) of {label} is not two unit vectors at right angles"
         )
-    spacing = _numbers(measures, "PixelSpacing", 2)
+    spacing = _vector(measures, "PixelSpacing", 2)
     if spacing is None or spacing.min() <= 0:
         raise NotAVolume(f"{label} has no Pixel Spacing")
-    slope = _numbers(transformation, "RescaleSlope", 1)
-    intercept = _numbers(transformation, "RescaleIntercept", 1)
-    if slope is None and header.get("Modality") == "CT":
+    slope = _vector(transformation, "RescaleSlope", 1)
+    intercept = _vector(transformation, "RescaleIntercept", 1)
+    if slope is None and text(header, "Modality") == "CT":
         raise NotAVolume(f"{label} has no Rescale Slope, so its values are no Hounsfield units")
     return Plane(
         instance=index,
@@ -210,40 +209,26 @@ def _plane(
         position=where,
         orientation=direction,
         spacing_mm=(float(spacing[0]), float(spacing[1])),
-        size=(int(header.Rows), int(header.Columns)),
+        size=(whole(header, "Rows", 0), whole(header, "Columns", 0)),
         slope=1.0 if slope is None else float(slope[0]),
         intercept=0.0 if intercept is None else float(intercept[0]),
         rounding_mm=_rounding_mm(position),
     )
 
 
-def _values(data_set: Dataset, keyword: str) -> list[Any]:
-    value = data_set.get(keyword)
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-
-
-def _numbers(data_set: Dataset, keyword: str, count: int) -> Vector | None:
-    """The values of an attribute; None when it is absent, or not ``count`` finite numbers."""
-    values = _values(data_set, keyword)
-    if len(values) != count:
-        return None
-    try:
-        numbers = np.array([float(value) for value in values])
-    except (TypeError, ValueError):
-        return None
-    return numbers if np.isfinite(numbers).all() else None
+def _vector(data_set: Dataset, keyword: str, count: int) -> Vector | None:
+    found = numbers(data_set, keyword, count)
+    return None if found is None else np.array(found)
 
 
 def _rounding_mm(position: Dataset) -> float:
     """How coarsely the coordinates were written: 0.1 for '-12.5'; 0 where they are binary."""
     finest = 1.0
-    for value in _values(position, "ImagePositionPatient"):
-        text = getattr(value, "original_string", None)
-        if not isinstance(text, str) or "e" in text.lower():
+    for one in values(position, "ImagePositionPatient"):
+        written = getattr(one, "original_string", None)
+        if not isinstance(written, str) or "e" in written.lower():
             return 0.0
-        finest = min(finest, 10.0 ** -len(text.strip().partition(".")[2]))
+        finest = min(finest, 10.0 ** -len(written.strip().partition(".")[2]))
     return finest
 
 

@@ -28,6 +28,7 @@ _PLAIN_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "U
 _NUMBERS = {
     "FD": "d", "FL": "f", "SL": "l", "SS": "h", "SV": "q", "UL": "L", "US": "H", "UV": "Q",
 }  # fmt: skip
+_READABLE_VRS = _LOCALISED_VRS | _PLAIN_VRS | _NUMBERS.keys() | {"AT"}
 _LEGACY_DATE = re.compile(r"(\d{4})[.\-/](\d{2})[.\-/](\d{2})")
 _REMEMBERED_BYTES = 128
 _LONGEST_RAW_BYTES = 4 * VALUE_CHARACTERS
@@ -83,7 +84,7 @@ def data_set_character_set(data_set: Dataset) -> CharacterSet:
 def element_text(
     element: DataElement | RawDataElement, vr: str, charset: CharacterSet, order: str = "<"
 ) -> str | None:
-    """Whole text of an element, decoded by pydicom or not; ``vr`` is what PS3.6 says. None as ``raw_text``."""
+    """Whole text of an element, decoded by pydicom or not; ``vr`` is that of PS3.6. None as ``raw_text``."""
     if isinstance(element, RawDataElement):
         own = element.VR if element.VR not in (None, "UN") else vr
         return raw_text(element.value, str(own), charset, order, is_cut=False)
@@ -109,7 +110,7 @@ def raw_text(
         Whether what is longer than ``VALUE_CHARACTERS`` is cut there.
     """
     if not raw:
-        return "" if vr in _LOCALISED_VRS or vr in _PLAIN_VRS or vr in _NUMBERS else None
+        return "" if vr in _READABLE_VRS else None
     if vr in _NUMBERS:
         return _numbers(raw, order + _NUMBERS[vr])
     if vr == "AT":
@@ -201,7 +202,7 @@ def _tags(raw: bytes, order: str) -> str:
 
 def _decoded_text(value: object, vr: str) -> str | None:
     """Text of a value that pydicom has decoded already."""
-    if vr not in _LOCALISED_VRS and vr not in _PLAIN_VRS and vr not in _NUMBERS and vr != "AT":
+    if vr not in _READABLE_VRS:
         return None
     if value is None:
         return ""

@@ -31,6 +31,7 @@ __all__ = [
     "Query",
     "QueryLevel",
     "find",
+    "find_encoded",
     "instances_to_retrieve",
     "parse_identifier",
     "retrieve_keys",
@@ -198,7 +199,7 @@ def _keys(identifier: Dataset) -> Iterator[Key]:
             continue
         keyword = "" if number >> 16 & 1 else keyword_for_tag(number)
         vr = dictionary_VR(number).split(" or ")[0] if keyword else (element.VR or "UN")
-        text = "" if vr == "SQ" or not keyword else element_text(element, vr, charset, order)
+        text = element_text(element, vr, charset, order) if keyword and _is_plain(vr) else ""
         if text is None:
             raise IdentifierInvalid(f"the value of ({number >> 16:04X},{number & 0xFFFF:04X}) cannot be read")
         yield Key(number, keyword, vr, text)
@@ -220,19 +221,17 @@ def _require_single(keys: tuple[Key, ...], keyword: str, level: QueryLevel) -> N
 # --- SQL --------------------------------------------------------------------------
 
 
-def _expression(key: Key, level: QueryLevel) -> Condition | None:
+def _expression(key: Key, level: QueryLevel) -> str | None:
     """SQL for the text of an attribute, as seen from a level; None where the index does not know it."""
     if key.keyword in _COMPUTED:
         of_level, sql = _COMPUTED[key.keyword]
-        return Condition(f"CAST({sql} AS TEXT)") if of_level in _down_to(level) else None
+        return f"CAST({sql} AS TEXT)" if of_level in _down_to(level) else None
     of_level_or_none = LEVEL_OF.get(key.keyword)
     if of_level_or_none in _down_to(level):
-        return Condition(f"{_TABLES[of_level_or_none]}.{key.keyword}")
+        return f"{_TABLES[of_level_or_none]}.{key.keyword}"
     if level == QueryLevel.IMAGE and key.keyword and _is_plain(key.vr):
         path = f"'$.{key.keyword}'"
-        return Condition(
-            f"COALESCE(json_extract(instance.header, {path}), json_extract(series.header, {path}), '')"
-        )
+        return f"COALESCE(json_extract(instance.header, {path}), json_extract(series.header, {path}), '')"
     return None
 
 
@@ -269,11 +268,10 @@ def _key_condition(key: Key, level: QueryLevel, ae_title: str) -> Condition:
     if expression is None:
         return Condition()
     is_column = LEVEL_OF.get(key.keyword) in _down_to(level)
-    table = expression.sql.partition(".")[0]
+    table = expression.partition(".")[0]
     names = tuple(f"{table}.{name}" for name in folded_columns(key.keyword)) if is_column else ()
     is_many = has_many_values(key.keyword) or (key.vr == "PN" and not names)
-    found = condition(Subject(expression.sql, key.vr, is_many, names), key.text)
-    return Condition(found.sql, expression.values + found.values) if found.sql else found
+    return condition(Subject(expression, key.vr, is_many, names), key.text)
 
 
 def find(connection: sqlite3.Connection, query: Query, *, ae_title: str) -> Iterator[Dataset]:
@@ -288,31 +286,44 @@ def find(connection: sqlite3.Connection, query: Query, *, ae_title: str) -> Iter
     ae_title
         of this node, from which the matches can be retrieved
     """
+    rows, writer = _rows(connection, query, ae_title)
+    for row in rows:
+        yield writer.response(row)
+
+
+def find_encoded(
+    connection: sqlite3.Connection, query: Query, *, ae_title: str, is_implicit_vr: bool
+) -> Iterator[bytes]:
+    """Do as ``find``, but yield the Identifiers encoded in Little Endian, many times faster."""
+    rows, writer = _rows(connection, query, ae_title)
+    for row in rows:
+        yield writer.encoded(row, is_implicit_vr=is_implicit_vr)
+
+
+def _rows(
+    connection: sqlite3.Connection, query: Query, ae_title: str
+) -> tuple[sqlite3.Cursor, ResponseWriter]:
     _teach(connection)
-    columns: list[Condition] = []
+    columns: list[str] = []
     returned = []
     for key in query.keys:
-        expression = _expression(key, query.level)
-        returned.append(ReturnKey(key.tag, key.vr, None if expression is None else len(columns)))
-        if expression is not None:
-            columns.append(expression)
+        sql = _expression(key, query.level)
+        returned.append(ReturnKey(key.tag, key.vr, None if sql is None else len(columns)))
+        if sql is not None:
+            columns.append(sql)
     where = _conditions(query, ae_title)
     statement = (
-        f"SELECT {', '.join(column.sql for column in columns) or '1'} FROM {_FROM[query.level]}"
+        f"SELECT {', '.join(columns) or '1'} FROM {_FROM[query.level]}"
         f"{' WHERE ' + where.sql if where.sql else ''}"
     )
-    values = tuple(value for column in columns for value in column.values) + where.values
-    writer = ResponseWriter(
-        returned,
-        (
-            (0x00080052, "CS", query.level.value),
-            (0x00080054, "AE", ae_title),
-            (0x00080056, "CS", _ONLINE),
-        ),
-        query.character_set,
+    constants = (
+        (0x00080052, "CS", query.level.value),
+        (0x00080054, "AE", ae_title),
+        (0x00080056, "CS", _ONLINE),
     )
-    for row in connection.execute(statement, values):
-        yield writer.response(row)
+    return connection.execute(statement, where.values), ResponseWriter(
+        returned, constants, query.character_set
+    )
 
 
 def _teach(connection: sqlite3.Connection) -> None:

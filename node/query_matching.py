@@ -65,8 +65,13 @@ class Subject:
 
 
 def is_universal(vr: str, key: str) -> bool:
-    """Whether the key matches everything (PS3.4 section C.2.2.2.3)."""
-    return not key.strip("*^= " if vr == "PN" else "*")
+    """Whether the key, or one of its values, matches everything (PS3.4 section C.2.2.2.3)."""
+    saying_nothing = "*^= " if vr == "PN" else "* "
+    if not key.strip(saying_nothing):
+        return True
+    return not is_undivided(vr) and any(
+        value and not value.strip(saying_nothing) for value in key.split("\\")
+    )
 
 
 def condition(subject: Subject, key: str) -> Condition:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.charset import convert_encodings, default_encoding
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
@@ -15,10 +16,16 @@ from node.character_set import UTF_8, CharacterSet
 
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-_INTEGER_VRS = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 _BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _LONGEST_SHORT_VALUE_BYTES = 0xFFFE
-_LONG_VRS = frozenset({"UC", "UR", "UT"})
+_LONG_VRS = frozenset({"SQ", "SV", "UC", "UR", "UT", "UV"})
+_NUMBER_FORMATS = {
+    "FD": "d", "FL": "f", "SL": "l", "SS": "h", "SV": "q", "UL": "L", "US": "H", "UV": "Q",
+}  # fmt: skip
+_IMPLICIT = struct.Struct("<HHL")
+_EXPLICIT = struct.Struct("<HH2sH")
+_EXPLICIT_LONG = struct.Struct("<HH2sHL")
+_AnyElement = DataElement | RawDataElement
 
 
 @dataclass(frozen=True)
@@ -48,69 +55,112 @@ class ResponseWriter:
         self, keys: Sequence[ReturnKey], constants: Sequence[tuple[int, str, str]], requested: CharacterSet
     ) -> None:
         self._requested = requested
-        self._fixed: dict[BaseTag, DataElement | RawDataElement] = {
-            BaseTag(tag): _raw(tag, vr, text.encode("ascii", "replace")) for tag, vr, text in constants
+        self._fixed: dict[int, _AnyElement] = {
+            tag: _raw(tag, vr, text.encode("ascii", "replace")) for tag, vr, text in constants
         }
         for key in keys:
-            if key.column is None and BaseTag(key.tag) not in self._fixed:
-                self._fixed[BaseTag(key.tag)] = _empty(key)
+            if key.column is None and key.tag not in self._fixed:
+                self._fixed[key.tag] = _empty(key)
         self._keys = [key for key in keys if key.column is not None]
+        self._template: list[tuple[int, bytes]] = []
 
     def response(self, row: Sequence[object]) -> Dataset:
         """Make the Identifier of one match."""
-        texts = [(key, str(row[key.column or 0])) for key in self._keys]
-        charset = self._charset(texts)
-        elements = dict(self._fixed)
+        charset, texts = self._texts(row)
+        elements = {BaseTag(tag): element for tag, element in self._fixed.items()}
         for key, text in texts:
             elements[BaseTag(key.tag)] = _element(key, text, charset or UTF_8)
         codecs: str | list[str] = default_encoding
         if charset is not None:
-            elements[BaseTag(_SPECIFIC_CHARACTER_SET)] = _raw(
-                _SPECIFIC_CHARACTER_SET, "CS", "\\".join(charset.terms).encode("ascii")
-            )
+            declared = _declaration(charset)
+            elements[declared.tag] = declared
             codecs = convert_encodings(list(charset.terms))
         data_set = Dataset(elements)
         data_set.set_original_encoding(False, True, codecs)
         return data_set
 
-    def _charset(self, texts: list[tuple[ReturnKey, str]]) -> CharacterSet | None:
-        """Which Specific Character Set the values need; None for ASCII."""
+    def encoded(self, row: Sequence[object], *, is_implicit_vr: bool) -> bytes:
+        """Make it in Little Endian at once, which spares most of the time of a long answer."""
+        charset, texts = self._texts(row)
+        if not self._template:
+            self._template = [
+                (tag, _encoded(element, is_implicit_vr)) for tag, element in self._fixed.items()
+            ]
+        parts = dict(self._template)
+        for key, text in texts:
+            parts[key.tag] = _encoded(_raw_element(key, text, charset or UTF_8), is_implicit_vr)
+        if charset is not None:
+            parts[_SPECIFIC_CHARACTER_SET] = _encoded(_declaration(charset), is_implicit_vr)
+        return b"".join([parts[tag] for tag in sorted(parts)])
+
+    def _texts(self, row: Sequence[object]) -> tuple[CharacterSet | None, list[tuple[ReturnKey, str]]]:
+        """Texts of the row, and which Specific Character Set they need; None for ASCII."""
+        texts = [(key, str(row[key.column or 0])) for key in self._keys]
         beyond = [(key, text) for key, text in texts if not text.isascii()]
         if not beyond:
-            return None
+            return None, texts
         asked = self._requested
         if (
             asked.terms
             and asked.is_standard
             and all(asked.encode(text, is_name=key.vr == "PN") is not None for key, text in beyond)
         ):
-            return asked
-        return UTF_8
+            return asked, texts
+        return UTF_8, texts
 
 
-def _element(key: ReturnKey, text: str, charset: CharacterSet) -> DataElement | RawDataElement:
-    """Encode one value. Numbers are left to pydicom, which knows the byte order on the wire."""
+def _declaration(charset: CharacterSet) -> RawDataElement:
+    return _raw(_SPECIFIC_CHARACTER_SET, "CS", "\\".join(charset.terms).encode("ascii"))
+
+
+def _encoded(element: _AnyElement, is_implicit_vr: bool) -> bytes:
+    """Encode an element in Little Endian (PS3.5 section 7.1); sequences are always empty here."""
+    value = element.value if isinstance(element, RawDataElement) and element.value else b""
+    tag, vr = int(element.tag), str(element.VR)
+    if is_implicit_vr:
+        return _IMPLICIT.pack(tag >> 16, tag & 0xFFFF, len(value)) + value
+    if vr in _LONG_VRS:
+        return _EXPLICIT_LONG.pack(tag >> 16, tag & 0xFFFF, vr.encode(), 0, len(value)) + value
+    return _EXPLICIT.pack(tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + value
+
+
+def _raw_element(key: ReturnKey, text: str, charset: CharacterSet) -> _AnyElement:
+    """Encode one value in Little Endian."""
+    numbers = _numbers(key.vr, text)
+    if numbers is None:
+        return _element(key, text, charset)
+    return _raw(key.tag, key.vr, numbers)
+
+
+def _numbers(vr: str, text: str) -> bytes | None:
+    """Encode binary numbers; None for what is written as text. What does not fit is left empty."""
+    if vr not in _NUMBER_FORMATS and vr != "AT":
+        return None
+    try:
+        if vr == "AT":
+            tags = [int(part, 16) for part in text.split("\\") if part]
+            return b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in tags)
+        read = float if vr in ("FL", "FD") else int
+        numbers = [read(part) for part in text.split("\\") if part]
+        return struct.pack(f"<{len(numbers)}{_NUMBER_FORMATS[vr]}", *numbers)
+    except (ValueError, struct.error, OverflowError):
+        return b""
+
+
+def _element(key: ReturnKey, text: str, charset: CharacterSet) -> _AnyElement:
+    """Make one element. Numbers are left to pydicom, which knows the byte order on the wire."""
     if not text:
         return _empty(key)
-    try:
-        if key.vr in _INTEGER_VRS:
-            return DataElement(key.tag, key.vr, _one_or_all([int(part) for part in text.split("\\")]))
-        if key.vr in ("FL", "FD"):
-            return DataElement(key.tag, key.vr, _one_or_all([float(part) for part in text.split("\\")]))
-        if key.vr == "AT":
-            return DataElement(key.tag, key.vr, _one_or_all([int(part, 16) for part in text.split("\\")]))
-    except ValueError:
-        return _empty(key)
+    numbers = _numbers(key.vr, text)
+    if numbers is not None:
+        raw = _raw(key.tag, key.vr, numbers)
+        return convert_raw_data_element(raw) if numbers else raw
     if key.vr in _TEXT_VRS:
         return _raw(key.tag, key.vr, charset.encode(text, is_name=key.vr == "PN") or text.encode())
     return _raw(key.tag, key.vr, text.encode("ascii", "replace"))
 
 
-def _one_or_all(values: list[int] | list[float]) -> object:
-    return values[0] if len(values) == 1 else values
-
-
-def _empty(key: ReturnKey) -> DataElement | RawDataElement:
+def _empty(key: ReturnKey) -> _AnyElement:
     if key.vr == "SQ":
         return DataElement(key.tag, "SQ", DicomSequence())
     return _raw(key.tag, "LO" if key.vr in _BULK_VRS else key.vr, b"")

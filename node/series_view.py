@@ -16,6 +16,7 @@ from pydicom.tag import BaseTag
 
 from models.types import HeaderValue, InstanceView, Series
 from node.errors import UnsupportedPixelData
+from node.header_values import UNDECODABLE, items, number, numbers, text, value, whole
 from node.source_series import SourceInstance
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
@@ -70,18 +71,18 @@ def header_view(header: Dataset) -> dict[str, HeaderValue]:
     ``FramePositions``, ``FrameOrientations`` and ``FramePixelSpacings`` hold one tuple a frame
     (PS3.3 section C.7.6.16.2).
     """
-    salt = str(header.get("SeriesInstanceUID", ""))
+    salt = text(header, "SeriesInstanceUID")
     view: dict[str, HeaderValue] = {}
     for tag in header.keys():  # noqa: SIM118 - iterating the data set would decode every element
         keyword = keyword_for_tag(tag)
         if not keyword:
             continue
         if keyword in DIGESTED:
-            view[keyword] = _digest(salt, keyword, _decoded(header, keyword))
+            view[keyword] = _digest(salt, keyword, value(header, keyword))
         elif keyword == "SOPClassUID":
-            view[keyword] = str(header.SOPClassUID)
+            view[keyword] = text(header, keyword)
         elif _is_plain(tag, keyword):
-            view[keyword] = _value(_decoded(header, keyword), dictionary_VR(tag))
+            view[keyword] = _shown(value(header, keyword), dictionary_VR(tag))
     padding = stored_value(header, "PixelPaddingValue")
     if padding is not None:
         view["PixelPaddingValue"] = padding
@@ -105,7 +106,8 @@ def view(instances: Sequence[SourceInstance], allocate: Allocate) -> tuple[Serie
     """Show a series to a model, instance by instance.
 
     Instances are in order along the slice normal where all of them have the same one, else by
-    Instance Number. Pixels that cannot be decoded are None, with the reason.
+    Instance Number. Pixels that cannot be decoded are None, with the reason; those that nobody
+    here decodes, such as video, are None without one.
 
     Parameters
     ----------
@@ -125,10 +127,9 @@ def view(instances: Sequence[SourceInstance], allocate: Allocate) -> tuple[Serie
     views = []
     for index, instance in enumerate(ordered):
         pixels, error = _pixels(instance, allocate)
-        number = instance.header.get("InstanceNumber")
         views.append(
             InstanceView(
-                number=int(number) if number is not None else index + 1,
+                number=whole(instance.header, "InstanceNumber", index + 1),
                 header=header_view(instance.header),
                 pixels=pixels,
                 pixels_error=error,
@@ -139,9 +140,9 @@ def view(instances: Sequence[SourceInstance], allocate: Allocate) -> tuple[Serie
 
 def _pixels(instance: SourceInstance, allocate: Allocate) -> tuple[NDArray[Any] | None, str]:
     """All frames as one array (frame, row, column[, sample]), or why there is none."""
-    if not instance.has_pixels:
+    if not instance.has_pixels or not instance.is_decodable:
         return None, ""
-    count = max(1, int(instance.header.get("NumberOfFrames") or 1))
+    count = max(1, whole(instance.header, "NumberOfFrames", 1))
     pixels: NDArray[Any] | None = None
     filled = 0
     try:
@@ -160,8 +161,8 @@ def _pixels(instance: SourceInstance, allocate: Allocate) -> tuple[NDArray[Any] 
 
 
 def _order(instances: Sequence[SourceInstance]) -> Callable[[SourceInstance], tuple[float, ...]]:
-    orientations = [_floats(one.header, "ImageOrientationPatient", 6) for one in instances]
-    positions = [_floats(one.header, "ImagePositionPatient", 3) for one in instances]
+    orientations = [numbers(one.header, "ImageOrientationPatient", 6) for one in instances]
+    positions = [numbers(one.header, "ImagePositionPatient", 3) for one in instances]
     first = orientations[0] if orientations else None
     if (
         first is None
@@ -175,23 +176,14 @@ def _order(instances: Sequence[SourceInstance]) -> Callable[[SourceInstance], tu
     normal = np.cross(first[:3], first[3:])
 
     def along(instance: SourceInstance) -> tuple[float, ...]:
-        position = _floats(instance.header, "ImagePositionPatient", 3) or (0.0, 0.0, 0.0)
+        position = numbers(instance.header, "ImagePositionPatient", 3) or (0.0, 0.0, 0.0)
         return round(float(np.dot(position, normal)), 3), _number(instance)
 
     return along
 
 
 def _number(instance: SourceInstance) -> float:
-    number = instance.header.get("InstanceNumber")
-    return math.inf if number is None else float(number)
-
-
-def _floats(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    value = header.get(keyword)
-    if not isinstance(value, MultiValue | list | tuple) or len(value) != count:
-        return None
-    numbers = tuple(float(one) for one in value)
-    return numbers if all(math.isfinite(one) for one in numbers) else None
+    return number(instance.header, "InstanceNumber", math.inf)
 
 
 def _is_plain(tag: BaseTag, keyword: str) -> bool:
@@ -200,60 +192,52 @@ def _is_plain(tag: BaseTag, keyword: str) -> bool:
     return keyword in DEVICE_TEXT or dictionary_VR(tag) in PLAIN_VRS
 
 
-def _decoded(header: Dataset, keyword: str) -> Any:
-    """The value of an attribute; None when it cannot be decoded."""
-    try:
-        return header.get(keyword)
-    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError):
-        return None
-
-
 def stored_value(header: Dataset, keyword: str) -> int | None:
     """A value that is written as the pixels are, such as Pixel Padding Value; None when absent.
 
     Its VR is US or SS as Pixel Representation says, and often the wrong one of the two; without
     VRs it comes undecoded.
     """
-    value = header.get(keyword)
-    if isinstance(value, bytes) and len(value) >= 2:
-        value = int.from_bytes(value[:2], "little")
-    if not isinstance(value, int):
+    found = value(header, keyword)
+    if isinstance(found, bytes) and len(found) >= 2:
+        found = int.from_bytes(found[:2], "little")
+    if not isinstance(found, int):
         return None
-    bits = int(header.get("BitsAllocated") or 16)
-    if header.get("PixelRepresentation") == 1:
-        return value - (1 << bits) if value >= 1 << (bits - 1) else value
-    return value + (1 << bits) if value < 0 else value
+    bits = whole(header, "BitsAllocated", 16)
+    if whole(header, "PixelRepresentation", 0) == 1:
+        return found - (1 << bits) if found >= 1 << (bits - 1) else found
+    return found + (1 << bits) if found < 0 else found
 
 
-def _value(value: Any, vr: str) -> HeaderValue:
-    if isinstance(value, MultiValue | list | tuple):
-        return tuple(_scalar(one, vr) for one in value[:LONGEST_VALUE])
-    return _scalar(value, vr)
+def _shown(found: Any, vr: str) -> HeaderValue:
+    if isinstance(found, MultiValue | list | tuple):
+        return tuple(_scalar(one, vr) for one in found[:LONGEST_VALUE])
+    return _scalar(found, vr)
 
 
-def _scalar(value: Any, vr: str) -> HeaderValue:
-    if value is None or value == "":
+def _scalar(found: Any, vr: str) -> HeaderValue:
+    if found is None or found == "":
         return None
     try:
-        if vr == "IS" or (isinstance(value, int) and not isinstance(value, bool)):
-            return int(value)
+        if vr == "IS" or (isinstance(found, int) and not isinstance(found, bool)):
+            return int(found)
         if vr in ("DS", "FD", "FL"):
-            number = float(value)
-            return number if math.isfinite(number) else None
-    except (ValueError, TypeError, OverflowError):
+            converted = float(found)
+            return converted if math.isfinite(converted) else None
+    except UNDECODABLE:
         return None
-    return str(value)[:LONGEST_VALUE]
+    return str(found)[:LONGEST_VALUE]
 
 
-def _digest(salt: str, keyword: str, value: Any) -> HeaderValue:
-    text = str(value if value is not None else "").strip()
-    if not text:
+def _digest(salt: str, keyword: str, found: Any) -> HeaderValue:
+    written = str(found if found is not None else "").strip()
+    if not written:
         return None
-    return hashlib.sha256("\x1f".join((salt, keyword, text)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\x1f".join((salt, keyword, written)).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _frame_geometry(header: Dataset) -> dict[str, HeaderValue]:
-    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    shared = (items(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
     wanted = {
         "FramePositions": ("PlanePositionSequence", "ImagePositionPatient", 3),
         "FrameOrientations": ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
@@ -261,10 +245,10 @@ def _frame_geometry(header: Dataset) -> dict[str, HeaderValue]:
     }
     found: dict[str, HeaderValue] = {}
     for name, (sequence, keyword, count) in wanted.items():
-        values: list[HeaderValue] = []
-        for group in header.PerFrameFunctionalGroupsSequence:
-            items = group.get(sequence) or shared.get(sequence)
-            values.append(_floats(items[0], keyword, count) if items else None)
-        if any(value is not None for value in values):
-            found[name] = tuple(values)
+        of_frames: list[HeaderValue] = []
+        for group in items(header, "PerFrameFunctionalGroupsSequence"):
+            holders = items(group, sequence) or items(shared, sequence)
+            of_frames.append(numbers(holders[0], keyword, count) if holders else None)
+        if any(one is not None for one in of_frames):
+            found[name] = tuple(of_frames)
     return found

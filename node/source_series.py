@@ -25,11 +25,13 @@ class SourceInstance:
 
     A frame is (row, column[, sample]) of stored values. ``frames`` raises UnsupportedPixelData
     when they cannot be decoded, StorageFailure or IntegrityFailure when they cannot be read.
+    ``is_decodable`` is False for transfer syntaxes that are not decoded at all, such as video.
     """
 
     header: Dataset
     has_pixels: bool
     frames: Callable[[], Iterator[NDArray[Any]]]
+    is_decodable: bool = True
 
 
 def read(services: Services, instances: Sequence[StoredInstance]) -> list[SourceInstance]:
@@ -53,7 +55,7 @@ def _source(services: Services, stored: StoredInstance) -> SourceInstance:
         with _open(services, stored) as (file, transfer_syntax_uid):
             yield from _frames(file, transfer_syntax_uid, limits)
 
-    return SourceInstance(header.data_set, has_pixels, frames)
+    return SourceInstance(header.data_set, has_pixels, frames, pixels.is_decodable(transfer_syntax_uid))
 
 
 def _frames(file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig) -> Iterator[NDArray[Any]]:

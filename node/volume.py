@@ -14,6 +14,7 @@ from models.types import Volume
 from node import geometry
 from node.errors import NotAVolume
 from node.geometry import Grid, Plane
+from node.header_values import items, text
 from node.series_view import Allocate, common_header, stored_value
 from node.source_series import SourceInstance
 
@@ -88,30 +89,27 @@ def _refuse_tables(headers: Sequence[Dataset]) -> None:
 
 def _unit(headers: Sequence[Dataset]) -> str:
     """UCUM unit of the rescaled values; ``1`` where the objects name none."""
-    first = headers[0]
-    modalities = {str(header.get("Modality", "")) for header in headers}
+    modalities = {text(header, "Modality") for header in headers}
     if len(modalities) > 1:
         raise NotAVolume(f"mixed modalities: {', '.join(sorted(modalities))}")
     types = {_rescale_type(header) for header in headers}
-    units = {str(header.get("Units", "")) for header in headers}
+    units = {text(header, "Units") for header in headers}
     if len(types) > 1 or len(units) > 1:
         raise NotAVolume("mixed units of the values")
-    if first.get("Modality") == "CT" and types <= {"", "HU"}:
+    if modalities == {"CT"} and types <= {"", "HU"}:
         return HOUNSFIELD_UNIT
-    if first.get("Modality") == "PT":
-        return _PET_UNITS.get(str(first.get("Units", "")), "1")
+    if modalities == {"PT"}:
+        return _PET_UNITS.get(units.pop(), "1")
     return "1"
 
 
 def _rescale_type(header: Dataset) -> str:
-    if "RescaleType" in header:
-        return str(header.RescaleType or "").strip()
-    for group in (
-        header.get("SharedFunctionalGroupsSequence") or header.get("PerFrameFunctionalGroupsSequence", [])[:1]
-    ):
-        for item in group.get("PixelValueTransformationSequence") or []:
-            return str(item.get("RescaleType", "") or "").strip()
-    return ""
+    groups = [
+        *items(header, "SharedFunctionalGroupsSequence"),
+        *items(header, "PerFrameFunctionalGroupsSequence")[:1],
+    ]
+    transformations = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
+    return next(filter(None, (text(one, "RescaleType") for one in (header, *transformations))), "")
 
 
 def _fill(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -34,6 +35,7 @@ from node.errors import (
     TwoPatients,
     UnfitInput,
 )
+from node.header_values import number, whole
 from node.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.results.build import PredecessorReference, ResultObject, RunFacts, Source, build
@@ -262,8 +264,7 @@ def _picture(instance: SourceInstance, pixels: np.ndarray[Any, Any]) -> np.ndarr
     if frame.ndim == 3:
         frame = frame.mean(axis=2)
     header = instance.header
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    return frame * float(1.0 if slope is None else slope) + float(0.0 if intercept is None else intercept)
+    return frame * number(header, "RescaleSlope", 1.0) + number(header, "RescaleIntercept", 0.0)
 
 
 def _check_room(services: Services, instances: Sequence[SourceInstance], folder: JobFolder) -> None:
@@ -275,13 +276,11 @@ def _check_room(services: Services, instances: Sequence[SourceInstance], folder:
 
 
 def _decoded_bytes(instance: SourceInstance) -> int:
-    header = instance.header
-    facts = [header.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
-    if not instance.has_pixels or not all(isinstance(fact, int) for fact in facts):
+    if not instance.has_pixels:
         return 0
-    rows, columns, bits = (int(fact) for fact in facts if fact is not None)
-    samples, frames = int(header.get("SamplesPerPixel") or 1), int(header.get("NumberOfFrames") or 1)
-    return rows * columns * samples * frames * max(1, bits // 8)
+    keywords = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")
+    pixels = math.prod(max(1, whole(instance.header, keyword, 1)) for keyword in keywords)
+    return pixels * max(1, whole(instance.header, "BitsAllocated", 16) // 8)
 
 
 def _build(

@@ -14,9 +14,9 @@ import numpy as np
 from pydicom import uid
 from rle.rle import encode_frame as _rle_encode_frame  # type: ignore[import-not-found]
 
-from node.transcode.codestreams import rle_words
 from node.transcode.facts import PixelFacts
 from node.transcode.native import Words
+from node.transcode.rle import rle_words
 
 
 @dataclass(frozen=True)

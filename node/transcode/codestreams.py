@@ -14,12 +14,11 @@ from libjpeg.utils import decode as _libjpeg_decode
 from numpy.typing import NDArray
 from openjpeg.utils import decode as _openjpeg_decode
 from pydicom import uid
-from rle.rle import decode_frame as _rle_decode_frame  # type: ignore[import-not-found]
-from rle.rle import decode_segment as _rle_decode_segment
 
 from node.errors import UnsupportedPixelData
 from node.transcode.facts import PixelFacts
 from node.transcode.native import NativeLayout, unpacked_bits, values
+from node.transcode.rle import rle_bits, rle_words
 
 #: What the libraries raise for a damaged code stream.
 FAILURES = (
@@ -292,37 +291,10 @@ _FAMILIES: dict[str, _Family] = {
 # --- what needs the facts ----------------------------------------------------
 
 
-def rle_words(encoded: bytes, facts: PixelFacts) -> NDArray[np.unsignedinteger]:
-    """Words of a frame of RLE Lossless (PS3.5 annex G); (rows, columns) or (rows, columns, samples).
-
-    Raises what is in ``FAILURES``.
-    """
-    bits = max(8, facts.bits_allocated)
-    planes = np.frombuffer(
-        _rle_decode_frame(encoded, facts.rows * facts.columns, bits, "<"), f"<u{bits // 8}"
-    )
-    planes = planes.reshape(facts.samples_per_pixel, facts.rows, facts.columns)
-    if facts.samples_per_pixel == 1:
-        return planes[0]
-    return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
-
-
 def _rle(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:
     if facts.bits_allocated == 1:
-        return _rle_bits(encoded, facts)
+        return rle_bits(encoded, facts)
     return values(rle_words(encoded, facts), facts)
-
-
-def _rle_bits(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:
-    """Bits Allocated 1: one segment, of packed bits, or of one byte for each as some writers do."""
-    number, start, end = struct.unpack_from("<3L", encoded)
-    if number != 1 or facts.samples_per_pixel != 1:
-        raise ValueError("bits in several segments")
-    segment = _rle_decode_segment(encoded[start : end or None])
-    if len(segment) >= facts.frame_samples:
-        frame = np.frombuffer(segment, np.uint8, facts.frame_samples) != 0
-        return frame.astype(np.uint8).reshape(facts.rows, facts.columns)
-    return unpacked_bits(segment, facts.frame_samples).reshape(facts.rows, facts.columns)
 
 
 def _deflated(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:

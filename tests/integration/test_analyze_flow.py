@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from node import source_series
 from node.config import AnalysisConfig
+from node.errors import StorageFailure
 from node.index import StoredInstance
 from node.jobs.policy import RetryPolicy
 from node.jobs.task import Done, Job
@@ -351,3 +355,32 @@ def test_a_model_that_cannot_be_loaded_is_tried_again(make: Any) -> None:
     (job,) = scene.jobs("analyze")
     assert (job["error_name"], job["state"]) == ("model-crashed", "ready")
     assert "there is no model 'uninstalled'" in job["error"]
+
+
+def test_a_disk_without_room_is_said_before_anything_is_written(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make()
+    scene.scan(*(slice_of(number) for number in range(1, 4)))
+    usage = shutil.disk_usage(scene.node.services.config.node.data_dir)
+    monkeypatch.setattr("node.tasks.analyze.shutil.disk_usage", lambda path: usage._replace(free=1000))
+    scene.quiet()
+    (job,) = scene.jobs("analyze")
+    assert (job["error_name"], job["state"]) == ("out-of-space", "ready")
+    assert scene.runs()[0]["state"] == "failed"
+
+
+def test_an_instance_that_was_settled_meanwhile_is_still_read(make: Any) -> None:
+    scene = make()
+    scene.scan(slice_of(1))
+    stored = scene.node.stored(f"{SERIES}.1")
+    (instance,) = source_series.read(scene.node.services, [stored])
+    scene.engine.run_until_idle(30)
+    settled = scene.node.stored(f"{SERIES}.1")
+    assert settled.location != stored.location
+    scene.node.services.storage.path(stored.location).unlink()
+    (frame,) = instance.frames()
+    assert np.array_equal(frame.ravel(), np.frombuffer(slice_of(1).PixelData, "<i2"))
+    stored_nowhere = replace(stored, sop_instance_uid="1.2.3")
+    with pytest.raises(StorageFailure):
+        source_series.read(scene.node.services, [stored_nowhere])

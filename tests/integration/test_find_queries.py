@@ -123,8 +123,8 @@ def test_dcmtk_finds_a_japanese_name_and_reads_the_answer(node: SmallNode, tmp_p
     said = dcmtk(
         "findscu", "-v", "-S", "-aec", "ANODE", "127.0.0.1", node.port,
         "-k", "SpecificCharacterSet=ISO_IR 192", "-k", "QueryRetrieveLevel=STUDY",
-        "-k", "PatientName=*山田*", "-k", "PatientID", "-k", "ModalitiesInStudy", "-k", "NumberOfStudyRelatedInstances",
-        "-X", "-od", tmp_path,
+        "-k", "PatientName=*山田*", "-k", "PatientID", "-k", "ModalitiesInStudy",
+        "-k", "NumberOfStudyRelatedInstances", "-X", "-od", tmp_path,
     )  # fmt: skip
     assert "Received Final Find Response (Success)" in said
     (file,) = tmp_path.glob("rsp*.dcm")

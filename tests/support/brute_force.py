@@ -44,13 +44,18 @@ NO_WILD_CARDS = {
 }
 
 
-#: An instance: the values of each attribute, as text.
-Plain = dict[str, list[str]]
+class Plain(dict[str, list[str]]):
+    """An instance: the values of each attribute, as text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{self.get('SOPInstanceUID')}>"
 
 
 def plain(data_set: Dataset) -> Plain:
     """What pydicom says of the attributes that can be matched."""
-    found = {}
+    found = Plain()
     for element in data_set:
         if not element.keyword or element.VR in ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN"):
             continue
@@ -120,9 +125,12 @@ def _entity_matches(
 def attribute_matches(vr: str, key: str, held: Sequence[str]) -> bool:
     """Whether an attribute with the values ``held`` matches ``key``."""
     key = key.strip(" \0")
-    if set(key) <= (set("*^= ") if vr == "PN" else set("*")):
+    nothing = set("*^= ") if vr == "PN" else set("* ")
+    if set(key) <= nothing:
         return True  # C.2.2.2.3 Universal Matching, * alone, and a name without a letter
     wanted = [key] if vr in ("LT", "ST", "UT") else [part.strip() for part in key.split("\\") if part.strip()]
+    if any(set(one) <= nothing for one in wanted):
+        return True
     return any(value_matches(vr, one, value) for one in wanted for value in held if value)
 
 

@@ -65,8 +65,11 @@ def made_source(count: int = 5, step: Sequence[float] = (0, 0, 2.5), **attribute
 
 def real_source(folder: Path, count: int) -> Source:
     """The first ``count`` neighbouring slices of a real series."""
-    ordered = volume.build(real_series(folder)).ordered
-    return source_of(ordered[:count])
+    instances = real_series(folder)
+    first = np.array(instances[0].header.ImageOrientationPatient, float)
+    normal = np.cross(first[:3], first[3:])
+    instances.sort(key=lambda one: float(np.dot(normal, np.array(one.header.ImagePositionPatient, float))))
+    return source_of(instances[:count])
 
 
 def numbers() -> tuple[Measurement, ...]:

@@ -39,7 +39,7 @@ def test_what_was_added_is_given_back(index: Indexed) -> None:
 
 
 def test_a_second_instance_of_the_same_uid_is_refused_and_changes_nothing(index: Indexed) -> None:
-    (stored,) = index.add(instance(sop_instance_uid="1.1.1.1", **UIDS))
+    index.add(instance(sop_instance_uid="1.1.1.1", **UIDS))
     with pytest.raises(AlreadyIndexed):
         index.add(instance(sop_instance_uid="1.1.1.1", study_instance_uid="2.2", PatientID="OTHER"))
     assert index.rows("SELECT StudyInstanceUID FROM study") == [("1.1",)]
@@ -216,7 +216,7 @@ def test_a_study_is_named_by_a_part_of_its_uid_or_its_accession(
 
 
 def test_values_are_kept_in_one_form(index: Indexed) -> None:
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="Invalid value"):
         data_set = instance(StudyDate="2004.01.19", StudyTime="10:30:00", SeriesNumber=" 007", **UIDS)
     data_set.PatientWeight = "70.500"
     data_set.PatientComments = "  two \\ lines "

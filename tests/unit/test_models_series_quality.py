@@ -167,7 +167,7 @@ def test_a_projection_image_has_no_slices_and_passes() -> None:
     findings = predict([image(1, ImagePositionPatient=None, ImageOrientationPatient=None, Modality="DX")])
     assert verdict(findings) == quality.PASS
     assert len(findings.measurements) == 1
-    assert findings.checks[0].reason == "no stack of parallel slices, so spacing was not checked"
+    assert findings.checks[1].reason == "no stack of parallel slices, so spacing was not checked"
 
 
 def test_colour_frames_and_floats_are_looked_at_without_complaint() -> None:
@@ -185,6 +185,22 @@ def test_frames_of_an_enhanced_object_are_slices() -> None:
 
 def test_coordinates_rounded_to_a_tenth_are_even() -> None:
     assert not faults([image(number, z=round(0.625 * number, 1)) for number in range(1, 20)])
+
+
+def test_video_is_no_fault_but_is_said_not_to_be_looked_at() -> None:
+    findings = predict([with_pixels(1, None, ImagePositionPatient=None, NumberOfFrames=90)])
+    assert verdict(findings) == quality.PASS
+    assert findings.checks[0].reason == "1 images were not looked at: nothing here decodes them"
+
+
+def test_many_different_values_are_not_listed_one_by_one() -> None:
+    instances = [image(number, FrameOfReferenceUID=str(number)) for number in range(1, 9)]
+    assert faults(instances) == [
+        (
+            quality.MISMATCH,
+            "FrameOfReferenceUID has 8 values in one series (1 and 1 and 1 and 5 others instances)",
+        )
+    ]
 
 
 def test_an_empty_series_is_refused() -> None:

@@ -226,6 +226,56 @@ def test_an_answer_reads_the_same_in_every_transfer_syntax(filled: Indexed, tran
     assert (decoded.Rows, decoded.KVP, decoded.SOPInstanceUID) == (16, 120, "1.1.1.1")
 
 
+@pytest.mark.parametrize("transfer_syntax_uid", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_an_answer_encoded_at_once_is_the_same_byte_for_byte(
+    index: Indexed, transfer_syntax_uid: str
+) -> None:
+    for number, (charset, name) in enumerate(SCRIPTS.items()):
+        index.add(
+            ct_image(
+                SpecificCharacterSet=charset.split("\\"),
+                PatientName=name,
+                PatientID=f"P{number}",
+                study_instance_uid="1.1",
+                series_instance_uid="1.1.1",
+                FrameIncrementPointer=[0x00181063, 0x00181065],
+                TableOfYBreakPoints=[1, 70000],
+                RecommendedDisplayFrameRateInFloat=12.5,
+                InstanceNumber=number,
+            )
+        )
+    asked = identifier(
+        "IMAGE",
+        charset="\\ISO 2022 IR 87",
+        StudyInstanceUID="1.1",
+        SeriesInstanceUID="1.1.1",
+        PatientName="",
+        Rows="",
+        FrameIncrementPointer="",
+        TableOfYBreakPoints="",
+        RecommendedDisplayFrameRateInFloat="",
+        PixelSpacing="",
+        LargestImagePixelValue="",
+        LongCodeValue="",
+        ReferencedImageSequence="",
+        PixelData=b"",
+    )
+    parsed = query.parse_identifier(asked, "study")
+    with index.database.read() as connection:
+        usual = [
+            data_sets.encode(answer, transfer_syntax_uid)
+            for answer in query.find(connection, parsed, ae_title="ANODE")
+        ]
+        at_once = query.find_encoded(
+            connection,
+            parsed,
+            ae_title="ANODE",
+            is_implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
+        )
+        assert list(at_once) == usual
+    assert len(usual) == len(SCRIPTS)
+
+
 # --- in which script --------------------------------------------------------------
 
 SCRIPTS = {

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
-from node import series_view, volume
+from node import geometry, series_view, volume
 from node.errors import NotAVolume, UnsupportedPixelData
 from node.source_series import SourceInstance
 from tests.support.data import require_data
@@ -180,6 +182,27 @@ def test_a_series_is_shown_in_order_with_the_reason_where_pixels_cannot_be_decod
     assert pixels.shape == (1, 4, 6)
 
 
+def test_video_is_not_decoded_and_no_fault() -> None:
+    instances = ct_series(1)
+    video = SourceInstance(instances[0].header, True, instances[0].frames, is_decodable=False)
+    series, _ = series_view.view([video], np.empty)
+    assert (series.instances[0].pixels, series.instances[0].pixels_error) == (None, "")
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+def test_values_that_cannot_be_decoded_count_as_absent() -> None:
+    header = ct_header(1, (0, 0, 0))
+    for keyword, written in (("NumberOfFrames", b"1A"), ("KVP", b"many"), ("InstanceNumber", b"x")):
+        tag = Tag(keyword)
+        raw = RawDataElement(tag, None, len(written), written, 0, False, True)
+        header._dict[tag] = raw
+    series, _ = series_view.view([source(header, np.zeros((4, 6), np.uint16))], np.empty)
+    (shown,) = series.instances
+    assert shown.number == 1
+    assert shown.header["KVP"] is None
+    assert geometry.planes([header])[0].label == "instance 1 of 1"
+
+
 def test_places_of_frames_are_shown() -> None:
     shown = series_view.header_view(enhanced_ct(2).header)
     assert shown["FramePositions"] == ((0.0, 0.0, 50.0), (0.0, 0.0, 47.0))
@@ -192,6 +215,7 @@ def test_places_of_frames_are_shown() -> None:
     [
         ("series/CT_abdomen_CRLM-1004", (41, 512, 512), "[hnsf'U]"),
         ("series/MR_T1_brain_HFS", (35, 256, 256), "1"),
+        ("series/PT_wholebody_STS-001", (267, 128, 128), "Bq/ml"),
         ("series/STS-003_PET", (51, 30, 29), "g/ml"),
         ("series/STS-003_CT", (51, 158, 154), "[hnsf'U]"),
     ],
