@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest workers; tests use free ports and their own folders, so any number may run side by side
 WORKERS ?= auto
 
-.PHONY: demo test check lint types bench clean help
+.PHONY: demo test check lint types clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"

@@ -129,8 +129,9 @@ def grid(found: Sequence[Plane]) -> Grid:
 
 
 def _label(header: Dataset, index: int, count: int) -> str:
-    number = text(header, "InstanceNumber")
-    return f"slice {number}" if number else f"instance {index + 1} of {count}"
+    # Only a number: a refusal is shown and logged, and an element may hold anything.
+    found = numbers(header, "InstanceNumber", 1)
+    return f"slice {found[0]:g}" if found is not None else f"instance {index + 1} of {count}"
 
 
 def _refuse_by_kind(header: Dataset, label: str) -> None:

@@ -56,7 +56,7 @@ def header_values(data_set: Dataset) -> dict[str, str]:
             is_long = raw is not None and len(raw) > _REMEMBERED_BYTES
             text = raw_text(raw, vr, charset, order) if is_long else remembered(raw, vr)
         else:
-            text = _decoded_text(element.value, element.VR)
+            text = _decoded_text(element.value, element.VR.split(" or ")[0])
         if text is not None:
             values[keyword] = text
     return values
@@ -85,10 +85,10 @@ def element_text(
     element: DataElement | RawDataElement, vr: str, charset: CharacterSet, order: str = "<"
 ) -> str | None:
     """Whole text of an element, decoded by pydicom or not; ``vr`` is that of PS3.6. None as ``raw_text``."""
+    own = vr if element.VR in (None, "UN") else str(element.VR).split(" or ")[0]
     if isinstance(element, RawDataElement):
-        own = element.VR if element.VR not in (None, "UN") else vr
-        return raw_text(element.value, str(own), charset, order, is_cut=False)
-    return _decoded_text(element.value, element.VR if element.VR != "UN" else vr)
+        return raw_text(element.value, own, charset, order, is_cut=False)
+    return _decoded_text(element.value, own)
 
 
 def raw_text(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from models.types import Findings, Segment
 from node.results.facts import Source
-from node.results.source_header import SourceHeader, numbers
+from node.results.header_values import numbers
+from node.results.source_header import SourceHeader
 
 CT_UNIT = "[hnsf'U]"
 _CT_LIMITS_HU = (-1000.0, 400.0)

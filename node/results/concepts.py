@@ -9,7 +9,8 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
 from models.types import Code
-from node.results.source_header import SourceHeader, code_items, text
+from node.results.header_values import code_items, text
+from node.results.source_header import SourceHeader
 
 #: anode's private coding scheme; PS3.3 section C.12.1 has it identified wherever it is used.
 PRIVATE_SCHEME = "99ANODE"

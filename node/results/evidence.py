@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from node.results.source_header import (
-    SourceHeader,
-    SourceInstance,
-    as_decimal_string,
-    items,
-    numbers,
-    put,
-)
+from node.results.header_values import as_decimal_string, items, numbers, put
+from node.results.source_header import SourceHeader, SourceInstance
 
 _PATIENT_AND_STUDY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",

@@ -14,13 +14,16 @@ from models.types import Code, Findings, Measurement, Segment
 from node.results.anatomy import Anatomy, anatomy
 from node.results.concepts import code_dataset, unit_symbol
 from node.results.facts import RunFacts, Source
+from node.results.header_values import as_decimal_string
 from node.results.picture import CheckRow, NumberRow, Words, draw
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
-from node.results.source_header import SourceHeader, as_decimal_string
+from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 
 _SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 _MAX_LONG_STRING = 64
+# More than this nobody reads in a picture, and the Structured Report has it all.
+_MAX_ROWS, _MAX_REMARK = 14, 600
 _UNPAIRED = {
     "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CERVIX", "CHEST", "CHESTABDOMEN",
     "CHESTABDPELVIS", "CSPINE", "ESOPHAGUS", "HEAD", "HEADNECK", "HEART", "LIVER", "LSPINE",
@@ -83,11 +86,17 @@ def words(findings: Findings, header: SourceHeader, run: RunFacts, shown: Anatom
         # Beside an outlined organ only what went wrong is of interest.
         if not (check.passed and findings.segments)
     ]
+    told = {check.reason for check in findings.checks}
     for evaluation in findings.evaluations:
         value = evaluation.value.meaning if isinstance(evaluation.value, Code) else evaluation.value
-        if value not in findings.summary:
+        if value not in told:
             checks.append(CheckRow(f"{evaluation.concept.meaning}: {value}"))
-    remarks = [findings.summary] if findings.summary else []
+    if len(checks) > _MAX_ROWS:
+        more = len(checks) - _MAX_ROWS + 1
+        checks = [*checks[: _MAX_ROWS - 1], CheckRow(f"and {more} more, in the Structured Report")]
+    # A summary is worth its place where it says more than the rows.
+    has_rows = bool(findings.evaluations or any(segment.measurements for segment in findings.segments))
+    remarks = [_shortened(findings.summary)] if findings.summary and not has_rows else []
     if not (findings.segments or findings.measurements or checks or remarks):
         remarks.append("Nothing was found.")
     footer = [f"model {card.name}, version {card.version}, {card.manufacturer}"]
@@ -100,6 +109,10 @@ def words(findings: Findings, header: SourceHeader, run: RunFacts, shown: Anatom
         warning=NOT_FOR_DIAGNOSIS.capitalize(),
         footer=footer,
     )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_REMARK else text[:_MAX_REMARK].rsplit(" ", 1)[0] + " ..."
 
 
 def _number_rows(findings: Findings) -> Iterator[NumberRow]:

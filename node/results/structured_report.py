@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import Any
-
 from highdicom.sr import (
-    AlgorithmIdentification,
     CodeContentItem,
     Comprehensive3DSR,
     ContainerContentItem,
     ContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
-    FindingSite,
     ImageContentItem,
-    Measurement,
     MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
     NumContentItem,
     ObservationContext,
     ObserverContext,
-    QualitativeEvaluation,
-    ReferencedSegment,
-    SourceSeriesForSegmentation,
     TextContentItem,
-    TrackingIdentifier,
     UIDRefContentItem,
-    VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom.dataset import Dataset
 
-from models import types
-from models.types import Code, Findings, Segment
+from models.types import Code, Findings
 from node.results import concepts
 from node.results.concepts import coding_schemes, concept
 from node.results.evidence import evidence
 from node.results.facts import RunFacts, Source
+from node.results.header_values import put
+from node.results.measurement_groups import (
+    algorithm,
+    group_with_region,
+    group_without_region,
+    make_distinct,
+    series_group,
+    text_item,
+)
 from node.results.provenance import algorithm_parameters, device_serial_number, device_uid_of, stamp
 from node.results.segmentation import Outline
-from node.results.source_header import SourceHeader, put
-from node.results.uids import run_uid, tracking_uid
+from node.results.source_header import SourceHeader
+from node.results.uids import run_uid
 
 _MAX_LONG_STRING = 64
 _CONTAINS, _ACQUISITION = "CONTAINS", "HAS ACQ CONTEXT"
@@ -65,14 +60,14 @@ def structured_report(
     for segment in findings.segments:
         number = plan.number_of(segment) if segmentation is not None else None
         if number is None or segmentation is None:
-            without_region.append(_group_without_region(segment, header, run))
+            without_region.append(group_without_region(segment, header, run))
         else:
-            with_region.append(_group_with_region(segment, number, segmentation, header, run))
+            with_region.append(group_with_region(segment, number, segmentation, header, run))
     if findings.measurements or not findings.segments:
-        without_region.append(_series_group(findings, header, run))
+        without_region.append(series_group(findings, header, run))
     if with_region:
         for group in without_region:
-            _make_distinct(group)
+            make_distinct(group)
     tree = MeasurementReport(
         observation_context=_observation_context(run),
         procedure_reported=[concept(code) for code in concepts.procedures_reported(header)],
@@ -125,83 +120,7 @@ def _separate(item: Dataset) -> None:
         _separate(child)
 
 
-# --- measurement groups ------------------------------------------------------
-
-
-def _group_with_region(
-    segment: Segment, number: int, segmentation: Dataset, header: SourceHeader, run: RunFacts
-) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """Return TID 1411: the region is the segment, its source the series."""
-    source_series = SourceSeriesForSegmentation(header.series_instance_uid)
-    # The library spells the meaning with capitals, PS3.16 does not.
-    source_series.ConceptNameCodeSequence = [concept(concepts.SOURCE_SERIES)]
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        referenced_segment=ReferencedSegment(
-            sop_class_uid=segmentation.SOPClassUID,
-            sop_instance_uid=segmentation.SOPInstanceUID,
-            segment_number=number,
-            source_series=source_series,
-        ),
-        **_group_content(segment, header, run),
-    )
-
-
-def _group_without_region(
-    segment: Segment, header: SourceHeader, run: RunFacts
-) -> MeasurementsAndQualitativeEvaluations:
-    """Return TID 1501, for a segment that no Segmentation holds."""
-    group = MeasurementsAndQualitativeEvaluations(**_group_content(segment, header, run))
-    if not segment.mask.any():
-        group[0].ContentSequence.append(_text(concepts.COMMENT, "nothing was segmented: the mask is empty"))
-    return group
-
-
-def _group_content(segment: Segment, header: SourceHeader, run: RunFacts) -> dict[str, Any]:
-    is_anatomical = (segment.category.value, segment.category.scheme) in concepts.ANATOMICAL_CATEGORIES
-    evaluations = []
-    if segment.laterality is not None and not is_anatomical:
-        evaluations.append(
-            QualitativeEvaluation(name=concept(concepts.LATERALITY), value=concept(segment.laterality))
-        )
-    return {
-        "tracking_identifier": TrackingIdentifier(
-            uid=tracking_uid(header.study_instance_uid, run.analysis, segment.name),
-            identifier=segment.name[:_MAX_LONG_STRING],
-        ),
-        "finding_type": concept(segment.type),
-        "finding_category": concept(segment.category),
-        "algorithm_id": _algorithm(run),
-        "finding_sites": [_site(segment)] if is_anatomical else None,
-        "measurements": _measurements(segment.measurements),
-        "qualitative_evaluations": [*evaluations, *_not_measured(segment.measurements)],
-    }
-
-
-def _series_group(
-    findings: Findings, header: SourceHeader, run: RunFacts
-) -> MeasurementsAndQualitativeEvaluations:
-    """Return TID 1501 for what was measured of the series as a whole."""
-    return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=tracking_uid(header.study_instance_uid, run.analysis, f"series {header.series_instance_uid}"),
-            identifier=run.analysis[:_MAX_LONG_STRING],
-        ),
-        finding_type=concept(concepts.SERIES),
-        algorithm_id=_algorithm(run),
-        measurements=_measurements(findings.measurements),
-        qualitative_evaluations=_not_measured(findings.measurements),
-    )
-
-
-def _make_distinct(group: MeasurementsAndQualitativeEvaluations) -> None:
-    """Give a group without a region a concept of its own, beside groups that have one.
-
-    TID 1500 allows TID 1411 and TID 1501 together, but both are called Measurement Group, and the
-    PixelMed validator (the judge of IHE's tests) then asks a region of every one of them. TID 1500 is
-    extensible, so a container of another name may stand there.
-    """
-    group[0].ConceptNameCodeSequence = [concept(concepts.MEASUREMENTS_WITHOUT_REGION)]
-    del group[0].ContentTemplateSequence
+# --- evaluations ------------------------------------------------------------
 
 
 def _evaluations(findings: Findings, plan: Outline, has_segmentation: bool) -> list[ContainerContentItem]:
@@ -211,18 +130,18 @@ def _evaluations(findings: Findings, plan: Outline, has_segmentation: bool) -> l
         if isinstance(evaluation.value, Code):
             content.append(_coded(evaluation.concept, evaluation.value))
         else:
-            content.append(_text(evaluation.concept, evaluation.value))
+            content.append(text_item(evaluation.concept, evaluation.value))
     for check in findings.checks:
         outcome = concepts.SUCCEEDED if check.passed else concepts.FAILED
         content.append(_coded(concepts.private_code(check.name), outcome))
         if check.reason:
-            content.append(_text(concepts.COMMENT, f"{check.name}: {check.reason}"))
+            content.append(text_item(concepts.COMMENT, f"{check.name}: {check.reason}"))
     if not (content or findings.segments or findings.measurements):
         content.append(_coded(concepts.NO_FINDING, concepts.NONE_REPORTED))
     if findings.summary:
-        content.append(_text(concepts.COMMENT, findings.summary))
+        content.append(text_item(concepts.COMMENT, findings.summary))
     if plan.reason and not has_segmentation:
-        content.append(_text(concepts.COMMENT, f"no Segmentation was made: {plan.reason}"))
+        content.append(text_item(concepts.COMMENT, f"no Segmentation was made: {plan.reason}"))
     if not content:
         return []
     container = ContainerContentItem(
@@ -232,59 +151,11 @@ def _evaluations(findings: Findings, plan: Outline, has_segmentation: bool) -> l
     return [container]
 
 
-def _measurements(measurements: Iterable[types.Measurement]) -> list[Measurement]:
-    return [
-        Measurement(
-            name=concept(one.concept),
-            value=float(one.value),
-            unit=concept(one.unit),
-            derivation=concept(one.derivation) if one.derivation else None,
-            method=concept(one.method) if one.method else None,
-        )
-        for one in measurements
-        if math.isfinite(one.value)
-    ]
-
-
-def _not_measured(measurements: Iterable[types.Measurement]) -> list[QualitativeEvaluation]:
-    """Return what has no number as a coded answer: concept, and the qualifier of CID 42.
-
-    A NUM item without a Measured Value would say the same, but common readers (highdicom among them)
-    cannot read a report that holds one.
-    """
-    return [
-        QualitativeEvaluation(name=concept(one.concept), value=concept(_qualifier(one.value)))
-        for one in measurements
-        if not math.isfinite(one.value)
-    ]
-
-
-def _qualifier(value: float) -> Code:
-    if math.isnan(value):
-        return concepts.NOT_A_NUMBER
-    return concepts.POSITIVE_INFINITY if value > 0 else concepts.NEGATIVE_INFINITY
-
-
-def _site(segment: Segment) -> FindingSite:
-    laterality = concept(segment.laterality) if segment.laterality is not None else None
-    return FindingSite(anatomic_location=concept(segment.type), laterality=laterality)
-
-
 def _coded(name: Code, value: Code) -> CodeContentItem:
     return CodeContentItem(name=concept(name), value=concept(value), relationship_type=_CONTAINS)
 
 
-def _text(name: Code, value: str) -> TextContentItem:
-    return TextContentItem(name=concept(name), value=value or "none", relationship_type=_CONTAINS)
-
-
 # --- context -----------------------------------------------------------------
-
-
-def _algorithm(run: RunFacts) -> AlgorithmIdentification:
-    return AlgorithmIdentification(
-        name=run.card.name[:_MAX_LONG_STRING], version=run.card.version[:_MAX_LONG_STRING]
-    )
 
 
 def _observation_context(run: RunFacts) -> ObservationContext:
@@ -313,7 +184,7 @@ def _algorithm_with_parameters(source: Source, run: RunFacts) -> list[ContentIte
         )
         for parameter in algorithm_parameters(source, run)
     ]
-    return [*_algorithm(run), *parameters]
+    return [*algorithm(run), *parameters]
 
 
 def _image_library(header: SourceHeader) -> ContainerContentItem:

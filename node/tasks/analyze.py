@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import sqlite3
@@ -16,12 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models import registry
 from models.base import Model
 from models.types import Findings, Inputs
-from node import identity, series_view, source_series, volume
+from node import identity, model_inputs
 from node.completion import COMPLETED, FAILED, input_digest
 from node.config import AnalysisConfig
 from node.errors import (
@@ -30,19 +27,15 @@ from node.errors import (
     ModelCrashed,
     NodeError,
     ObjectError,
-    OutOfSpace,
     ResultInvalid,
     TwoPatients,
     UnfitInput,
 )
-from node.header_values import number, whole
-from node.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.results.build import PredecessorReference, ResultObject, RunFacts, Source, build
 from node.runners.job_folder import JobFolder
 from node.runners.python import PythonRunner, RunStopped
 from node.services import Services
-from node.source_series import SourceInstance
 from node.storage import disk
 
 logger = logging.getLogger(__name__)
@@ -71,14 +64,6 @@ class _Run:
             revision=int(payload["revision"]),
             started_at=float(payload["started_at"]),
         )
-
-
-@dataclass(frozen=True)
-class _Material:
-    """What the model gets, and what the results are built from."""
-
-    inputs: Inputs
-    source: Source
 
 
 class AnalyzeTask:
@@ -162,7 +147,7 @@ class AnalyzeTask:
                 _writer(services, run, state=UNCHANGED, reason=reason, input_digest=digest, model=name)
             )
         with self._folder(services) as folder:
-            material = _material(services, stored, model, digest, folder)
+            material = model_inputs.read(services, stored, model, digest, folder)
             findings = self._predict(services, analysis.model, material.inputs, folder)
             facts = RunFacts(
                 analysis=run.analysis,
@@ -230,57 +215,6 @@ def _load(name: str) -> Model:
         ) from None
     except (ImportError, ValueError, TypeError) as error:
         raise ModelCrashed(f"model {name} cannot be loaded: {error}") from error
-
-
-def _material(
-    services: Services,
-    stored: Sequence[StoredInstance],
-    model: Model,
-    digest: str,
-    folder: JobFolder,
-) -> _Material:
-    """Read and decode the series into ``folder``, as the model needs it."""
-    instances = source_series.read(services, stored)
-    _check_room(services, instances, folder)
-    if model.needs == "volume":
-        built = volume.build(instances, folder.allocate)
-        headers = [instance.header for instance in built.ordered]
-        return _Material(Inputs(volume=built.volume), Source(headers, built.volume, digest))
-    series, ordered = series_view.view(instances, folder.allocate)
-    picture, shown = None, len(ordered) // 2
-    # The nearest to the middle that can be shown at all.
-    for index in sorted(range(len(ordered)), key=lambda one: abs(one - shown)):
-        pixels = series.instances[index].pixels
-        if pixels is not None:
-            picture, shown = _picture(ordered[index], pixels), index
-            break
-    headers = [instance.header for instance in ordered]
-    return _Material(Inputs(series=series), Source(headers, None, digest, picture, shown))
-
-
-def _picture(instance: SourceInstance, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """One frame (row, column) in real-world values; colour becomes its mean."""
-    frame = np.asarray(pixels[len(pixels) // 2], np.float32)
-    if frame.ndim == 3:
-        frame = frame.mean(axis=2)
-    header = instance.header
-    return frame * number(header, "RescaleSlope", 1.0) + number(header, "RescaleIntercept", 0.0)
-
-
-def _check_room(services: Services, instances: Sequence[SourceInstance], folder: JobFolder) -> None:
-    """Refuse before anything is written when the decoded series would fill the disk."""
-    needed = sum(_decoded_bytes(instance) for instance in instances)
-    free = shutil.disk_usage(folder.path).free - services.config.storage.free_space_reserve_bytes
-    if needed > free:
-        raise OutOfSpace(f"the decoded series needs {needed >> 20} MB, and {max(free, 0) >> 20} MB are free")
-
-
-def _decoded_bytes(instance: SourceInstance) -> int:
-    if not instance.has_pixels:
-        return 0
-    keywords = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")
-    pixels = math.prod(max(1, whole(instance.header, keyword, 1)) for keyword in keywords)
-    return pixels * max(1, whole(instance.header, "BitsAllocated", 16) // 8)
 
 
 def _build(

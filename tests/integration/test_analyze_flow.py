@@ -363,7 +363,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     scene = make()
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     usage = shutil.disk_usage(scene.node.services.config.node.data_dir)
-    monkeypatch.setattr("node.tasks.analyze.shutil.disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr("node.model_inputs.shutil.disk_usage", lambda path: usage._replace(free=1000))
     scene.quiet()
     (job,) = scene.jobs("analyze")
     assert (job["error_name"], job["state"]) == ("out-of-space", "ready")

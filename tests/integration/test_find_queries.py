@@ -86,7 +86,7 @@ def test_a_key_that_is_not_supported_makes_the_answers_ff01(node: SmallNode) -> 
 
 
 def test_a_query_stops_when_it_is_cancelled(node: SmallNode) -> None:
-    node.receive(*(instance(PatientID=f"P{number}") for number in range(300)))
+    node.receive(*(instance(PatientID=f"P{number}") for number in range(100)))
     context = ProposedContext(STUDY_ROOT_FIND, (EXPLICIT_VR_LITTLE_ENDIAN,))
     with retrieving.connect(node.port, [context]) as association:
         query = association.find(STUDY_ROOT_FIND, identifier("STUDY", PatientID=""))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models import series_faults as faulty
 from models import series_quality as quality
 from models.series_quality import SeriesQuality
 from models.types import Code, Findings, Inputs, InstanceView, Series
@@ -75,19 +76,19 @@ def test_a_whole_stack_passes_with_its_numbers() -> None:
 
 def test_missing_slices_are_counted_and_placed() -> None:
     instances = [one for one in stack(9) if one.number not in (4, 5)]
-    assert faults(instances) == [(quality.MISSING, "2 slices are missing between instance 3 and instance 6")]
+    assert faults(instances) == [(faulty.MISSING, "2 slices are missing between instance 3 and instance 6")]
 
 
 def test_uneven_spacing_is_measured() -> None:
     instances = [*stack(5), image(6, z=16.1)]
     assert faults(instances) == [
-        (quality.UNEVEN, "3.60 mm instead of 2.50 mm between instance 5 and instance 6")
+        (faulty.UNEVEN, "3.60 mm instead of 2.50 mm between instance 5 and instance 6")
     ]
 
 
 def test_two_slices_at_one_place_are_duplicates() -> None:
     (concept, text) = faults([*stack(), image(9, z=5.0)])[0]
-    assert concept == quality.DUPLICATE
+    assert concept == faulty.DUPLICATE
     assert text == "7 images lie at 6 places: instance 2 and instance 9"
 
 
@@ -100,7 +101,7 @@ def test_phases_at_every_place_are_told_from_single_duplicates() -> None:
 def test_the_same_pixels_twice_are_duplicates() -> None:
     twin = with_pixels(7, image(3).pixels)
     assert faults([*stack(), twin]) == [
-        (quality.DUPLICATE, "1 images are duplicates: instance 7 shows the same pixels as instance 3")
+        (faulty.DUPLICATE, "1 images are duplicates: instance 7 shows the same pixels as instance 3")
     ]
 
 
@@ -118,19 +119,19 @@ def test_the_same_pixels_twice_are_duplicates() -> None:
     ],
 )
 def test_mixed_geometry_is_named(keyword: str, value: object, text: str) -> None:
-    assert (quality.MIXED, text) in faults([*stack(), image(7, **{keyword: value})])
+    assert (faulty.MIXED, text) in faults([*stack(), image(7, **{keyword: value})])
 
 
 @pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "Modality", "AccessionNumber"])
 def test_attributes_that_must_agree_are_named_without_their_values(keyword: str) -> None:
     assert faults([*stack(), image(7, **{keyword: "secret"})]) == [
-        (quality.MISMATCH, f"{keyword} has 2 values in one series (6 and 1 instances)")
+        (faulty.MISMATCH, f"{keyword} has 2 values in one series (6 and 1 instances)")
     ]
 
 
 def test_constant_images_are_named() -> None:
     assert faults([*stack(), with_pixels(7, np.zeros((1, 8, 8), np.uint16))]) == [
-        (quality.CONSTANT, "1 images have one value everywhere: instance 7")
+        (faulty.CONSTANT, "1 images have one value everywhere: instance 7")
     ]
 
 
@@ -142,7 +143,7 @@ def clipped(share: float, top: int = 4095) -> np.ndarray[Any, Any]:
 
 def test_clipping_at_the_upper_end_is_found() -> None:
     ((concept, text),) = faults([*stack(), with_pixels(7, clipped(0.05))])
-    assert concept == quality.CLIPPED
+    assert concept == faulty.CLIPPED
     assert "up to 5.0 % of instance 7" in str(text)
 
 
@@ -154,12 +155,12 @@ def test_a_few_bright_pixels_or_padding_are_no_clipping() -> None:
 
 def test_a_detector_of_fewer_bits_than_stored_is_clipped_at_its_own_end() -> None:
     ((concept, _),) = faults([with_pixels(1, clipped(0.05), BitsStored=16, ImagePositionPatient=None)])
-    assert concept == quality.CLIPPED
+    assert concept == faulty.CLIPPED
 
 
 def test_pixels_that_cannot_be_decoded_are_named_with_the_reason() -> None:
     assert faults([*stack(), with_pixels(7, None, error="no such codec")]) == [
-        (quality.UNREADABLE, "Pixels of 1 instances cannot be decoded: instance 7 (no such codec)")
+        (faulty.UNREADABLE, "Pixels of 1 instances cannot be decoded: instance 7 (no such codec)")
     ]
 
 
@@ -197,7 +198,7 @@ def test_many_different_values_are_not_listed_one_by_one() -> None:
     instances = [image(number, FrameOfReferenceUID=str(number)) for number in range(1, 9)]
     assert faults(instances) == [
         (
-            quality.MISMATCH,
+            faulty.MISMATCH,
             "FrameOfReferenceUID has 8 values in one series (1 and 1 and 1 and 5 others instances)",
         )
     ]

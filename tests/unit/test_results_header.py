@@ -12,7 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from node.results.build import Source
 from node.results.check import check
-from node.results.source_header import SourceHeader, as_decimal_string
+from node.results.header_values import as_decimal_string
+from node.results.source_header import SourceHeader
 from tests.support.made_findings import built, made_source, read, two_lungs
 
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"

@@ -160,15 +160,17 @@ def test_without_any_pixels_there_is_still_a_panel() -> None:
     assert image.height < 500
 
 
-def test_very_many_words_are_not_cut_off() -> None:
+def test_very_many_words_end_with_a_hint_at_the_report_and_still_with_the_footer() -> None:
     long = Findings(
         checks=tuple(Check(f"check {n}", False, "a reason of many words " * 12) for n in range(30)),
         summary="word " * 500,
     )
     flat = Source(made_source().data_sets, None, "00")
+    panel = words(long, SourceHeader.of(flat), run_facts(), None)
+    assert panel.checks[-1].text == "and 17 more, in the Structured Report"
+    assert panel.remarks[0].endswith("word ...")
     pixels = np.asarray(picture(built(long, flat, kinds=("sc",))["sc"].part10))
     few = np.asarray(picture(built(Findings(), flat, kinds=("sc",))["sc"].part10))
-    # The footer is the last thing of both.
     assert np.array_equal(pixels[-100:], few[-100:])
 
 

@@ -1,0 +1,396 @@
+"""Lossless storage: exact, truthful and proven, or kept as received with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.pixels import iter_pixels
+
+from node.errors import IntegrityFailure, OutOfSpace
+from node.transcode import encapsulation, lossless
+from node.transcode.codecs import CODECS
+from tests.support import made
+
+EXPLICIT = str(uid.ExplicitVRLittleEndian)
+IMPLICIT = str(uid.ImplicitVRLittleEndian)
+BIG_ENDIAN = str(uid.ExplicitVRBigEndian)
+SYNTAXES = [EXPLICIT, IMPLICIT, BIG_ENDIAN]
+
+
+def smooth(*shape: int, low: int = 0, high: int = 200, seed: int = 3) -> np.ndarray:
+    """Samples that every codec makes smaller, between ``low`` and ``high`` inclusive."""
+    rows, columns = np.mgrid[: shape[-2], : shape[-1]]
+    steps = np.round(2 * (np.sin(rows / 25 + seed) + np.cos(columns / 20) + 2)) / 8
+    speckled = np.random.default_rng(seed).random(shape) < 0.01
+    return np.where(speckled, high, low + (high - low) * steps).astype(np.int64)
+
+
+def colour(seed: int = 3) -> np.ndarray:
+    return np.stack([smooth(81, 65, seed=seed + number) for number in range(3)], axis=-1).astype(np.uint8)
+
+
+def grey(kind: str, low: int, high: int, **attributes: Any) -> Dataset:
+    return made.ct_image(pixels=smooth(81, 65, low=low, high=high).astype(kind), **attributes)
+
+
+def stored_bits(bits: int) -> dict[str, int]:
+    return {"BitsStored": bits, "HighBit": bits - 1}
+
+
+def multi_frame() -> Dataset:
+    frames = np.stack([smooth(41, 65, seed=seed) for seed in range(5)]).astype(np.uint16)
+    data_set = made.ct_image(pixels=frames[0])
+    data_set.NumberOfFrames = 5
+    data_set.PixelData = frames.tobytes()
+    return data_set
+
+
+def with_palette() -> Dataset:
+    data_set = made.ct_image(pixels=smooth(81, 65).astype(np.uint8))
+    data_set.PhotometricInterpretation = "PALETTE COLOR"
+    for name in ("Red", "Green", "Blue"):
+        setattr(data_set, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(data_set, f"{name}PaletteColorLookupTableData", bytes(512))
+    return data_set
+
+
+KINDS: dict[str, Callable[[], Dataset]] = {
+    "8 bits": lambda: grey("u1", 0, 200),
+    "8 bits signed": lambda: grey("i1", -100, 100),
+    "8 bits of odd length": lambda: made.ct_image(pixels=smooth(81, 65).astype(np.uint8)[:, :63]),
+    "16 bits": lambda: grey("u2", 0, 60000),
+    "16 bits signed": lambda: grey("i2", -30000, 30000),
+    "12 of 16 bits": lambda: grey("u2", 0, 4095, **stored_bits(12)),
+    "12 of 16 bits signed": lambda: grey("i2", -2048, 2047, **stored_bits(12)),
+    "8 of 16 bits": lambda: grey("u2", 0, 255, **stored_bits(8)),
+    "5 of 8 bits": lambda: grey("u1", 0, 31, **stored_bits(5)),
+    "constant": lambda: grey("i2", -2000, -2000),
+    "several frames": multi_frame,
+    "palette": with_palette,
+    "RGB": lambda: made.colour_image(pixels=colour()),
+    "RGB by plane": lambda: made.colour_image(pixels=colour(), planar=True),
+    "YBR_FULL": lambda: made.colour_image(pixels=colour(), PhotometricInterpretation="YBR_FULL"),
+}
+
+
+def settled(encoded: bytes, transfer_syntax_uid: str, choice: str) -> tuple[lossless.Settlement, bytes]:
+    digest = hashlib.sha256(encoded).hexdigest()
+    with lossless.settle(
+        io.BytesIO(encoded), transfer_syntax_uid, choice, data_set_sha256=digest
+    ) as settlement:
+        return settlement, b"".join(settlement.chunks())
+
+
+def restored(stored: bytes, settlement: lossless.Settlement) -> bytes:
+    private = json.loads(json.dumps(settlement.private))
+    return b"".join(lossless.restore(io.BytesIO(stored), private))
+
+
+def read(encoded: bytes, transfer_syntax_uid: str) -> Dataset:
+    data_set = read_dataset(
+        io.BytesIO(encoded), transfer_syntax_uid == IMPLICIT, transfer_syntax_uid != BIG_ENDIAN
+    )
+    data_set.file_meta = FileMetaDataset()
+    data_set.file_meta.TransferSyntaxUID = uid.UID(transfer_syntax_uid)
+    return data_set
+
+
+@pytest.mark.parametrize("choice", CODECS)
+@pytest.mark.parametrize("transfer_syntax_uid", SYNTAXES, ids=["explicit", "implicit", "big endian"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_stored_smaller_and_given_back_byte_for_byte(kind, transfer_syntax_uid, choice):
+    received = made.encoded(KINDS[kind](), transfer_syntax_uid)
+    settlement, stored = settled(received, transfer_syntax_uid, choice)
+    assert settlement.kept_reason == ""
+    assert len(stored) < len(received)
+    assert restored(stored, settlement) == received
+
+    before, after = (
+        read(received, transfer_syntax_uid),
+        read(stored, settlement.stored_transfer_syntax_uid),
+    )
+    originals, copies = list(iter_pixels(before, raw=True)), list(iter_pixels(after, raw=True))
+    assert len(originals) == len(copies)
+    assert all(map(np.array_equal, originals, copies))
+    for element in before:
+        if element.keyword not in ("PixelData", "PhotometricInterpretation", "PlanarConfiguration"):
+            assert after[element.tag] == element
+
+
+@pytest.mark.parametrize("choice", CODECS)
+def test_the_stored_header_tells_the_truth_of_colour(choice):
+    for planar in (False, True):
+        received = made.encoded(made.colour_image(pixels=colour(), planar=planar))
+        settlement, stored = settled(received, EXPLICIT, choice)
+        after = read(stored, settlement.stored_transfer_syntax_uid)
+        assert after.PhotometricInterpretation == ("YBR_RCT" if choice == "jpeg2000" else "RGB")
+        assert after.PlanarConfiguration == (1 if choice == "rle" else 0)
+
+
+def test_the_proof_says_what_was_done():
+    received = made.encoded(multi_frame())
+    settlement, stored = settled(received, EXPLICIT, "jpeg-ls")
+    proof = settlement.proof
+    assert proof["received"] == {
+        "transfer_syntax_uid": EXPLICIT,
+        "sha256": hashlib.sha256(received).hexdigest(),
+        "length": len(received),
+    }
+    assert proof["stored"]["sha256"] == hashlib.sha256(stored).hexdigest()
+    assert proof["stored"]["length"] == len(stored)
+    assert proof["stored"]["frames"] == 5
+    assert proof["stored"]["codec"] == "jpeg-ls"
+    assert "charls" in proof["stored"]["codec_version"]
+    assert proof["stored"]["pixel_sha256"] == hashlib.sha256(multi_frame().PixelData).hexdigest()
+    assert proof["stored"]["ratio"] == round(len(received) / len(stored), 4)
+    assert proof["stored"]["seconds"] > 0
+    assert "prefix" not in proof
+
+
+def test_signed_words_with_empty_unused_bits_come_back_as_they_were():
+    words = smooth(81, 65, low=-2000, high=2000).astype(np.int16).view(np.uint16) & 0xFFF
+    data_set = made.ct_image(pixels=words, **stored_bits(12), PixelRepresentation=1)
+    for choice in CODECS:
+        settlement, stored = settled(made.encoded(data_set), EXPLICIT, choice)
+        assert settlement.kept_reason == ""
+        assert restored(stored, settlement) == made.encoded(data_set)
+
+
+def test_bits_above_bits_stored_are_never_lost():
+    words = smooth(81, 65, high=255).astype(np.uint16) | 0x3000
+    encoded = made.encoded(made.ct_image(pixels=words, **stored_bits(12)))
+    for choice in ("jpeg-ls", "jpeg2000"):
+        settlement, stored = settled(encoded, EXPLICIT, choice)
+        assert settlement.kept_reason == "the bits above Bits Stored are in use"
+        assert stored == encoded
+    settlement, stored = settled(encoded, EXPLICIT, "rle")
+    assert settlement.kept_reason == ""
+    assert restored(stored, settlement) == encoded
+
+
+def test_what_stands_behind_the_samples_is_kept():
+    data_set = multi_frame()
+    data_set.PixelData += b"abcdef"
+    data_set.add_new(0xFFFCFFFC, "OB", b"padding, as some write it")
+    encoded = made.encoded(data_set)
+    settlement, stored = settled(encoded, EXPLICIT, "jpeg-ls")
+    assert settlement.kept_reason == ""
+    assert restored(stored, settlement) == encoded
+    assert read(stored, str(uid.JPEGLSLossless))[0xFFFCFFFC].value.startswith(b"padding")
+
+
+def test_group_lengths_and_private_elements_survive_a_header_without_vrs():
+    data_set = grey("i2", -500, 500)
+    private = data_set.private_block(0x0029, "NOBODY KNOWS THIS", create=True)
+    private.add_new(0x01, "UN", b"\1\2\3\4")
+    private.add_new(0x02, "LO", "text")
+    item = Dataset()
+    item.CodeValue = "1"
+    item.CodeMeaning = "nested"
+    data_set.AnatomicRegionSequence = [item]
+    data_set["AnatomicRegionSequence"].is_undefined_length = True
+    item.is_undefined_length_sequence_item = True
+    data_set.SmallestImagePixelValue = -500
+    for transfer_syntax_uid in (IMPLICIT, EXPLICIT):
+        plain = made.encoded(data_set, transfer_syntax_uid)
+        is_implicit = transfer_syntax_uid == IMPLICIT
+        head = b"\x28\0\0\0\4\0\0\0" if is_implicit else b"\x28\0\0\0UL\4\0"
+        place = plain.index(b"\x28\0\2\0")
+        encoded = plain[:place] + head + b"\x77\0\0\0" + plain[place:]
+        settlement, stored = settled(encoded, transfer_syntax_uid, "jpeg2000")
+        assert settlement.kept_reason == ""
+        assert restored(stored, settlement) == encoded
+        after = read(stored, str(uid.JPEG2000Lossless))
+        assert after.AnatomicRegionSequence[0].CodeMeaning == "nested"
+        assert after.SmallestImagePixelValue == -500
+        assert after[0x00291001].value == b"\1\2\3\4"
+
+
+def with_pixels(**attributes: Any) -> Dataset:
+    data_set = grey("u2", 0, 200)
+    for keyword, value in attributes.items():
+        setattr(data_set, keyword, value)
+    return data_set
+
+
+def bits() -> Dataset:
+    data_set = made.ct_image(pixels=smooth(16, 16).astype(np.uint8))
+    data_set.BitsAllocated = data_set.BitsStored = 1
+    data_set.HighBit = 0
+    data_set.PixelData = bytes(32)
+    return data_set
+
+
+def floats() -> Dataset:
+    data_set = with_pixels(FloatPixelData=bytes(81 * 65 * 4), BitsAllocated=32)
+    del data_set.PixelData, data_set.BitsStored, data_set.HighBit, data_set.PixelRepresentation
+    return data_set
+
+
+KEPT: dict[str, tuple[Dataset, str]] = {
+    "an SR": (made.instance(), "no pixels"),
+    "bits": (bits(), "1 bits allocated"),
+    "32 bits": (made.ct_image(pixels=smooth(9, 9).astype(np.uint32)), "32 bits allocated"),
+    "floats": (floats(), "floating-point pixels"),
+    "too short": (with_pixels(Rows=82), "Pixel Data is shorter than its frames"),
+    "more frames than said": (
+        with_pixels(PixelData=bytes(81 * 65 * 2 * 2)),
+        "Pixel Data is longer than Number of Frames says",
+    ),
+    "no Rows": (with_pixels(Rows=None), "the image has no usable Rows"),
+    "subsampled": (
+        made.colour_image(pixels=colour(), PhotometricInterpretation="YBR_FULL_422"),
+        "YBR_FULL_422 with 3 samples per pixel",
+    ),
+    "noise": (
+        made.ct_image(pixels=np.random.default_rng(1).integers(0, 65535, (40, 40)).astype(np.uint16)),
+        "jpeg-ls does not make it smaller",
+    ),
+    "high bit at the top": (with_pixels(BitsStored=12, HighBit=15), "High Bit is not below Bits Stored"),
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_what_cannot_be_encoded_is_kept_with_the_reason(what):
+    data_set, reason = KEPT[what]
+    encoded = made.encoded(data_set)
+    settlement, stored = settled(encoded, EXPLICIT, "jpeg-ls")
+    assert (settlement.kept_reason, stored) == (reason, encoded)
+    assert settlement.stored_transfer_syntax_uid == EXPLICIT
+    assert restored(stored, settlement) == encoded
+
+
+@pytest.mark.parametrize(
+    ("transfer_syntax_uid", "reason"),
+    [
+        (uid.DeflatedExplicitVRLittleEndian, "the data set is deflated"),
+        (uid.JPEG2000Lossless, "already compressed"),
+        (uid.RLELossless, "already compressed"),
+    ],
+)
+def test_what_came_compressed_is_kept(transfer_syntax_uid, reason):
+    encoded = made.encoded(made.ct_image(), transfer_syntax_uid)
+    settlement, stored = settled(encoded, str(transfer_syntax_uid), "jpeg-ls")
+    assert (settlement.kept_reason, stored) == (reason, encoded)
+    assert settlement.stored_transfer_syntax_uid == transfer_syntax_uid
+
+
+def test_keep_keeps():
+    encoded = made.encoded(made.ct_image())
+    settlement, stored = settled(encoded, EXPLICIT, "keep")
+    assert (settlement.kept_reason, stored) == ("the configuration says keep", encoded)
+
+
+def test_a_codec_that_alters_one_sample_is_found_out(monkeypatch):
+    honest = CODECS["jpeg-ls"]
+
+    def altered(words: np.ndarray, facts: Any) -> bytes:
+        words = words.copy()
+        words[0, 0] ^= 1
+        return honest.encode(words, facts)
+
+    monkeypatch.setitem(CODECS, "jpeg-ls", dataclasses.replace(honest, encode=altered))
+    encoded = made.encoded(grey("u2", 0, 200))
+    settlement, stored = settled(encoded, EXPLICIT, "jpeg-ls")
+    assert settlement.kept_reason.startswith("not proven")
+    assert stored == encoded
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, MemoryError, IndexError, OSError])
+def test_a_codec_that_fails_costs_nothing_but_the_compression(monkeypatch, error):
+    def failing(words: np.ndarray, facts: Any) -> bytes:
+        raise error("the library says no")
+
+    monkeypatch.setitem(CODECS, "rle", dataclasses.replace(CODECS["rle"], encode=failing))
+    encoded = made.encoded(made.ct_image())
+    settlement, stored = settled(encoded, EXPLICIT, "rle")
+    assert (settlement.kept_reason, stored) == ("the library says no", encoded)
+
+
+def test_no_space_to_work_in_is_no_reason_to_give_up_compression_for_ever(monkeypatch):
+    def full(words: np.ndarray, facts: Any) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(CODECS, "rle", dataclasses.replace(CODECS["rle"], encode=full))
+    with pytest.raises(OutOfSpace):
+        settled(made.encoded(made.ct_image()), EXPLICIT, "rle")
+
+
+def test_offsets_beyond_32_bits_go_into_the_extended_offset_table(monkeypatch):
+    monkeypatch.setattr(encapsulation, "LARGEST_BASIC_OFFSET", 100)
+    encoded = made.encoded(multi_frame())
+    settlement, stored = settled(encoded, EXPLICIT, "jpeg-ls")
+    assert settlement.kept_reason == ""
+    assert restored(stored, settlement) == encoded
+    after = read(stored, str(uid.JPEGLSLossless))
+    assert len(after.ExtendedOffsetTable) == len(after.ExtendedOffsetTableLengths) == 5 * 8
+    assert np.array_equal(
+        np.stack(list(iter_pixels(after))), np.stack(list(iter_pixels(read(encoded, EXPLICIT))))
+    )
+
+
+def test_any_damage_to_what_is_stored_is_found():
+    encoded = made.encoded(made.colour_image(pixels=colour()))
+    settlement, stored = settled(encoded, EXPLICIT, "jpeg2000")
+    found = 0
+    start = settlement.private["stored"]["frames_offset"]
+    for place in range(start, len(stored) - 8, max(1, (len(stored) - start) // 60)):
+        damaged = bytearray(stored)
+        damaged[place] ^= 0x10
+        try:
+            assert restored(bytes(damaged), settlement) == encoded  # a bit that no decoder reads
+        except IntegrityFailure:
+            found += 1
+    assert found > 50
+    for cut in (len(stored) // 2, start, 10):
+        with pytest.raises(IntegrityFailure):
+            restored(stored[:cut], settlement)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda private: private.pop("received"),
+        lambda private: private["prefix"].update(rest="!!!"),
+        lambda private: private["pixels"].pop("rows"),
+        lambda private: private["pixels"].update(rows="many"),
+        lambda private: private["stored"].update(codec="no such codec"),
+        lambda private: private["stored"].update(frames_offset=3),
+    ],
+)
+def test_a_damaged_proof_is_an_integrity_failure(damage):
+    settlement, stored = settled(made.encoded(multi_frame()), EXPLICIT, "jpeg-ls")
+    damage(settlement.private)
+    with pytest.raises(IntegrityFailure):
+        restored(stored, settlement)
+
+
+def test_received_bytes_that_have_changed_meanwhile_are_not_stored():
+    encoded = made.encoded(made.instance())
+    with (
+        lossless.settle(io.BytesIO(encoded), EXPLICIT, "jpeg-ls", data_set_sha256="0" * 64) as settlement,
+        pytest.raises(IntegrityFailure),
+    ):
+        list(settlement.chunks())
+
+
+def test_stored_objects_are_read_by_pydicom_as_they_are():
+    settlement, stored = settled(made.encoded(multi_frame()), EXPLICIT, "rle")
+    file = io.BytesIO(made.part10(made.instance())[:132])
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = uid.UID(settlement.stored_transfer_syntax_uid)
+    file = io.BytesIO()
+    pydicom.filewriter.write_file_meta_info(file, meta, enforce_standard=False)
+    whole = io.BytesIO(bytes(128) + b"DICM" + file.getvalue() + stored)
+    assert pydicom.dcmread(whole).pixel_array.shape == (5, 41, 65)
