@@ -131,7 +131,7 @@ class Query:
     keys : tuple of Key
         All that was asked for.
     unsupported : frozenset of int
-        Tags of the keys that the index does not know at this level. They are answered empty and
+        Tags of the keys that the index does not know at this level. They are not returned, and
         their values are not matched.
     character_set : CharacterSet
         That of the Identifier.
@@ -308,8 +308,9 @@ def _rows(
     returned = []
     for key in query.keys:
         sql = _expression(key, query.level)
-        returned.append(ReturnKey(key.tag, key.vr, None if sql is None else len(columns)))
+        # PS3.4 section C.2.2.1.3: a key that is not supported for existence is not returned
         if sql is not None:
+            returned.append(ReturnKey(key.tag, key.vr, len(columns)))
             columns.append(sql)
     where = _conditions(query, ae_title)
     statement = (

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
 from node.character_set import UTF_8, CharacterSet
 
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-_BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _LONGEST_SHORT_VALUE_BYTES = 0xFFFE
 _LONG_VRS = frozenset({"SQ", "SV", "UC", "UR", "UT", "UV"})
 _NUMBER_FORMATS = {
@@ -30,11 +28,11 @@ _AnyElement = DataElement | RawDataElement
 
 @dataclass(frozen=True)
 class ReturnKey:
-    """An attribute of the response; ``column`` is where its text is in the row, None for an empty one."""
+    """An attribute of the response; ``column`` is where its text is in the row."""
 
     tag: int
     vr: str
-    column: int | None
+    column: int
 
 
 class ResponseWriter:
@@ -58,10 +56,7 @@ class ResponseWriter:
         self._fixed: dict[int, _AnyElement] = {
             tag: _raw(tag, vr, text.encode("ascii", "replace")) for tag, vr, text in constants
         }
-        for key in keys:
-            if key.column is None and key.tag not in self._fixed:
-                self._fixed[key.tag] = _empty(key)
-        self._keys = [key for key in keys if key.column is not None]
+        self._keys = list(keys)
         self._template: list[tuple[int, bytes]] = []
 
     def response(self, row: Sequence[object]) -> Dataset:
@@ -95,7 +90,7 @@ class ResponseWriter:
 
     def _texts(self, row: Sequence[object]) -> tuple[CharacterSet | None, list[tuple[ReturnKey, str]]]:
         """Texts of the row, and which Specific Character Set they need; None for ASCII."""
-        texts = [(key, str(row[key.column or 0])) for key in self._keys]
+        texts = [(key, str(row[key.column])) for key in self._keys]
         beyond = [(key, text) for key, text in texts if not text.isascii()]
         if not beyond:
             return None, texts
@@ -150,7 +145,7 @@ def _numbers(vr: str, text: str) -> bytes | None:
 def _element(key: ReturnKey, text: str, charset: CharacterSet) -> _AnyElement:
     """Make one element. Numbers are left to pydicom, which knows the byte order on the wire."""
     if not text:
-        return _empty(key)
+        return _raw(key.tag, key.vr, b"")
     numbers = _numbers(key.vr, text)
     if numbers is not None:
         raw = _raw(key.tag, key.vr, numbers)
@@ -158,12 +153,6 @@ def _element(key: ReturnKey, text: str, charset: CharacterSet) -> _AnyElement:
     if key.vr in _TEXT_VRS:
         return _raw(key.tag, key.vr, charset.encode(text, is_name=key.vr == "PN") or text.encode())
     return _raw(key.tag, key.vr, text.encode("ascii", "replace"))
-
-
-def _empty(key: ReturnKey) -> _AnyElement:
-    if key.vr == "SQ":
-        return DataElement(key.tag, "SQ", DicomSequence())
-    return _raw(key.tag, "LO" if key.vr in _BULK_VRS else key.vr, b"")
 
 
 def _raw(tag: int, vr: str, value: bytes) -> RawDataElement:

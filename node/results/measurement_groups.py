@@ -56,7 +56,7 @@ def group_without_region(
     group = MeasurementsAndQualitativeEvaluations(**_group_content(segment, header, run))
     if not segment.mask.any():
         group[0].ContentSequence.append(
-            text_item(concepts.COMMENT, "nothing was segmented: the mask is empty")
+            text_item(concepts.COMMENT, "nothing was segmented, the mask is empty")
         )
     return group
 

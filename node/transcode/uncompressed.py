@@ -137,6 +137,8 @@ def _write(source: _Source, transfer_syntax_uid: str, file: BinaryIO) -> None:
         facts, frames = _decoded(source, pixel_data)
         changes = _truth(source, facts)
         value = _encoded(facts, frames)
+    elif source.transfer_syntax_uid not in pixels.NATIVE_TRANSFER_SYNTAXES:
+        raise UnsupportedPixelData("the pixels are not encapsulated as their transfer syntax demands")
     else:
         facts = _native_facts(source)
         value = _native_value(source, pixel_data, facts)
