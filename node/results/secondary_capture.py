@@ -126,12 +126,12 @@ def _number_rows(findings: Findings) -> Iterator[NumberRow]:
             yield NumberRow(
                 region,
                 _name(measurement),
-                _number(measurement.value),
+                _number(measurement),
                 unit_symbol(measurement.unit),
                 segment.colour if first else None,
             )
     for measurement in findings.measurements:
-        yield NumberRow("", _name(measurement), _number(measurement.value), unit_symbol(measurement.unit))
+        yield NumberRow("", _name(measurement), _number(measurement), unit_symbol(measurement.unit))
 
 
 def _region(segment: Segment) -> str:
@@ -147,9 +147,11 @@ def _name(measurement: Measurement) -> str:
     return " ".join([*parts, measurement.concept.meaning])
 
 
-def _number(value: float) -> str:
+def _number(measurement: Measurement) -> str:
+    value = float(measurement.value)
     magnitude = abs(value)
-    if magnitude >= 10000:
+    # A count has no decimals.
+    if magnitude >= 10000 or (measurement.unit.value == "1" and value.is_integer()):
         return f"{value:.0f}"
     return f"{value:.1f}" if magnitude >= 1 or value == 0 else f"{value:.3g}"
 

@@ -14,6 +14,7 @@ import numpy as np
 from pydicom import uid
 from rle.rle import encode_frame as _rle_encode_frame  # type: ignore[import-not-found]
 
+from node.transcode.codestreams import jpeg_ls_samples
 from node.transcode.facts import PixelFacts
 from node.transcode.native import Words
 from node.transcode.rle import rle_words
@@ -109,8 +110,7 @@ def _jpeg_ls_encode(words: Words, facts: PixelFacts) -> bytes:
 
 def _jpeg_ls_decode(encoded: bytes, facts: PixelFacts) -> Words:
     del facts
-    words: Words = np.asarray(imagecodecs.jpegls_decode(encoded))
-    return words
+    return jpeg_ls_samples(encoded)
 
 
 # --- JPEG 2000 Lossless, ISO/IEC 15444-1, reversible 5/3 wavelet --------------

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
 from node.errors import IntegrityFailure, LimitExceeded, MalformedDataSet, UnsupportedPixelData
 from node.index import StoredInstance
 from node.storage import archive
@@ -37,12 +39,16 @@ class Outgoing:
         """UIDs of the transfer syntaxes in which it can be sent, best first.
 
         As it was received, byte for byte; as it is stored; then Explicit and Implicit VR Little
-        Endian, unless the pixels are of a kind that is not decoded (video).
+        Endian, unless the pixels are of a kind that is not decoded (video). What was received with
+        an odd length, which no data set may have, is sent so only to peers that take nothing else:
+        most abort at a fragment of odd length (PS3.5 section 7.1.1, PS3.8 section E.2).
         """
         received = self._stored.received_transfer_syntax_uid
         possible = [received, self._stored.stored_transfer_syntax_uid]
         if pixels.is_decodable(received):
             possible += UNCOMPRESSED
+        if self._stored.data_set_bytes % 2 and received != DeflatedExplicitVRLittleEndian:
+            possible = [*(other for other in possible if other != received), received]
         return tuple(dict.fromkeys(possible))
 
     def data_set(self, transfer_syntax_uid: str) -> BinaryIO | bytes:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from node.config import LimitsConfig
 from node.errors import AssociationAborted, NoAcceptedContext, PeerError
@@ -232,7 +233,8 @@ class Association:
         command["MessageID"] = message_id
         command["CommandDataSetType"] = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
         self._drain()
-        self._stream.send(context.context_id, command, data_set)
+        is_deflated = context.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+        self._stream.send(context.context_id, command, data_set, pads_to_even=is_deflated)
         return message_id
 
     def _response_to(self, message_id: int) -> Message:

@@ -188,8 +188,18 @@ class MessageStream:
 
     # --- writing ---------------------------------------------------------------
 
-    def send(self, context_id: int, command: Command, data_set: BinaryIO | bytes | None = None) -> None:
+    def send(
+        self,
+        context_id: int,
+        command: Command,
+        data_set: BinaryIO | bytes | None = None,
+        *,
+        pads_to_even: bool = False,
+    ) -> None:
         """Send one message; ``data_set`` is read to its end and sent as it is, without being held whole.
+
+        With ``pads_to_even`` a NUL follows a data set of odd length, as PS3.5 section A.5 wants it of a
+        deflated one: many peers abort at a fragment of odd length.
 
         Raises
         ------
@@ -212,7 +222,11 @@ class MessageStream:
                     if len(pending) >= 2 * _PDUS_PER_CALL:
                         self._connection.send(pending)
                         pending = []
-                pending += [pdu.p_data_header(context_id, len(piece), pdu.PDV_IS_LAST), piece]
+                padding = b"\0" if pads_to_even and len(piece) % 2 else b""
+                last_bytes = len(piece) + len(padding)
+                pending += [pdu.p_data_header(context_id, last_bytes, pdu.PDV_IS_LAST), piece]
+                if padding:
+                    pending.append(padding)
             self._connection.send(pending)
             is_whole = True
         except PeerError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from node import dicom_files
 from node.config import PeerConfig
@@ -39,8 +40,12 @@ class Held:
 
 
 def digest(file: DicomFile) -> str:
+    """SHA-256 of the data set, padded to even where it is deflated (PS3.5 section A.5)."""
     with dicom_files.open_data_set(file) as data_set:
-        return hashlib.file_digest(data_set, "sha256").hexdigest()
+        sent = hashlib.file_digest(data_set, "sha256")
+    if file.transfer_syntax_uid == DeflatedExplicitVRLittleEndian and file.data_set_bytes % 2:
+        sent.update(b"\0")
+    return sent.hexdigest()
 
 
 def study_of(file: DicomFile) -> str:

@@ -146,6 +146,7 @@ def test_a_quality_result_shows_the_middle_image_and_every_check() -> None:
         ("missing slices", False),
         ("clipped pixels", True),
     ]
+    assert [(row.name, row.number) for row in panel.numbers] == [("Number of instances", "12")]
     capture = read(built(quality(), flat, kinds=("sc",))["sc"])
     assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == source.data_sets[2].SOPInstanceUID
     assert list(capture.PatientOrientation) == ["L", "P"]
