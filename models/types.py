@@ -94,8 +94,7 @@ class Inputs:
 class Measurement:
     """A number with its coded concept and UCUM unit (TID 300 of PS3.16).
 
-    ``derivation`` (e.g. Mean) and ``method`` modify the concept; ``site`` overrides the
-    segment's anatomic site.
+    ``derivation`` (e.g. Mean) and ``method`` modify the concept.
     """
 
     concept: Code
@@ -136,8 +135,8 @@ class Evaluation:
 class Check:
     """A quality check the model made of its own input or output.
 
-    A failed check with ``withholds`` names the measurements' concepts that are not reported;
-    the reason is reported instead.
+    A model whose check fails leaves the numbers that depend on it out of its Findings; the check's
+    ``reason`` is reported in their place.
     """
 
     name: str

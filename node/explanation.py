@@ -88,6 +88,18 @@ _ADVICE: dict[str, tuple[str, str]] = {
         "If slices are missing, send them: the analysis then runs again by itself.",
         "anode why {study}{options}",
     ),
+    "unfit-input": (
+        "The model refuses this series. Leave such series out in the analysis' 'when', or send a fit one.",
+        "anode models{options}",
+    ),
+    "unsupported-pixel-data": (
+        "The instances are kept as received, but their pixels cannot be decoded here.",
+        "anode why {study}{options}",
+    ),
+    "malformed-data-set": (
+        "The header of an instance cannot be used. Correct it at the source and send it again.",
+        "anode why {study}{options}",
+    ),
     "model-crashed": ("The log has more.", _RETRY),
     "model-timed-out": ("If it needs longer, raise [jobs] timeout_seconds and restart the node.", _RETRY),
     "model-out-of-memory": ("If it needs more, raise [jobs] memory_mb and restart the node.", _RETRY),

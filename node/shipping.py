@@ -73,9 +73,10 @@ def send(
     """
     stored = current(services, sop_instance_uid)
     undecodable: UnsupportedPixelData | None = None
+    unread: Answer | None = None
     for transfer_syntax_uid in Outgoing(services.storage, stored).transfer_syntaxes():
         context = association.context_for(stored.sop_class_uid, (transfer_syntax_uid,))
-        if context is None:
+        if context is None or (unread is not None and transfer_syntax_uid not in UNCOMPRESSED):
             continue
         try:
             stored, data_set = _read(services, stored, transfer_syntax_uid)
@@ -83,7 +84,7 @@ def send(
             undecodable = error
             continue
         try:
-            return association.send_store(
+            answer = association.send_store(
                 context,
                 sop_class_uid=stored.sop_class_uid,
                 sop_instance_uid=sop_instance_uid,
@@ -95,11 +96,25 @@ def send(
         finally:
             if not isinstance(data_set, bytes):
                 data_set.close()
+        if not _was_not_understood(answer):
+            return answer
+        if unread is not None:
+            return unread
+        # Some peers cannot read what other senders write (every VR given as UN, say), but can read
+        # the same instance written anew. Asked once; if that fails too, the first answer counts.
+        unread = answer
+    if unread is not None:
+        return unread
     if undecodable is not None:
         raise undecodable
     raise NoAcceptedContext(
         f"the peer accepts SOP class {stored.sop_class_uid} in no transfer syntax in which it can be sent"
     )
+
+
+def _was_not_understood(answer: Answer) -> bool:
+    """Whether the peer says that it could not read the data set (PS3.4 table B.2-1: A9xx, Cxxx)."""
+    return answer.status & 0xF000 == 0xC000 or answer.status & 0xFF00 == 0xA900
 
 
 def current(services: Services, sop_instance_uid: str) -> StoredInstance:

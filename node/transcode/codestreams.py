@@ -123,6 +123,8 @@ def decode(encoded: bytes, facts: PixelFacts, transfer_syntax_uid: str) -> NDArr
             f"the code stream has {stream.rows} rows and {stream.columns} columns, "
             f"the image {facts.rows} and {facts.columns}"
         )
+    if transfer_syntax_uid in _NEEDS_END and not _has_end(encoded):
+        raise UnsupportedPixelData("the code stream is cut short")
     for decoder in family.decoders:
         try:
             return _conformed(np.asarray(decoder(encoded)), facts, stream, family.knows_precision)
@@ -212,6 +214,11 @@ def _jpeg_colour(encoded: bytes) -> str:
     return says
 
 
+def _has_end(encoded: bytes) -> bool:
+    """Whether a stream of the JPEG family has its end-of-image marker, before padding."""
+    return encoded[-64:].rstrip(b"\0").endswith(b"\xff\xd9")
+
+
 def _inspect_jpeg2000(encoded: bytes) -> _Stream | None:
     """Read the SIZ segment (ISO/IEC 15444-1 section A.5.1)."""
     start = encoded.find(b"\xff\x4f\xff\x51")
@@ -242,7 +249,7 @@ def _libjpeg_turbo(encoded: bytes) -> NDArray[Any]:
 def jpeg_ls_samples(encoded: bytes) -> NDArray[Any]:
     """Samples of a JPEG-LS stream, without a sign; raises what is in ``FAILURES``."""
     # Of some streams that are cut short CharLS never finds the end.
-    if not encoded[-64:].rstrip(b"\0").endswith(b"\xff\xd9"):
+    if not _has_end(encoded):
         raise ValueError("the code stream is cut short")
     return np.asarray(imagecodecs.jpegls_decode(encoded))
 
@@ -261,6 +268,9 @@ def _libjxl(encoded: bytes) -> NDArray[Any]:
 
 # Processes 1 to 28 of ISO/IEC 10918-1, most of them retired.
 _JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (*range(50, 67), 70))
+
+# Lossless ones, of which a part that was made up would be worse than none.
+_NEEDS_END = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (57, 58, 65, 66, 70, 80, 81))
 
 _FAMILIES: dict[str, _Family] = {
     transfer_syntax_uid: family

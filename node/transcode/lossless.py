@@ -162,7 +162,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
     length = encoded.tell()
     prefix = image.prefix()
     shared = shared_bytes(prefix, head)
-    beside = packed(prefix[shared:]), packed(image.suffix())
+    beside = packed(prefix[shared:], head), packed(image.suffix())
     if length + sum(map(len, beside)) >= received["length"]:
         raise UnsupportedPixelData(f"{choice} does not make it smaller")
     return {
@@ -185,7 +185,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
             "unused_bits": unused_bits.kind if codec.needs_clean_words else "as coded",
         },
         "kept_reason": "",
-        "prefix": {"shared": shared, "rest": beside[0]},
+        "prefix": {"head": len(head), "shared": shared, "rest": beside[0]},
         "suffix": beside[1],
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -23,6 +22,7 @@ from node.transcode.native import NativeLayout, Words
 
 _CHUNK_BYTES = 1 << 20
 _LARGEST_PACKED_BYTES = 128 << 20
+_WINDOW_BYTES = 1 << 15
 
 
 class PixelDigest:
@@ -89,16 +89,20 @@ def shared_bytes(one: bytes, other: bytes) -> int:
     return int(differs.argmax()) if differs.any() else length
 
 
-def packed(plain: bytes) -> str:
-    """Bytes as text for JSON, compressed."""
-    return base64.b64encode(zlib.compress(plain, 6)).decode("ascii") if plain else ""
+def packed(plain: bytes, like: bytes = b"") -> str:
+    """Bytes as text for JSON, compressed; ``like`` is known when they are unpacked."""
+    if not plain:
+        return ""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS, zdict=like[-_WINDOW_BYTES:])
+    return base64.b64encode(packer.compress(plain) + packer.flush()).decode("ascii")
 
 
-def _unpacked(text: str) -> bytes:
+def _unpacked(text: str, like: bytes = b"") -> bytes:
     if not text:
         return b""
     try:
-        return zlib.decompressobj().decompress(base64.b64decode(text), _LARGEST_PACKED_BYTES)
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS, zdict=like[-_WINDOW_BYTES:])
+        return unpacker.decompress(base64.b64decode(text), _LARGEST_PACKED_BYTES)
     except (zlib.error, binascii.Error, ValueError) as error:
         raise IntegrityFailure("the received header of an instance is damaged") from error
 
@@ -122,9 +126,11 @@ def _rebuilt(data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest
     facts = PixelFacts(**{one.name: described[one.name] for one in fields(PixelFacts)})
     layout = NativeLayout(facts, described["is_little_endian"], described["is_words"])
     decode = by_name(stored["codec"]).decode
-    data_set.seek(0, io.SEEK_SET)
-    yield data_set.read(private["prefix"]["shared"])
-    yield _unpacked(private["prefix"]["rest"])
+    prefix = private["prefix"]
+    data_set.seek(0)
+    head = data_set.read(prefix["head"])
+    yield head[: prefix["shared"]]
+    yield _unpacked(prefix["rest"], head)
     data_set.seek(stored["frames_offset"])
     count = 0
     for encoded in fragments(data_set):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -55,6 +56,14 @@ def study_of(file: DicomFile) -> str:
         return str(dcmread(file.path, stop_before_pixels=True, force=True).StudyInstanceUID)
 
 
+def chosen(data: Path) -> list[Path]:
+    """Everything with ANODE_EVERY_FILE set; else two of the many patients of the PET study."""
+    if os.environ.get("ANODE_EVERY_FILE"):
+        return [data]
+    patients = sorted((data / "pet_sarcoma").iterdir())[:2]
+    return [data / "series", data / "singles", data / "made", *patients]
+
+
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     """A node that was sent everything there is, settled, with an Orthanc beside it."""
@@ -65,7 +74,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
         with AnodeProcess(folder / "node", peer) as node:
             files: list[DicomFile] = []
             unreadable: list[tuple[Path, str]] = []
-            for path in dicom_files.find([data]):
+            for path in dicom_files.find(chosen(data)):
                 try:
                     files.append(dicom_files.read(path))
                 except MalformedDataSet as error:
@@ -94,7 +103,7 @@ def test_every_file_is_stored_or_refused_with_a_status_and_a_reason(held: Held) 
     ]
     assert silent == []
     assert all(reason for _, reason in held.unreadable)
-    assert len(held.stored) > 3000
+    assert len(held.stored) > 900
 
 
 def test_what_is_stored_comes_back_by_c_get_with_its_data_set_unchanged(held: Held) -> None:
@@ -155,6 +164,7 @@ def test_what_is_stored_arrives_in_orthanc_by_c_move(held: Held) -> None:
         )  # fmt: skip
         if uid not in held.orthanc.instances():
             refused.add((uid, sent[-200:]))
+    assert not [file.path for file in absent.values() if "series" in file.path.parts]
     lost = set(absent) - {uid for uid, _ in refused}
     assert lost == set()
-    assert len(arrived) > 3000
+    assert len(arrived) > 800

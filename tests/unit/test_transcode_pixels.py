@@ -224,3 +224,13 @@ def test_a_colour_space_that_the_jpeg_stream_names_counts_more_than_the_header()
     data_set = image(frame[None], colour=True)
     data_set.PixelData = encapsulate([code])
     assert pixels.decoded(data_set, str(uid.JPEGBaseline8Bit)).facts.photometric_interpretation == "YBR_FULL"
+
+
+def test_a_jpeg_ls_stream_that_is_cut_short_is_refused_and_not_decoded_for_ever():
+    frame = np.cumsum(RNG.integers(-9, 9, (64, 64)), axis=1).astype(np.uint16)
+    code = bytes(imagecodecs.jpegls_encode(frame))
+    data_set = image(frame[None])
+    for end in range(40, len(code) - 2, 37):
+        data_set.PixelData = encapsulate([code[:end]])
+        with pytest.raises(UnsupportedPixelData):
+            decoded(data_set, str(uid.JPEGLSLossless))
