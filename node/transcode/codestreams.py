@@ -216,7 +216,7 @@ def _jpeg_colour(encoded: bytes) -> str:
 
 def _has_end(encoded: bytes) -> bool:
     """Whether a stream of the JPEG family has its end-of-image marker, before padding."""
-    return encoded[-64:].rstrip(b"\0").endswith(b"\xff\xd9")
+    return encoded[-64:].rstrip(b"\0\xff").endswith(b"\xff\xd9")
 
 
 def _inspect_jpeg2000(encoded: bytes) -> _Stream | None:

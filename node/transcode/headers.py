@@ -148,7 +148,7 @@ class _Recoder:
 
     def _element(self, element: Element) -> bytes:
         tag = element.tag
-        vr = element.vr or self._looked_up(tag)
+        vr = self._named(element) if element.vr == "UN" else element.vr or self._looked_up(tag)
         if tag == _PIXEL_REPRESENTATION and element.length >= 2:
             words = "<u2" if self._walk.is_little_endian else ">u2"
             self._is_signed = int(np.frombuffer(self._walk.value(element), words, 1)[0]) == 1
@@ -180,6 +180,18 @@ class _Recoder:
                     raise MalformedDataSet(f"{tag_text(element.tag)} is no whole number of words")
                 value = np.frombuffer(value, f"u{word_bytes}").byteswap().tobytes()
         return element_bytes(element.tag, vr or "UN", value, is_implicit=self._to_implicit)
+
+    def _named(self, element: Element) -> str:
+        """VR of a standard element that came as UN; many peers do not find UIDs in such a one.
+
+        Its value is Implicit VR Little Endian (PS3.5 section 6.2.2, note 2), so its bytes stay.
+        """
+        if element.tag >> 16 & 1 or element.is_undefined or not self._walk.is_little_endian:
+            return "UN"
+        vr = self._looked_up(element.tag)
+        if vr is None or vr == "SQ" or element.length % _WORD_BYTES.get(vr, 1):
+            return "UN"
+        return vr
 
     def _looked_up(self, tag: int) -> str | None:
         """VR by the dictionaries, for an element that does not carry it (PS3.5 annex A.1)."""

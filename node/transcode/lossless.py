@@ -27,7 +27,7 @@ from node.transcode.codecs import Codec, by_name
 from node.transcode.codestreams import FAILURES
 from node.transcode.encapsulation import OffsetTables
 from node.transcode.native_image import DEEPEST_NESTING, NativeImage, native_image
-from node.transcode.restoring import PixelDigest, chunks, packed, restore, shared_bytes
+from node.transcode.restoring import PixelDigest, chunks, packed, resembling, restore, shared_bytes
 from node.transcode.spool import spool
 from node.transcode.unused_bits import UnusedBits
 
@@ -162,7 +162,8 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
     length = encoded.tell()
     prefix = image.prefix()
     shared = shared_bytes(prefix, head)
-    beside = packed(prefix[shared:], head), packed(image.suffix())
+    like = resembling(head, image.transfer_syntax_uid)
+    beside = packed(prefix[shared:], like), packed(image.suffix())
     if length + sum(map(len, beside)) >= received["length"]:
         raise UnsupportedPixelData(f"{choice} does not make it smaller")
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -23,6 +24,7 @@ from node.transcode.native import NativeLayout, Words
 _CHUNK_BYTES = 1 << 20
 _LARGEST_PACKED_BYTES = 128 << 20
 _WINDOW_BYTES = 1 << 15
+_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 
 class PixelDigest:
@@ -89,6 +91,34 @@ def shared_bytes(one: bytes, other: bytes) -> int:
     return int(differs.argmax()) if differs.any() else length
 
 
+def resembling(head: bytes, received_transfer_syntax_uid: str) -> bytes:
+    """What is known of a received header when the stored one is: a dictionary for ``packed``.
+
+    Of Implicit VR that is each element of the stored header without its VR, values as they are.
+    What this gives for a header must never change: what was packed with it could not be unpacked.
+
+    Parameters
+    ----------
+    head : bytes
+        The elements before Pixel Data as they are stored, in Explicit VR Little Endian.
+    received_transfer_syntax_uid : str
+        In which the header was received.
+    """
+    if received_transfer_syntax_uid != "1.2.840.10008.1.2":
+        return head
+    parts = []
+    position = 0
+    while position + 12 <= len(head):
+        vr, length = struct.unpack_from("<2sH", head, position + 4)
+        value = position + 8
+        if vr in _LONG_VRS:
+            length = struct.unpack_from("<L", head, value)[0]
+            value += 4
+        parts.append(head[position : position + 4] + struct.pack("<L", length) + head[value : value + length])
+        position = value + length
+    return b"".join(parts)
+
+
 def packed(plain: bytes, like: bytes = b"") -> str:
     """Bytes as text for JSON, compressed; ``like`` is known when they are unpacked."""
     if not plain:
@@ -130,7 +160,7 @@ def _rebuilt(data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest
     data_set.seek(0)
     head = data_set.read(prefix["head"])
     yield head[: prefix["shared"]]
-    yield _unpacked(prefix["rest"], head)
+    yield _unpacked(prefix["rest"], resembling(head, private["received"]["transfer_syntax_uid"]))
     data_set.seek(stored["frames_offset"])
     count = 0
     for encoded in fragments(data_set):

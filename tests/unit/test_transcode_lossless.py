@@ -18,7 +18,7 @@ from pydicom.filereader import read_dataset
 from pydicom.pixels import iter_pixels
 
 from node.errors import IntegrityFailure, OutOfSpace
-from node.transcode import encapsulation, lossless
+from node.transcode import encapsulation, lossless, restoring
 from node.transcode.codecs import CODECS
 from tests.support import made
 
@@ -215,6 +215,20 @@ def test_group_lengths_and_private_elements_survive_a_header_without_vrs():
         assert after.AnatomicRegionSequence[0].CodeMeaning == "nested"
         assert after.SmallestImagePixelValue == -500
         assert after[0x00291001].value == b"\1\2\3\4"
+
+
+def test_a_header_without_vrs_costs_next_to_nothing_beside_the_stored_one():
+    encoded = made.encoded(grey("i2", -500, 500), IMPLICIT)
+    settlement, _ = settled(encoded, IMPLICIT, "jpeg-ls")
+    assert len(settlement.private["prefix"]["rest"]) < 100
+
+
+def test_what_a_stored_header_says_of_the_received_one_never_changes():
+    head = b"\x08\0\x16\0UI\4\x001.2\0" + b"\x29\0\1\x10OB\0\0\2\0\0\0ab"
+    assert restoring.resembling(head, IMPLICIT) == (
+        b"\x08\0\x16\0\4\0\0\x001.2\0" + b"\x29\0\1\x10\2\0\0\0ab"
+    )
+    assert restoring.resembling(head, EXPLICIT) == head
 
 
 def with_pixels(**attributes: Any) -> Dataset:
