@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from node import errors, status
-from node.config import Verb
+from node.config.settings import Verb
 from node.errors import AnodeError
 from node.wire.association import Handler, Request, Response
 from node.wire.dimse import error_comment

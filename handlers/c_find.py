@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
-from node import query
+from node.query import query
 from node.status import CANCEL, PENDING, PENDING_KEY_UNSUPPORTED, SUCCESS
 from node.wire.association import Request, Response
 from node.wire.sop_classes import (

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from handlers.sub_operations import SubOperations, instances_asked_for
 from node.errors import PeerError
+from node.sending.shipping import shipments
 from node.services import Services
-from node.shipping import shipments
 from node.status import MOVE_DESTINATION_UNKNOWN
 from node.wire.association import Request, Response
 

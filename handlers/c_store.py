@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from node import alarms, status
 from node.errors import OutOfSpace
-from node.index import Provenance
+from node.index.index import Provenance
 from node.services import Services
 from node.wire.association import Request, Response
 

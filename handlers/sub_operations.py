@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
-from node import query
 from node.errors import (
     IntegrityFailure,
     NoAcceptedContext,
@@ -18,9 +17,10 @@ from node.errors import (
     StorageFailure,
     UnsupportedPixelData,
 )
-from node.index import StoredInstance
+from node.index.index import StoredInstance
+from node.query import query
+from node.sending.shipping import Shipment, send
 from node.services import Services
-from node.shipping import Shipment, send
 from node.status import (
     CANCEL,
     DUPLICATE_SOP_INSTANCE,
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def instances_asked_for(services: Services, request: Request) -> list[StoredInstance]:
-    """Find what the Identifier of a C-MOVE-RQ or C-GET-RQ names; raises as ``node.query`` does."""
+    """Find what the Identifier of a C-MOVE-RQ or C-GET-RQ names; raises as ``node.query.query`` does."""
     identifier = request.identifier()
     is_study_root = request.context.abstract_syntax_uid in (STUDY_ROOT_MOVE, STUDY_ROOT_GET)
     with services.database.read() as connection:

@@ -6,13 +6,14 @@ import logging
 from contextlib import ExitStack
 
 from handlers.bindings import BINDINGS
-from node import alarms, database, schema
+from node import alarms
 from node.clock import Clock
 from node.completion import Completion
-from node.config import Config
-from node.database import Database
-from node.index import Index
-from node.ingest import Ingest
+from node.config.settings import Config
+from node.index import database, schema
+from node.index.database import Database
+from node.index.index import Index
+from node.ingest.ingest import Ingest
 from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule

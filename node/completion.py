@@ -16,7 +16,7 @@ from typing import Any
 
 from node import confirmations
 from node.clock import Clock
-from node.config import AnalysisConfig, Config
+from node.config.settings import AnalysisConfig, Config
 
 SCHEMA: tuple[str, ...] = (
     """CREATE TABLE IF NOT EXISTS study_arrival (

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from node.alarms import DISK_FULL, Alarm
 from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED
-from node.config import AnalysisConfig, RouteConfig
-from node.matching_rules import differs
+from node.config.settings import AnalysisConfig, RouteConfig
+from node.index.matching_rules import differs
 
 State = Literal["done", "running", "waiting", "retrying", "stopped"]
 """``stopped`` needs a person; ``retrying`` failed and is tried again; ``waiting`` is as it should be."""

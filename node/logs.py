@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from node.config import LogConfig
+from node.config.settings import LogConfig
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _TALKATIVE = ("pydicom", "pynetdicom", "highdicom", "py.warnings")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from node.clock import Clock
 from node.completion import Completion
-from node.config import Config
-from node.database import Database
-from node.index import Index
-from node.ingest import Ingest
+from node.config.settings import Config
+from node.index.database import Database
+from node.index.index import Index
+from node.ingest.ingest import Ingest
 from node.jobs.queue import Queue
 from node.storage.storage import Storage
 from node.wire.peers import Peers

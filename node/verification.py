@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.errors import IntegrityFailure, NodeError
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from node.services import Services
 from node.transcode.outgoing import private_information
 from node.transcode.restoring import chunks, restore

@@ -16,7 +16,7 @@ from node.cli import command, output
 from node.cli.echo import echo, problem_of_running_node
 from node.cli.models import LOADING_FAILURES
 from node.cli.opening import configuration, is_running, standing_alarms
-from node.config import Config, PeerConfig
+from node.config.settings import Config, PeerConfig
 from node.errors import AnodeError, ConfigurationError
 
 if TYPE_CHECKING:

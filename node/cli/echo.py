@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from node.cli import command, output
 from node.cli.opening import configuration, peer_named
-from node.config import Config, PeerConfig
+from node.config.settings import Config, PeerConfig
 from node.errors import AssociationRejected, PeerError
 
 if TYPE_CHECKING:

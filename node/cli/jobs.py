@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from node.cli import command, output
 from node.cli.opening import Records, configuration, is_running, records
 from node.cli.study_argument import study_named
-from node.config import Config
+from node.config.settings import Config
 from node.errors import WrongUsage
 
 if TYPE_CHECKING:

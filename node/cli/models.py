@@ -30,7 +30,7 @@ def register(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from models import registry
-    from node.config_values import suggestion
+    from node.config.config_values import suggestion
     from node.errors import WrongUsage
 
     names = sorted(registry.names())

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from node import alarms
 from node.alarms import Alarm
 from node.cli import output
-from node.config import Config, PeerConfig
-from node.config_values import ae_title, listed, suggestion
+from node.config.config_values import ae_title, listed, suggestion
+from node.config.settings import Config, PeerConfig
 from node.errors import ArchiveUnavailable, WrongUsage
 
 if TYPE_CHECKING:
     from node.clock import Clock
     from node.completion import Completion
-    from node.database import Database
-    from node.index import Index
+    from node.index.database import Database
+    from node.index.index import Index
     from node.jobs.queue import Queue
     from node.services import Services
 
@@ -43,7 +43,7 @@ class Records:
 
     def services(self) -> Services:
         """Return the bundle of a node for work that only reads bytes; close its storage afterwards."""
-        from node.ingest import Ingest
+        from node.ingest.ingest import Ingest
         from node.services import Services
         from node.storage.storage import Storage
         from node.wire.peers import Peers
@@ -79,7 +79,7 @@ def configuration(arguments: argparse.Namespace) -> Config:
     ConfigurationError
         When the file cannot be used, or the one named with ``--config`` does not exist.
     """
-    from node import config_file
+    from node.config import config_file
 
     if arguments.config is not None:
         return config_file.load(Path(arguments.config))
@@ -98,7 +98,7 @@ def config_argument(config: Config) -> str:
 
 def database_path(config: Config) -> Path:
     """Where the database of the data directory lies."""
-    from node.database import FILE_NAME
+    from node.index.database import FILE_NAME
 
     return config.node.data_dir / FILE_NAME
 
@@ -114,8 +114,8 @@ def records(config: Config) -> Iterator[Records]:
     """
     from node.clock import Clock
     from node.completion import Completion
-    from node.database import Database
-    from node.index import Index
+    from node.index.database import Database
+    from node.index.index import Index
     from node.jobs.queue import Queue
 
     path = database_path(config)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from node.cli import command, output
 from node.cli.opening import address_of, configuration, peer_named
-from node.config import Config, PeerConfig
+from node.config.settings import Config, PeerConfig
 from node.errors import MalformedDataSet, WrongUsage
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-    from node.dicom_files import DicomFile
-    from node.sending import Sent
+    from node.sending.dicom_files import DicomFile
+    from node.sending.sending import Sent
 
 _PROBLEMS_SHOWN = 20
 
@@ -44,7 +44,7 @@ def register(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from node.config_values import ae_title
+    from node.config.config_values import ae_title
 
     config = configuration(arguments)
     peer = _peer(config, arguments)
@@ -83,7 +83,7 @@ def _read(paths: list[Path], with_progress: bool) -> tuple[list[DicomFile], list
     """Return the DICOM files, those that cannot be read and why, and the number of other files."""
     from tqdm import tqdm
 
-    from node import dicom_files
+    from node.sending import dicom_files
 
     files: list[DicomFile] = []
     unreadable: list[tuple[Path, str]] = []
@@ -108,8 +108,8 @@ def _send(
 ) -> list[Sent]:
     from tqdm import tqdm
 
-    from node.recoding import uncompressed
-    from node.sending import Sender
+    from node.sending.recoding import uncompressed
+    from node.sending.sending import Sender
 
     sender = Sender(
         peer,

@@ -74,8 +74,9 @@ def _studies(
     opened: Records, study: str | None, limit: int, names: bool
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return the studies to show, and whether there are more."""
-    from node import explanation, identity
+    from node import explanation
     from node.cli.study_facts import gather
+    from node.index import identity
 
     running = is_running(opened.config)
     with opened.database.read() as connection:

@@ -14,7 +14,7 @@ def gather(
     opened: Records, connection: sqlite3.Connection, study_instance_uid: str, *, node_is_running: bool
 ) -> Facts:
     """Read the facts of one study, all from the one snapshot of ``connection``."""
-    from node import identity
+    from node.index import identity
 
     config = opened.config
     return Facts(

@@ -14,7 +14,7 @@ from node.cli.study_argument import study_named
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-    from node.index import StoredInstance
+    from node.index.index import StoredInstance
 
 _MARKS_OF_A_COMMIT = 200
 

@@ -17,20 +17,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from node import dicom_files, logs
+from node import logs
 from node.app import App
 from node.cli import output
-from node.config import AnalysisConfig, Config, NodeConfig, PeerConfig, StorageConfig, StudyConfig
+from node.config.settings import AnalysisConfig, Config, NodeConfig, PeerConfig, StorageConfig, StudyConfig
 from node.demo.chest_ct import write_chest_ct
 from node.demo.pacs import HeldObject, SmallPacs
 from node.demo.phantom import ChestPhantom
 from node.demo.pictures import save_picture
 from node.demo.report import ReportedNumber, numbers
-from node.dicom_files import DicomFile
 from node.errors import AnodeError, MalformedDataSet, WrongUsage
-from node.index import StoredInstance
-from node.recoding import uncompressed
-from node.sending import Sender, Sent
+from node.index.index import StoredInstance
+from node.sending import dicom_files
+from node.sending.dicom_files import DicomFile
+from node.sending.recoding import uncompressed
+from node.sending.sending import Sender, Sent
 
 DEFAULT_OUTPUT = Path("demo-output")
 MOST_OFF_PERCENT = 3.0

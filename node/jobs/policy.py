@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from node.config import JobsConfig
+from node.config.settings import JobsConfig
 
 #: Each pause of work is so many times the one before.
 WORK_FACTOR = 3.0

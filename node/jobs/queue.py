@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from node.clock import Clock
-from node.database import Database
 from node.errors import AnodeError, LeaseLost, NodeDied
+from node.index.database import Database
 from node.jobs.task import Job
 from node.jobs.wakeup import Wakeup
 

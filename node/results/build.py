@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 
 from models.types import Findings
-from node.config import ResultKind
+from node.config.settings import ResultKind
 from node.errors import ResultInvalid
 from node.results import secondary_capture, segmentation, structured_report
 from node.results.check import check

@@ -21,7 +21,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from node.made_here import PROCESSING_EQUIPMENT_CODE
+from node.ingest.made_here import PROCESSING_EQUIPMENT_CODE
 from node.results.check_report import report_problems
 from node.results.check_segmentation import segmentation_problems
 from node.results.provenance import NOT_FOR_DIAGNOSIS

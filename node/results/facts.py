@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from models.base import ModelCard
 from models.types import Volume
-from node.config import ResultKind
+from node.config.settings import ResultKind
 
 ParameterValue = str | int | float | bool
 

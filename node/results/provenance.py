@@ -8,8 +8,8 @@ from importlib import metadata
 
 from pydicom.dataset import Dataset
 
-from node.config import ResultKind
-from node.made_here import MANUFACTURER, PROCESSING_EQUIPMENT_CODE
+from node.config.settings import ResultKind
+from node.ingest.made_here import MANUFACTURER, PROCESSING_EQUIPMENT_CODE
 from node.results.facts import RunFacts, Source
 from node.results.source_header import SourceHeader
 from node.results.uids import device_uid, run_uid

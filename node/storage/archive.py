@@ -21,7 +21,7 @@ from node.errors import IntegrityFailure
 from node.storage import disk
 
 if TYPE_CHECKING:
-    from node.index import Provenance
+    from node.index.index import Provenance
 
 IMPLEMENTATION_CLASS_UID = "2.25.215843967812440128764190452351470921543"
 IMPLEMENTATION_VERSION_NAME = "ANODE_0_1"

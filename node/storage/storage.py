@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from node.clock import Clock
-from node.config import StorageConfig
+from node.config.settings import StorageConfig
 from node.errors import StorageFailure
 from node.storage import archive, disk
 from node.storage.location import Location

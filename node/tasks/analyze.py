@@ -18,9 +18,8 @@ from typing import Any
 from models import registry
 from models.base import Model
 from models.types import Findings, Inputs
-from node import identity, model_inputs
 from node.completion import COMPLETED, FAILED, input_digest
-from node.config import AnalysisConfig
+from node.config.settings import AnalysisConfig
 from node.errors import (
     AnodeError,
     JobError,
@@ -31,10 +30,12 @@ from node.errors import (
     TwoPatients,
     UnfitInput,
 )
+from node.index import identity
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.results.build import PredecessorReference, ResultObject, RunFacts, Source, build
 from node.runners.job_folder import JobFolder
 from node.runners.python import PythonRunner, RunStopped
+from node.series import model_inputs
 from node.services import Services
 from node.storage import disk
 

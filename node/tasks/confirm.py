@@ -15,7 +15,7 @@ from node.commitment import (
     action_information,
     receive_report,
 )
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from node.confirmations import Confirmation
 from node.errors import AssociationRejected, ConfirmationMissing, PeerError, PeerRefused, UnknownPeer
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside

@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import assert_never
 
-from node import confirmations, shipping
+from node import confirmations
 from node.commitment import confirm_key
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from node.errors import (
     AnodeError,
     AssociationRejected,
@@ -21,10 +21,11 @@ from node.errors import (
     UnknownPeer,
     UnsupportedPixelData,
 )
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
+from node.sending import shipping
+from node.sending.shipping import Shipment
 from node.services import Services
-from node.shipping import Shipment
 from node.status import (
     DUPLICATE_SOP_INSTANCE,
     NOT_AUTHORISED,

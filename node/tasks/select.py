@@ -6,12 +6,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from node import identity
 from node.completion import COMPLETED, NO_MATCH, QUEUED, UNCHANGED, input_digest
-from node.config import AnalysisConfig
+from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients
+from node.index import identity
+from node.index.matching_rules import differs
 from node.jobs.task import Done, Job, Outcome, SetAside
-from node.matching_rules import differs
 from node.services import Services
 
 TWO_PATIENTS = "two-patients"

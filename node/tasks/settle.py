@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from node.errors import DatabaseFailure, IntegrityFailure, OutOfSpace, StorageFailure
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.services import Services
 from node.storage import archive

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from node.elements import ITEM, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
 from node.errors import IntegrityFailure
+from node.ingest.elements import ITEM, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
 
 _ITEM_HEAD = struct.Struct("<HHL")
 #: Offsets in the Basic Offset Table, and the length of an item, are of 32 bits.

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node.elements import (
+from node.errors import MalformedDataSet, UnsupportedPixelData
+from node.ingest.elements import (
     ITEM,
     PIXEL_DATA_TAGS,
     SEQUENCE_DELIMITATION,
@@ -23,8 +24,7 @@ from node.elements import (
     tag_text,
     vr_of,
 )
-from node.errors import MalformedDataSet, UnsupportedPixelData
-from node.header import is_implicit_vr
+from node.ingest.header import is_implicit_vr
 
 _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _WORD_BYTES = {

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, Self
 
 from pydicom.uid import ExplicitVRLittleEndian
 
-from node.config import LimitsConfig
+from node.config.settings import LimitsConfig
 from node.errors import AnodeError, IntegrityFailure, NodeError, OutOfSpace, UnsupportedPixelData
-from node.sameness import Copy, difference
+from node.ingest.sameness import Copy, difference
 from node.transcode import encapsulation, headers
 from node.transcode.codecs import Codec, by_name
 from node.transcode.codestreams import FAILURES

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node.elements import PIXEL_DATA_TAGS, Element, ElementWalk
 from node.errors import UnsupportedPixelData
-from node.header import DEFLATED_TRANSFER_SYNTAXES, walk
+from node.ingest.elements import PIXEL_DATA_TAGS, Element, ElementWalk
+from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, walk
 from node.transcode.facts import PixelFacts, facts_from
 from node.transcode.native import NativeLayout, Words
 

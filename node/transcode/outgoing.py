@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from node.errors import IntegrityFailure, LimitExceeded, MalformedDataSet, UnsupportedPixelData
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from node.storage import archive
 from node.storage.storage import Storage
 from node.transcode import pixels

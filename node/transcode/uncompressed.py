@@ -18,10 +18,10 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from node.config import LimitsConfig
-from node.elements import Element, ElementWalk
+from node.config.settings import LimitsConfig
 from node.errors import UnsupportedPixelData
-from node.header import DEFLATED_TRANSFER_SYNTAXES, inflate, is_implicit_vr, walk
+from node.ingest.elements import Element, ElementWalk
+from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, inflate, is_implicit_vr, walk
 from node.transcode import headers, pixels
 from node.transcode.codestreams import FAILURES
 from node.transcode.facts import PixelFacts, facts_from

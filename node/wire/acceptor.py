@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from node.config import LimitsConfig
+from node.config.settings import LimitsConfig
 from node.errors import AnodeError, PeerError
 from node.wire import dimse, negotiation, pdu
 from node.wire.association import Association

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from node.config import LimitsConfig
+from node.config.settings import LimitsConfig
 from node.errors import AssociationAborted, NoAcceptedContext, PeerError
 from node.status import MISTYPED_ARGUMENT, PROCESSING_FAILURE, UNRECOGNISED_OPERATION, is_pending
 from node.wire import data_sets, dimse, pdu

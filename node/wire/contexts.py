@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from node.config import Verb
+from node.config.settings import Verb
 from node.wire.sop_classes import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     PLAIN_TRANSFER_SYNTAXES,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from node.config import Config, PeerConfig, Verb
+from node.config.settings import Config, PeerConfig, Verb
 from node.wire import scu
 from node.wire.association import Association
 from node.wire.contexts import ProposedContext

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 
-from node.config import LimitsConfig
+from node.config.settings import LimitsConfig
 from node.errors import AssociationAborted, AssociationRejected, PeerError, PeerUnreachable
 from node.wire import negotiation, pdu
 from node.wire.connection import Connection

@@ -12,12 +12,12 @@ import pytest
 from pydicom import dcmread
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
-from node import dicom_files
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from node.demo.chest_ct import write_chest_ct
 from node.demo.phantom import ChestPhantom
-from node.recoding import uncompressed
-from node.sending import Sender, Sent
+from node.sending import dicom_files
+from node.sending.recoding import uncompressed
+from node.sending.sending import Sender, Sent
 from tests.support.anode_process import AnodeProcess
 from tests.support.retrieving import find
 from tests.support.waiting import wait_until

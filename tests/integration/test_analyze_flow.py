@@ -16,13 +16,13 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from node import source_series
-from node.config import AnalysisConfig
+from node.config.settings import AnalysisConfig
 from node.errors import StorageFailure
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from node.jobs.policy import RetryPolicy
 from node.jobs.task import Done, Job
 from node.jobs.worker import Engine, Group
+from node.series import source_series
 from node.tasks.analyze import AnalyzeTask
 from node.tasks.select import SelectTask
 from node.tasks.settle import SettleTask
@@ -363,7 +363,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     scene = make()
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     usage = shutil.disk_usage(scene.node.services.config.node.data_dir)
-    monkeypatch.setattr("node.model_inputs.shutil.disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr("node.series.model_inputs.shutil.disk_usage", lambda path: usage._replace(free=1000))
     scene.quiet()
     (job,) = scene.jobs("analyze")
     assert (job["error_name"], job["state"]) == ("out-of-space", "ready")

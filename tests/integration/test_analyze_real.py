@@ -10,10 +10,10 @@ import pytest
 
 from models.lungs import LOW_ATTENUATION, VOLUME
 from models.types import Findings, Inputs
-from node import volume
 from node.errors import UnfitInput
 from node.runners.job_folder import JobFolder
 from node.runners.python import PythonRunner
+from node.series import volume
 from tests.support.data import require_data
 from tests.support.made_series import real_series
 

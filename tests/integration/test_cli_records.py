@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from node import alarms, config_file, schema
+from node import alarms
 from node.__main__ import main
 from node.clock import Clock
 from node.completion import Completion
-from node.config import Config
-from node.database import FILE_NAME, Database
+from node.config import config_file
+from node.config.settings import Config
 from node.errors import ConflictingInstance, PeerRefused
-from node.index import Index, Provenance
-from node.ingest import Ingest
+from node.index import schema
+from node.index.database import FILE_NAME, Database
+from node.index.index import Index, Provenance
+from node.ingest.ingest import Ingest
 from node.jobs.queue import Queue
 from node.storage.storage import Storage
 from tests.support import made

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydicom import uid
 
-from node import dicom_files, recoding
-from node.config import PeerConfig
-from node.dicom_files import DicomFile
+from node.config.settings import PeerConfig
 from node.errors import AssociationAborted
-from node.sending import Sender
+from node.sending import dicom_files, recoding
+from node.sending.dicom_files import DicomFile
+from node.sending.sending import Sender
 from node.wire.association import Request, Response
 from tests.support import made
 from tests.support.ports import free_port

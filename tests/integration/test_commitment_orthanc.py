@@ -9,7 +9,7 @@ import pytest
 from pydicom import uid
 
 from node import confirmations
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from tests.support import made
 from tests.support.orthanc import Orthanc
 from tests.support.ports import free_port

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from tests.support import made
 from tests.support.scripted_pacs import listening
 from tests.support.small_node import SmallNode, config, small_node

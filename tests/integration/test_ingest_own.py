@@ -11,9 +11,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from node.config import Config, RouteConfig, StorageConfig
+from node.config.settings import Config, RouteConfig, StorageConfig
 from node.errors import ConflictingInstance, DatabaseFailure
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from tests.support import made
 from tests.support.ingest_bench import EXPLICIT, Bench, ingest_bench
 

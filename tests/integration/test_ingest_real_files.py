@@ -10,9 +10,9 @@ import pydicom
 import pytest
 from pydicom.errors import InvalidDicomError
 
-from node.config import LimitsConfig
+from node.config.settings import LimitsConfig
 from node.errors import ConflictingInstance, InvalidUid
-from node.header import read_header
+from node.ingest.header import read_header
 from tests.support.data import require_data
 from tests.support.ingest_bench import Bench, ingest_bench
 

@@ -15,7 +15,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from node.config import Config, LimitsConfig, RouteConfig, StorageConfig
+from node.config.settings import Config, LimitsConfig, RouteConfig, StorageConfig
 from node.errors import (
     AnodeError,
     CommandMismatch,
@@ -28,8 +28,8 @@ from node.errors import (
     PeerUnreachable,
     StorageFailure,
 )
-from node.index import Index
-from node.ingest import Receipt
+from node.index.index import Index
+from node.ingest.ingest import Receipt
 from node.storage import archive
 from node.transcode import lossless
 from tests.support import made

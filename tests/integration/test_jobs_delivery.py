@@ -12,7 +12,7 @@ import pytest
 from pydicom import uid
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from tests.support import made
 from tests.support.manual_clock import ManualClock
 from tests.support.ports import free_port

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydicom import uid
 
-from node.config import AnalysisConfig
+from node.config.settings import AnalysisConfig
 from tests.support import made
 from tests.support.manual_clock import ManualClock
 from tests.support.small_node import SmallNode, config, small_node

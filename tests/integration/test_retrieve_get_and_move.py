@@ -15,7 +15,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from node.wire import scu
 from node.wire.association import Request, Response
 from tests.support import made

@@ -14,9 +14,9 @@ import pydicom
 import pytest
 from pydicom.pixels import iter_pixels
 
-from node import dicom_files
-from node.dicom_files import DicomFile
 from node.errors import MalformedDataSet, UnsupportedPixelData
+from node.sending import dicom_files
+from node.sending.dicom_files import DicomFile
 from node.storage import archive
 from node.transcode import lossless, pixels
 from node.transcode.uncompressed import UNCOMPRESSED, uncompressed

@@ -14,7 +14,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from node.config import TranscodeConfig
+from node.config.settings import TranscodeConfig
 from node.errors import IntegrityFailure, OutOfSpace
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.storage import archive

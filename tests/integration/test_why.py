@@ -16,11 +16,12 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from node import config_file, dicom_files, recoding
 from node.__main__ import main
 from node.app import App
-from node.config import PeerConfig
-from node.sending import Sender, Sent
+from node.config import config_file
+from node.config.settings import PeerConfig
+from node.sending import dicom_files, recoding
+from node.sending.sending import Sender, Sent
 from tests.support import made
 from tests.support.faults import FAULTS, differences
 from tests.support.ports import free_port

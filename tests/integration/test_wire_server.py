@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from node import status
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 from node.errors import PortInUse
 from node.wire.association import Request, Response
 from tests.support import data_sets, scripted_peer

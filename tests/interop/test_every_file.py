@@ -14,12 +14,12 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from node import dicom_files
-from node.config import PeerConfig
-from node.dicom_files import DicomFile
+from node.config.settings import PeerConfig
 from node.errors import MalformedDataSet
-from node.recoding import uncompressed
-from node.sending import Sender, Sent
+from node.sending import dicom_files
+from node.sending.dicom_files import DicomFile
+from node.sending.recoding import uncompressed
+from node.sending.sending import Sender, Sent
 from tests.support.anode_process import AnodeProcess
 from tests.support.data import require_data
 from tests.support.dcmtk import dcmtk

@@ -15,12 +15,13 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from node import query, schema
 from node.clock import Clock
-from node.config import LimitsConfig
-from node.database import Database
-from node.header import Header, read_header
-from node.index import Index, Provenance, StoredInstance
+from node.config.settings import LimitsConfig
+from node.index import schema
+from node.index.database import Database
+from node.index.index import Index, Provenance, StoredInstance
+from node.ingest.header import Header, read_header
+from node.query import query
 from node.storage import archive
 from node.storage.location import Location
 from tests.support import made

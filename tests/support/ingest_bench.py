@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node import database, schema
 from node.clock import Clock
 from node.completion import Completion
-from node.config import Config, StorageConfig
-from node.database import Database
-from node.index import Index, Provenance, StoredInstance
-from node.ingest import Ingest, Receipt
+from node.config.settings import Config, StorageConfig
+from node.index import database, schema
+from node.index.database import Database
+from node.index.index import Index, Provenance, StoredInstance
+from node.ingest.ingest import Ingest, Receipt
 from node.jobs.queue import Queue
 from node.storage.receive_log import ReplayedRecord
 from node.storage.storage import Storage

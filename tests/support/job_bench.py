@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from node import completion, schema
+from node import completion
 from node.clock import Clock
-from node.config import Config
-from node.database import Database
+from node.config.settings import Config
+from node.index import schema
+from node.index.database import Database
 from node.jobs.policy import RetryPolicy, WorkPolicy
 from node.jobs.queue import Queue
 from node.jobs.task import Done, Job, Outcome

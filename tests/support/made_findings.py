@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset
 
 from models.base import ModelCard
 from models.types import Check, Code, Evaluation, Findings, Measurement, Segment, Volume
-from node import volume
-from node.config import ResultKind
+from node.config.settings import ResultKind
 from node.results.build import ResultObject, RunFacts, Source, build
-from node.source_series import SourceInstance
+from node.series import volume
+from node.series.source_series import SourceInstance
 from tests.support.made_series import ct_series, real_series
 
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")

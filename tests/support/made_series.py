@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
-from node.source_series import SourceInstance
+from node.series.source_series import SourceInstance
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

@@ -18,7 +18,7 @@ from pynetdicom.sop_class import (
 )
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.config import PeerConfig
+from node.config.settings import PeerConfig
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 BASIC_TEXT_SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88.11"

@@ -11,13 +11,21 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from handlers.bindings import BINDINGS
-from node import schema
 from node.clock import Clock
 from node.completion import Completion
-from node.config import AnalysisConfig, Config, JobsConfig, LimitsConfig, NodeConfig, PeerConfig, StudyConfig
-from node.database import Database
-from node.index import Index, Provenance, StoredInstance
-from node.ingest import Ingest
+from node.config.settings import (
+    AnalysisConfig,
+    Config,
+    JobsConfig,
+    LimitsConfig,
+    NodeConfig,
+    PeerConfig,
+    StudyConfig,
+)
+from node.index import schema
+from node.index.database import Database
+from node.index.index import Index, Provenance, StoredInstance
+from node.ingest.ingest import Ingest
 from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule

@@ -16,7 +16,7 @@ from handlers.association import admit
 from handlers.boundary import guarded
 from handlers.c_echo import c_echo
 from node import status
-from node.config import Config, LimitsConfig, NodeConfig, PeerConfig
+from node.config.settings import Config, LimitsConfig, NodeConfig, PeerConfig
 from node.wire.association import Handler, Request, Response
 from node.wire.peers import Peers
 from node.wire.server import Bindings, Server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.charset import convert_encodings, decode_bytes
 
-from node.character_set import UTF_8, CharacterSet, character_set, of_terms
+from node.index.character_set import UTF_8, CharacterSet, character_set, of_terms
 
 # (Specific Character Set, encoded name, text); bytes are those that the annexes print
 EXAMPLES = [

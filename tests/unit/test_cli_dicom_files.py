@@ -12,10 +12,10 @@ from pydicom import dcmread, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 
-from node import dicom_files, recoding
-from node.dicom_files import DicomFile
 from node.errors import MalformedDataSet, UnsupportedPixelData
-from node.sending import UNCOMPRESSED, batches, proposals
+from node.sending import dicom_files, recoding
+from node.sending.dicom_files import DicomFile
+from node.sending.sending import UNCOMPRESSED, batches, proposals
 from tests.support import made
 
 ALL = (*made.NATIVE_TRANSFER_SYNTAXES, *made.COMPRESSED_TRANSFER_SYNTAXES)

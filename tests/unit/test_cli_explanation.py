@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from node.alarms import DISK_FULL, Alarm
-from node.config import AnalysisConfig, RouteConfig
+from node.config.settings import AnalysisConfig, RouteConfig
 from node.explanation import Facts, Row, explain, state_of
 
 NOW = 1_000_000.0

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from node import logs
-from node.config import LogConfig
+from node.config.settings import LogConfig
 
 
 @contextmanager

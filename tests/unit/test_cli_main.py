@@ -14,7 +14,7 @@ from node import __main__ as command_line
 from node.cli import output
 from node.cli.opening import configuration, is_running, peer_named
 from node.cli.parser import parser
-from node.config import Config, PeerConfig
+from node.config.settings import Config, PeerConfig
 from node.errors import PeerUnreachable, WrongUsage
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED, input_digest
-from node.config import AnalysisConfig, Config, StudyConfig
+from node.config.settings import AnalysisConfig, Config, StudyConfig
 from node.jobs.schedule import Schedule
 from tests.support.job_bench import Bench, job_bench
 from tests.support.manual_clock import ManualClock

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from node import config_file
-from node.config import Config, NodeConfig
+from node.config import config_file
+from node.config.settings import Config, NodeConfig
 from node.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]

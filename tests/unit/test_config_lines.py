@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from node.config_lines import lines_of
+from node.config.config_lines import lines_of
 
 DOCUMENT = '''\
 # a comment with [brackets] and key = "value"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from node.clock import Clock
-from node.database import SCHEMA_VERSION, Database
 from node.errors import ArchiveUnavailable, DatabaseFailure, OutOfSpace
+from node.index.database import SCHEMA_VERSION, Database
 from tests.support.waiting import wait_until
 
 SCHEMA = (
@@ -182,7 +182,7 @@ def test_another_process_may_write_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     with_both = Database(path, clock=Clock(), schema=SCHEMA)
     script = (
-        "import sys; from pathlib import Path; from node.database import Database\n"
+        "import sys; from pathlib import Path; from node.index.database import Database\n"
         "database = Database.open_read_only(Path(sys.argv[1]))\n"
         "for n in range(50): database.write(lambda c: c.execute("
         "'INSERT INTO thing (name) VALUES (?)', (f'other{n}',)))\n"

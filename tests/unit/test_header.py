@@ -14,9 +14,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from node.config import LimitsConfig
+from node.config.settings import LimitsConfig
 from node.errors import InvalidUid, LimitExceeded, MalformedDataSet, ObjectError
-from node.header import data_set_without_pixels, read_header, walk
+from node.ingest.header import data_set_without_pixels, read_header, walk
 from tests.support import made
 
 LIMITS = LimitsConfig()

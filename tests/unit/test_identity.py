@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node import identity
+from node.index import identity
 from tests.support.indexed import Indexed, header_of, indexed, stored_of
 from tests.support.made import instance
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import AlreadyIndexed, AnodeError, DatabaseFailure
-from node.index import Provenance
+from node.index.index import Provenance
 from node.storage.location import Location
 from tests.support.data import SHARED, require_data
 from tests.support.indexed import Indexed, header_of, header_of_file, indexed, stored_of

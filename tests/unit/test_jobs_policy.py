@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.config import JobsConfig
+from node.config.settings import JobsConfig
 from node.jobs.policy import JITTER, RetryPolicy, WorkPolicy
 
 

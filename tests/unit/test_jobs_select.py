@@ -10,9 +10,9 @@ import pytest
 from pydicom import uid
 
 from node.completion import COMPLETED, FAILED, QUEUED, input_digest
-from node.config import AnalysisConfig, Config
-from node.header import Header
-from node.index import Index, Provenance, StoredInstance
+from node.config.settings import AnalysisConfig, Config
+from node.index.index import Index, Provenance, StoredInstance
+from node.ingest.header import Header
 from node.jobs.task import Done, Job, SetAside
 from node.storage.location import Location
 from node.tasks.select import SelectTask, why_not

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from node.config import Config, JobsConfig
+from node.config.settings import Config, JobsConfig
 from node.tasks import sweep
 from node.tasks.sweep import SweepTask
 from tests.support.job_bench import Bench, job_bench

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from node.database import Database
 from node.errors import DatabaseFailure, ModelCrashed, OutOfSpace, PeerUnreachable
+from node.index.database import Database
 from node.jobs.policy import DeliveryPolicy, WorkPolicy
 from node.jobs.queue import Queue
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.matching_rules import differs, unknown_keywords
+from node.index.matching_rules import differs, unknown_keywords
 
 HEADER = {
     "Modality": "CT",

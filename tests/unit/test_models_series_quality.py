@@ -11,7 +11,7 @@ from models import series_faults as faulty
 from models import series_quality as quality
 from models.series_quality import SeriesQuality
 from models.types import Code, Findings, Inputs, InstanceView, Series
-from node import series_view
+from node.series import series_view
 from tests.support.data import require_data
 from tests.support.made_series import enhanced_ct, real_series
 

@@ -11,8 +11,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node import query
 from node.errors import IdentifierInvalid
+from node.query import query
 from node.wire import data_sets
 from tests.support.indexed import Indexed, identifier, indexed
 from tests.support.made import ct_image, instance

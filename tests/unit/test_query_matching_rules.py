@@ -18,9 +18,9 @@ from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 
-from node.attributes import LEVEL_OF
 from node.errors import AnodeError, IdentifierInvalid
-from node.query_matching import bounds_of
+from node.index.attributes import LEVEL_OF
+from node.query.query_matching import bounds_of
 from tests.support import brute_force
 from tests.support.brute_force import Plain, plain
 from tests.support.data import SHARED, require_data

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.types import Findings
-from node import made_here
 from node.errors import ResultInvalid
+from node.ingest import made_here
 from node.results import build as build_module
 from node.results.build import PredecessorReference
 from node.results.check import check

@@ -14,8 +14,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from node.config import LimitsConfig
-from node.sameness import Copy, difference
+from node.config.settings import LimitsConfig
+from node.ingest.sameness import Copy, difference
 from tests.support import made
 from tests.support.data import require_data
 

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from node.clock import Clock
-from node.config import StorageConfig
+from node.config.settings import StorageConfig
 from node.errors import IntegrityFailure, OutOfSpace, StorageFailure
 from node.storage import archive
 from node.storage.location import Location

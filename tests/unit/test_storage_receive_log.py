@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.clock import Clock
-from node.config import StorageConfig
+from node.config.settings import StorageConfig
 from node.errors import LimitExceeded, OutOfSpace, StorageFailure
 from node.storage import disk
 from node.storage.location import Location

@@ -10,9 +10,9 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat
 
-from node import volume
 from node.errors import NotAVolume
-from node.source_series import SourceInstance
+from node.series import volume
+from node.series.source_series import SourceInstance
 from tests.support.made_series import ct_header, ct_series, enhanced_ct, source
 
 

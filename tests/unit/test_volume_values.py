@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from node import geometry, series_view, volume
 from node.errors import NotAVolume, UnsupportedPixelData
-from node.source_series import SourceInstance
+from node.series import geometry, series_view, volume
+from node.series.source_series import SourceInstance
 from tests.support.data import require_data
 from tests.support.made_series import ct_header, ct_series, enhanced_ct, real_series, source
 

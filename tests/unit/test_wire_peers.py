@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node.config import Config, NodeConfig, PeerConfig
+from node.config.settings import Config, NodeConfig, PeerConfig
 from node.wire.peers import Peers
 
 SCANNER = PeerConfig("SCANNER", "192.0.2.1", 104, allow=("store",))

@@ -10,8 +10,8 @@ from typing import Literal
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 
-from node import query_matching
-from node.attributes import (
+from node.errors import IdentifierInvalid
+from node.index.attributes import (
     LEVEL_OF,
     LEVELS,
     UNIQUE_KEYS,
@@ -20,12 +20,12 @@ from node.attributes import (
     has_many_values,
     value_representation,
 )
-from node.character_set import CharacterSet
-from node.errors import IdentifierInvalid
-from node.index import FROM_INSTANCE, STORED_COLUMNS, StoredInstance, stored_instance
-from node.index_values import data_set_character_set, element_text
-from node.query_matching import ANY_VALUE_MATCHES, Condition, Subject, condition, is_universal
-from node.query_response import ResponseWriter, ReturnKey
+from node.index.character_set import CharacterSet
+from node.index.index import FROM_INSTANCE, STORED_COLUMNS, StoredInstance, stored_instance
+from node.index.index_values import data_set_character_set, element_text
+from node.query import query_matching
+from node.query.query_matching import ANY_VALUE_MATCHES, Condition, Subject, condition, is_universal
+from node.query.query_response import ResponseWriter, ReturnKey
 
 __all__ = [
     "Query",

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from node import identity
-from node.attributes import KEYWORDS, QueryLevel
 from node.clock import Clock
 from node.errors import AlreadyIndexed, DatabaseFailure
-from node.header import Header
-from node.index_values import header_values, kept_header
+from node.index import identity
+from node.index.attributes import KEYWORDS, QueryLevel
+from node.index.index_values import header_values, kept_header
+from node.ingest.header import Header
 from node.storage.location import Location
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.types import Volume
-from node import geometry
 from node.errors import NotAVolume
-from node.geometry import Grid, Plane
-from node.header_values import items, text
-from node.series_view import Allocate, common_header, stored_value
-from node.source_series import SourceInstance
+from node.series import geometry
+from node.series.geometry import Grid, Plane
+from node.series.header_values import items, text
+from node.series.series_view import Allocate, common_header, stored_value
+from node.series.source_series import SourceInstance
 
 HOUNSFIELD_UNIT = "[hnsf'U]"
 #: What padding outside the field of view becomes in a CT: air, at the end of the scale.

@@ -12,14 +12,14 @@ import numpy as np
 
 from models.base import Model
 from models.types import Inputs
-from node import series_view, source_series, volume
 from node.errors import OutOfSpace
-from node.header_values import number, whole
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from node.results.facts import Source
 from node.runners.job_folder import JobFolder
+from node.series import series_view, source_series, volume
+from node.series.header_values import number, whole
+from node.series.source_series import SourceInstance
 from node.services import Services
-from node.source_series import SourceInstance
 
 
 @dataclass(frozen=True)

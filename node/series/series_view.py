@@ -16,8 +16,8 @@ from pydicom.tag import BaseTag
 
 from models.types import HeaderValue, InstanceView, Series
 from node.errors import UnsupportedPixelData
-from node.header_values import UNDECODABLE, items, number, numbers, text, value, whole
-from node.source_series import SourceInstance
+from node.series.header_values import UNDECODABLE, items, number, numbers, text, value, whole
+from node.series.source_series import SourceInstance
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.errors import NotAVolume
-from node.header_values import items, numbers, text, values, whole
+from node.series.header_values import items, numbers, text, values, whole
 
 Vector = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from node.errors import NoAcceptedContext, StorageFailure, UnsupportedPixelData
-from node.index import StoredInstance
+from node.index.index import StoredInstance
 from node.services import Services
 from node.transcode.outgoing import Outgoing
 from node.wire.association import Answer, Association

@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from node.config import LimitsConfig
-from node.elements import PIXEL_DATA_TAGS, Element, ElementWalk, tag_text
+from node.config.settings import LimitsConfig
 from node.errors import InvalidUid, LimitExceeded, MalformedDataSet
+from node.ingest.elements import PIXEL_DATA_TAGS, Element, ElementWalk, tag_text
 
 # PS3.5 section A.5, and the JPIP referenced transfer syntaxes whose data set is deflated too.
 DEFLATED_TRANSFER_SYNTAXES = frozenset(

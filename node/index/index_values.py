@@ -13,9 +13,9 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from node import character_set
-from node.attributes import is_undivided
-from node.character_set import CharacterSet
+from node.index import character_set
+from node.index.attributes import is_undivided
+from node.index.character_set import CharacterSet
 
 #: Longer values of other attributes than those with a column are left out of the kept header.
 HEADER_VALUE_CHARACTERS = 256

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from node import dicom_files
-from node.config import PeerConfig
-from node.dicom_files import DicomFile
+from node.config.settings import PeerConfig
 from node.errors import AnodeError, PeerError
+from node.sending import dicom_files
+from node.sending.dicom_files import DicomFile
 from node.status import SUCCESS, is_warning
 from node.wire import scu
 from node.wire.negotiation import AcceptedContext

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from node.errors import MalformedDataSet
-from node.header import DEFLATED_TRANSFER_SYNTAXES, walk
+from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, walk
 from node.storage.window import window
 
 MEDIA_STORAGE_DIRECTORY_UID = "1.2.840.10008.1.3.10"

@@ -16,10 +16,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from node.config import LimitsConfig
-from node.elements import PIXEL_DATA_TAGS, TRAILING_PADDING, Element, ElementWalk, tag_text, vr_of
+from node.config.settings import LimitsConfig
 from node.errors import LimitExceeded, MalformedDataSet, UnsupportedPixelData
-from node.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, walk
+from node.ingest.elements import PIXEL_DATA_TAGS, TRAILING_PADDING, Element, ElementWalk, tag_text, vr_of
+from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, walk
 from node.transcode import pixels
 
 _PHOTOMETRIC_INTERPRETATION = 0x00280004

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
-from node import matching_rules
 from node.clock import Clock
 from node.completion import Completion
-from node.config import Config
-from node.database import Database
-from node.duplicates import Duplicates
+from node.config.settings import Config
 from node.errors import AlreadyIndexed, CommandMismatch, ConflictingInstance, ObjectError, StorageFailure
-from node.header import Header, read_header
-from node.index import Index, Provenance, StoredInstance
+from node.index import matching_rules
+from node.index.database import Database
+from node.index.index import Index, Provenance, StoredInstance
+from node.ingest.duplicates import Duplicates
+from node.ingest.header import Header, read_header
+from node.ingest.made_here import carries_our_marks
 from node.jobs.queue import Queue
-from node.made_here import carries_our_marks
 from node.storage import archive
 from node.storage.location import Location
 from node.storage.receive_log import ReplayedRecord

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node import completion
-from node.attributes import KEYWORDS, QueryLevel, folded_columns
+from node.index.attributes import KEYWORDS, QueryLevel, folded_columns
 from node.jobs import queue
 
 

@@ -11,7 +11,7 @@ from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_eleme
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from node.character_set import UTF_8, CharacterSet
+from node.index.character_set import UTF_8, CharacterSet
 
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from node import dicom_files
-from node.dicom_files import DicomFile
 from node.errors import MalformedDataSet
+from node.sending import dicom_files
+from node.sending.dicom_files import DicomFile
 from node.transcode import uncompressed as transcoding
 
 

@@ -11,12 +11,12 @@ from itertools import chain
 from typing import BinaryIO, cast
 
 from node.clock import Clock
-from node.config import Config
-from node.database import Database
+from node.config.settings import Config
 from node.errors import ConflictingInstance, StorageFailure
-from node.header import Header
-from node.index import Index, Provenance, StoredInstance
-from node.sameness import Copy, difference
+from node.index.database import Database
+from node.index.index import Index, Provenance, StoredInstance
+from node.ingest.header import Header
+from node.ingest.sameness import Copy, difference
 from node.storage import archive
 from node.storage.storage import Storage
 from node.transcode.restoring import restore

@@ -1,6 +1,6 @@
 """What one value of the configuration may be; each reader returns it or says plainly why not.
 
-A reader takes what ``tomllib`` read and returns what ``node/config.py`` holds. It raises
+A reader takes what ``tomllib`` read and returns what ``node/config/settings.py`` holds. It raises
 ``ValueError`` whose text ends a sentence that begins with the key.
 """
 

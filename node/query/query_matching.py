@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from node.attributes import is_undivided
 from node.errors import IdentifierInvalid
-from node.index_values import VALUE_CHARACTERS
-from node.person_name import folded_groups, folded_pattern
+from node.index.attributes import is_undivided
+from node.index.index_values import VALUE_CHARACTERS
+from node.index.person_name import folded_groups, folded_pattern
 
 #: SQL function for attributes with several values: (stored text, value representation, key) -> 0 or 1
 ANY_VALUE_MATCHES = "any_value_matches"

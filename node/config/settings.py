@@ -1,6 +1,6 @@
 """What the operator may configure: frozen dataclasses with a safe default for every key.
 
-``node/config_file.py`` reads ``config.toml`` into these.
+``node/config/config_file.py`` reads ``config.toml`` into these.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from node.config import LimitsConfig
-from node.elements import PIXEL_DATA_TAGS
+from node.config.settings import LimitsConfig
 from node.errors import StorageFailure, UnsupportedPixelData
-from node.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, read_header, walk
-from node.index import StoredInstance
+from node.index.index import StoredInstance
+from node.ingest.elements import PIXEL_DATA_TAGS
+from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, read_header, walk
 from node.services import Services
 from node.transcode import pixels
 

@@ -9,24 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from node import config_lines
-from node.config import (
-    AnalysisConfig,
-    Config,
-    JobsConfig,
-    LimitsConfig,
-    LogConfig,
-    NodeConfig,
-    PeerConfig,
-    ResultKind,
-    RouteConfig,
-    StorageConfig,
-    StudyConfig,
-    TranscodeConfig,
-    TransferSyntaxChoice,
-    Verb,
-)
-from node.config_values import (
+from node.config import config_lines
+from node.config.config_values import (
     Reader,
     ae_title,
     boolean,
@@ -43,6 +27,22 @@ from node.config_values import (
     text,
     transfer_syntax_choice,
     whole,
+)
+from node.config.settings import (
+    AnalysisConfig,
+    Config,
+    JobsConfig,
+    LimitsConfig,
+    LogConfig,
+    NodeConfig,
+    PeerConfig,
+    ResultKind,
+    RouteConfig,
+    StorageConfig,
+    StudyConfig,
+    TranscodeConfig,
+    TransferSyntaxChoice,
+    Verb,
 )
 from node.errors import ConfigurationError
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 
-from node.attributes import KEYWORDS, QueryLevel, folded_columns
-from node.person_name import folded_groups
+from node.index.attributes import KEYWORDS, QueryLevel, folded_columns
+from node.index.person_name import folded_groups
 
 _SEPARATOR = "\x1f"
 _UNNAMED = "study:"
