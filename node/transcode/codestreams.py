@@ -10,7 +10,6 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-from libjpeg.utils import decode as _libjpeg_decode
 from numpy.typing import NDArray
 from openjpeg.utils import decode as _openjpeg_decode
 from pydicom import uid
@@ -237,13 +236,19 @@ def _inspect_nothing(encoded: bytes) -> _Stream | None:
 # --- the libraries -----------------------------------------------------------
 
 
-def _libjpeg(encoded: bytes) -> NDArray[Any]:
-    # 0: samples as coded, without a colour transform.
-    return _libjpeg_decode(encoded, 0)
-
-
 def _libjpeg_turbo(encoded: bytes) -> NDArray[Any]:
-    return np.asarray(imagecodecs.jpeg8_decode(encoded, colorspace="UNKNOWN", outcolorspace="UNKNOWN"))
+    # Named alike on both sides, the colour spaces leave the samples as they are coded.
+    if _components(encoded) == 3:
+        return np.asarray(imagecodecs.jpeg8_decode(encoded, colorspace="YCBCR", outcolorspace="YCBCR"))
+    return np.asarray(imagecodecs.jpeg8_decode(encoded))
+
+
+def _components(encoded: bytes) -> int:
+    """Number of components of a JPEG stream, by its frame header; 0 when there is none."""
+    for marker, offset in _jpeg_segments(encoded):
+        if _is_frame_header(marker):
+            return encoded[offset + 5]
+    return 0
 
 
 def jpeg_ls_samples(encoded: bytes) -> NDArray[Any]:
@@ -275,10 +280,8 @@ _NEEDS_END = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (57, 58, 65
 _FAMILIES: dict[str, _Family] = {
     transfer_syntax_uid: family
     for family in (
-        _Family(sorted(_JPEG), [_libjpeg, _libjpeg_turbo], _inspect_jpeg, False),
-        _Family(
-            [uid.JPEGLSLossless, uid.JPEGLSNearLossless], [jpeg_ls_samples, _libjpeg], _inspect_jpeg, True
-        ),
+        _Family(sorted(_JPEG), [_libjpeg_turbo], _inspect_jpeg, False),
+        _Family([uid.JPEGLSLossless, uid.JPEGLSNearLossless], [jpeg_ls_samples], _inspect_jpeg, True),
         _Family(
             [uid.JPEG2000Lossless, uid.JPEG2000, uid.JPEG2000MCLossless, uid.JPEG2000MC],
             [_openjpeg, _pylibjpeg_openjpeg],

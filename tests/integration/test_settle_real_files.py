@@ -6,7 +6,7 @@ import hashlib
 import io
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,9 @@ GOOD_REASONS = {
     "Number of Frames is no number",
     "YBR_FULL_422 with 3 samples per pixel",
 }
+LOSSY_JPEG = {f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 52, 53, 54, 55, 56)}
+SAYS_LOSSLESS_AND_IS_NOT = {"sample-op.dcm"}
+MOST_OFF = 10
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -78,6 +81,22 @@ def settled(file: DicomFile, received: bytes, choice: str, into: Path) -> lossle
     return settlement
 
 
+def agrees(file: DicomFile) -> Callable[[np.ndarray, np.ndarray], bool]:
+    """How two decoders must agree: exactly, but for JPEG with a quantiser.
+
+    There ISO/IEC 10918-2 leaves the inverse transform one step, and nobody says how the coarser
+    chrominance samples are to be spread; pydicom's plugin and libjpeg-turbo do it differently.
+    """
+    if file.transfer_syntax_uid not in LOSSY_JPEG and file.path.name not in SAYS_LOSSLESS_AND_IS_NOT:
+        return np.array_equal
+
+    def nearly(one: np.ndarray, other: np.ndarray) -> bool:
+        off = np.abs(one.astype(np.int32) - other.astype(np.int32))
+        return one.shape == other.shape and float(off.mean()) < 1.0 and int(off.max()) <= MOST_OFF
+
+    return nearly
+
+
 def assert_same_pixels(expected: list[np.ndarray], path: Path) -> None:
     frames = list(iter_pixels(pydicom.dcmread(path), raw=True))
     assert len(frames) == len(expected), path
@@ -119,7 +138,7 @@ def test_frames_are_those_that_pydicom_decodes():
             continue
         frames = list(pixels.frames(data_set, file.transfer_syntax_uid))
         assert len(frames) == len(expected), file.path
-        assert all(map(np.array_equal, frames, expected)), file.path
+        assert all(map(agrees(file), frames, expected)), file.path
         compared += 1
     assert compared > 100
 
@@ -145,7 +164,7 @@ def test_every_image_that_can_be_decoded_goes_out_uncompressed_with_the_same_pix
             continue
         if file.path.name == "jpeg2000-multiframe-multifragments.dcm":
             continue  # its samples exceed its Bits Stored, which only native readers mind
-        assert all(map(np.array_equal, list(iter_pixels(after)), expected)), file.path
+        assert all(map(agrees(file), list(iter_pixels(after)), expected)), file.path
         compared += 1
     assert compared > 100
     assert refused == {
