@@ -65,6 +65,16 @@ def outline(findings: Findings, source: Source, header: SourceHeader) -> Outline
     return Outline(segments, frame_order) if frame_order else Outline(reason=reason)
 
 
+class _Masks(Segmentation):
+    """Leaves patient and study to ``stamp``: the library copies them by SOP class, and knows not all."""
+
+    def copy_patient_and_study_information(self, dataset: Dataset) -> None:
+        """Copy nothing."""
+
+    def copy_specimen_information(self, dataset: Dataset) -> None:
+        """Copy nothing."""
+
+
 def segmentation(plan: Outline, source: Source, header: SourceHeader, run: RunFacts) -> Dataset:
     """Return the Segmentation of ``plan``: empty frames left out, each frame refers to its image."""
     assert source.volume is not None, "an outline with segments has a volume"
@@ -74,7 +84,7 @@ def segmentation(plan: Outline, source: Source, header: SourceHeader, run: RunFa
         if _is_multi_frame(header)
         else placed_images(header, thickness_mm)
     )
-    made = Segmentation(
+    made = _Masks(
         source_images=images,
         pixel_array=_stack(plan),
         segmentation_type=SegmentationTypeValues.BINARY,

@@ -42,6 +42,13 @@ _MAX_LONG_STRING = 64
 _CONTAINS, _ACQUISITION = "CONTAINS", "HAS ACQ CONTEXT"
 
 
+class _Report(Comprehensive3DSR):
+    """Leaves patient and study to ``stamp``: the library copies them by SOP class, and knows not all."""
+
+    def copy_patient_and_study_information(self, dataset: Dataset) -> None:
+        """Copy nothing."""
+
+
 def structured_report(
     findings: Findings,
     source: Source,
@@ -87,7 +94,7 @@ def structured_report(
     sources = evidence(header)
     if segmentation is not None:
         sources.append(segmentation)
-    made = Comprehensive3DSR(
+    made = _Report(
         evidence=sources,
         content=root,
         series_instance_uid=run_uid("sr series", source, run),

@@ -41,6 +41,16 @@ def test_the_same_run_gives_the_same_bytes(source: Any) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "sop_class_uid", ["1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3", "1.3.9999.1"]
+)
+def test_a_source_of_a_retired_or_private_sop_class_gets_its_results_too(sop_class_uid: str) -> None:
+    source = made_source(SOPClassUID=sop_class_uid)
+    objects = built(everything(source.volume), source)
+    assert set(objects) == {"sr", "seg", "sc"}
+    assert set(built(quality(), source)) == {"sr", "sc"}
+
+
 def test_three_kinds_are_three_series_in_the_study_of_the_source(source: Any) -> None:
     objects = {kind: read(one) for kind, one in built(two_lungs(source.volume), source).items()}
     assert {one.Modality for one in objects.values()} == {"SR", "SEG", "OT"}
@@ -64,9 +74,13 @@ def test_what_is_made_is_known_again_as_made_here(source: Any) -> None:
         {"weights_sha256": "11" * 32},
         {"parameters": {"threshold_hu": -500}},
         {"analysis": "lungs-again"},
+        {"started_at": STARTED_AT + timedelta(microseconds=1)},
+        {"predecessor": PredecessorReference("1.2", "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4")},
     ],
 )
-def test_another_version_weights_or_parameters_are_other_objects(source: Any, change: dict[str, Any]) -> None:
+def test_another_version_weights_parameters_start_or_predecessor_are_other_objects(
+    source: Any, change: dict[str, Any]
+) -> None:
     findings = two_lungs(source.volume)
     before, after = built(findings, source), built(findings, source, run_facts(**change))
     for kind in ("sr", "seg", "sc"):
