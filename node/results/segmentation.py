@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
 
 from models.types import Findings, Segment, Volume
 from node.results.concepts import code_dataset, coding_schemes, concept
@@ -79,11 +80,12 @@ def segmentation(plan: Outline, source: Source, header: SourceHeader, run: RunFa
     """Return the Segmentation of ``plan``: empty frames left out, each frame refers to its image."""
     assert source.volume is not None, "an outline with segments has a volume"
     thickness_mm = header.slice_thickness_mm or source.volume.spacing_mm[0]
-    images = (
-        [placed_multi_frame(header, thickness_mm)]
-        if _is_multi_frame(header)
-        else placed_images(header, thickness_mm)
-    )
+    if _is_multi_frame(header):
+        images = [placed_multi_frame(header, thickness_mm)]
+    else:
+        images = placed_images(header, thickness_mm)
+        for image in images:
+            image.SOPClassUID = CTImageStorage  # see _name_the_classes
     made = _Masks(
         source_images=images,
         pixel_array=_stack(plan),
@@ -106,12 +108,28 @@ def segmentation(plan: Outline, source: Source, header: SourceHeader, run: RunFa
     )
     data_set = Dataset()
     data_set.update(made)
+    _name_the_classes(data_set, {one.sop_instance_uid: one.sop_class_uid for one in header.instances})
     stamp(data_set, source, header, run, "seg")
     data_set.BurnedInAnnotation = "NO"
     _set_dimension_organization(data_set, run_uid("seg dimension organization", source, run))
     if schemes := coding_schemes(data_set):
         data_set.CodingSchemeIdentificationSequence = schemes
     return data_set
+
+
+def _name_the_classes(data_set: Dataset, classes: Mapping[str, str]) -> None:
+    """Give every reference to a source its SOP class.
+
+    The library does not know retired and private SOP classes, so it is shown all single-frame
+    sources as CT images.
+    """
+    for element in data_set:
+        if element.VR != "SQ":
+            continue
+        for item in element.value:
+            if (known := classes.get(str(item.get("ReferencedSOPInstanceUID", "")))) is not None:
+                item.ReferencedSOPClassUID = known
+            _name_the_classes(item, classes)
 
 
 def _description(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from pydicom.uid import generate_uid
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: How long the association of the request is kept open for the report.
 REPORT_SECONDS = 5.0
+#: A report that comes on an association of the peer's own is noticed within this time.
+LOOK_SECONDS = 0.25
 #: A peer that took a request and does not report is asked again after this time.
 ASK_AGAIN_SECONDS = 900.0
 #: A result that the peer says it does not hold is delivered once more; the second time a person looks.
@@ -138,10 +141,20 @@ class _Inquiry:
 
     def _wait(self, association: RequestedAssociation) -> None:
         try:
-            association.serve(REPORT_SECONDS, until=lambda: self._is_reported)
+            deadline = time.monotonic() + REPORT_SECONDS
+            while not self._is_answered() and time.monotonic() < deadline:
+                association.serve(LOOK_SECONDS, until=lambda: self._is_reported)
         except PeerError as error:
             # The report may as well come on an association of the peer's own.
             logger.info("no report here", extra={"peer": self._peer.ae_title, "error": error.name})
+
+    def _is_answered(self) -> bool:
+        """Whether the report is in, here or on an association of the peer's own."""
+        if self._is_reported:
+            return True
+        with self._services.database.read() as connection:
+            said = confirmations.of_study(connection, self._study_instance_uid, self._peer.ae_title)
+        return all(one.state != confirmations.ASKED for one in said)
 
     def _receive(self, request: Request) -> Iterator[Response]:
         yield receive_report(self._services, request)

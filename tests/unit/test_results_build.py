@@ -48,6 +48,8 @@ def test_a_source_of_a_retired_or_private_sop_class_gets_its_results_too(sop_cla
     source = made_source(SOPClassUID=sop_class_uid)
     objects = built(everything(source.volume), source)
     assert set(objects) == {"sr", "seg", "sc"}
+    [series] = read(objects["seg"]).ReferencedSeriesSequence
+    assert {item.ReferencedSOPClassUID for item in series.ReferencedInstanceSequence} == {sop_class_uid}
     assert set(built(quality(), source)) == {"sr", "sc"}
 
 
