@@ -134,8 +134,10 @@ def _known(operation: str, request: Request, error: AnodeError) -> Response:
             "operation": operation,
             "status": f"{code:04X}",
             "error": error.name,
-            # what is wrong with an object may quote it, so that is for DEBUG alone
-            **({"reason": str(error)} if is_ours else {}),
+            "peer_address": request.association.peer_address,
+            # ours, and those that say what is wrong with an object, name tags and never values;
+            # a peer's words may hold anything, and are for DEBUG alone
+            **({"reason": str(error)} if is_ours or isinstance(error, errors.ObjectError) else {}),
         },
     )
     logger.debug("request failed: detail", extra={"error": error.name, "reason": str(error)})

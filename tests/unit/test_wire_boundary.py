@@ -97,10 +97,18 @@ def test_an_unforeseen_error_is_a_processing_failure_logged_without_its_values(
     assert "Doe" not in str(vars(record))
 
 
-def test_what_is_wrong_with_an_object_is_quoted_at_debug_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_peer_says_is_quoted_at_debug_alone(caplog: pytest.LogCaptureFixture) -> None:
+    refused = errors.PeerRefused("PatientName Doe", status=0xC000)
     with caplog.at_level(logging.DEBUG):
-        list(guarded("C-STORE", raising(errors.MalformedDataSet("PatientName Doe")))(ALLOWED, request()))
+        list(guarded("C-MOVE", raising(refused))(ALLOWED, request()))
     assert [record.levelno for record in caplog.records if "Doe" in str(vars(record))] == [logging.DEBUG]
+
+
+def test_a_refused_object_can_be_traced_without_debug(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        list(guarded("C-STORE", raising(errors.InvalidUid("(0020,000D) is missing")))(ALLOWED, request()))
+    [record] = caplog.records
+    assert "(0020,000D) is missing" in str(vars(record))
 
 
 def test_responses_before_the_error_are_kept() -> None:
