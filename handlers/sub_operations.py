@@ -28,7 +28,7 @@ from node.status import (
     RETRIEVE_CANNOT_PERFORM,
     SUB_OPERATIONS_WARNING,
     SUCCESS,
-    is_warning,
+    is_store_warning,
 )
 from node.wire.association import Association, Request, Response
 from node.wire.sop_classes import STUDY_ROOT_GET, STUDY_ROOT_MOVE
@@ -104,7 +104,7 @@ class SubOperations:
         if status == SUCCESS:
             self._remaining -= 1
             self._completed += 1
-        elif is_warning(status) or status == DUPLICATE_SOP_INSTANCE:
+        elif is_store_warning(status) or status == DUPLICATE_SOP_INSTANCE:
             # 0111: the destination holds the instance, which is what was asked for.
             self._remaining -= 1
             self._warning += 1

@@ -71,9 +71,9 @@ class App:
         directory.open()
         exits.callback(directory.close)
         alarms.reset(config.node.data_dir)
-        index_database = Database(
-            config.node.data_dir / database.FILE_NAME, clock=clock, schema=schema.STATEMENTS
-        )
+        index_file = config.node.data_dir / database.FILE_NAME
+        directory.check_index(index_file)
+        index_database = Database(index_file, clock=clock, schema=schema.STATEMENTS)
         exits.callback(index_database.close)
         index = Index(clock)
         with index_database.read() as connection:

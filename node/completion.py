@@ -311,30 +311,20 @@ class Completion:
         """Every run of a study, the oldest first; one key for each argument of ``record_run``."""
         return self._runs(connection, "study_instance_uid = ? ORDER BY revision, id", (study_instance_uid,))
 
-    def previous_result(
+    def completed_runs(
         self,
         connection: sqlite3.Connection,
         study_instance_uid: str,
         series_instance_uid: str,
         analysis: str,
-        *,
-        before_revision: int | None = None,
-    ) -> dict[str, Any] | None:
-        """The latest completed run of a series that left a Structured Report; None before the first."""
-        runs = self._runs(
+    ) -> list[dict[str, Any]]:
+        """The runs of a series that left results of whatever kind, the latest revision first."""
+        return self._runs(
             connection,
             "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ? AND state = ?"
-            " AND sr_sop_instance_uid <> '' AND revision < ? ORDER BY revision DESC LIMIT 1",
-            (
-                study_instance_uid,
-                series_instance_uid,
-                analysis,
-                COMPLETED,
-                # The largest integer that SQLite holds.
-                2**63 - 1 if before_revision is None else before_revision,
-            ),
+            " ORDER BY revision DESC",
+            (study_instance_uid, series_instance_uid, analysis, COMPLETED),
         )
-        return runs[0] if runs else None
 
     def last_selection(
         self,

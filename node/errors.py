@@ -214,7 +214,7 @@ class LeaseLost(JobError):
 
 
 class UnexpectedFailure(JobError):
-    """A task failed in a way that it did not foresee; the log has the traceback."""
+    """A task failed in a way that it did not foresee; the log says where."""
 
     action = "look in the log for 'task failed', then run 'anode retry'"
 

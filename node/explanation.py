@@ -9,13 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from node import confirmations
 from node.alarms import DISK_FULL, Alarm
 from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED
 from node.config.settings import AnalysisConfig, RouteConfig
 from node.index.matching_rules import differs
 
-State = Literal["done", "running", "waiting", "retrying", "stopped"]
-"""``stopped`` needs a person; ``retrying`` failed and is tried again; ``waiting`` is as it should be."""
+State = Literal["done", "running", "waiting", "retrying", "stopped", "idle"]
+"""``stopped`` needs a person; ``retrying`` failed and is tried again; ``waiting`` is as it should be.
+
+``idle`` is where nothing is to happen: an analysis or route that is not for this study, or came later.
+"""
 
 Record = Mapping[str, Any]
 
@@ -23,10 +27,14 @@ UNCHANGED = "unchanged"
 WAITING_FOR_QUIET = "waiting-for-quiet"
 TWO_PATIENTS = "two-patients"
 NODE_STOPPED = "node-stopped"
+CONFIG_CHANGED = "config-changed"
+NOT_SELECTED = "not-selected"
+IS_THE_SENDER = "is-the-sender"
+DAMAGED = "damaged"
 
 
 # rows that say nothing on how far the study has come
-_NOT_ITS_WAY = ("node", "quarantine")
+_NOT_ITS_WAY = ("node", "quarantine", "archive")
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,9 @@ class Row:
 class Facts:
     """What the records hold on one study; the dictionaries are those of their rooms.
 
+    ``senders`` are the AE titles that sent instances of it, where there are routes;
+    ``damaged_in_archive`` counts what ``anode verify`` marked in all studies;
+    ``stale_configuration`` says that the node runs with another configuration than this one.
     ``command_options`` is what commands need to find the same configuration (`` --config FILE``).
     """
 
@@ -65,6 +76,10 @@ class Facts:
     runs: Sequence[Record] = ()
     jobs: Sequence[Record] = ()
     quarantined: Sequence[Record] = ()
+    senders: frozenset[str] = frozenset()
+    confirmations: Sequence[confirmations.Confirmation] = ()
+    damaged_in_archive: int = 0
+    stale_configuration: str = ""
     alarms: Sequence[Alarm] = ()
     command_options: str = ""
 
@@ -119,7 +134,7 @@ def explain(facts: Facts) -> list[Row]:
         rows += _analysis(facts, analysis)
     rows += _deliveries(facts)
     for number, route in enumerate(facts.routes, 1):
-        rows += _unmatched_route(facts, number, route)
+        rows += _idle_route(facts, number, route)
     rows += _storage(facts)
     return rows
 
@@ -145,7 +160,7 @@ def state_of(facts: Facts) -> str:
     ``receiving``, ``complete`` (analyses are due or running), ``analysed`` (results are on their
     way), ``returned``, ``stored`` (nothing more was asked for), or ``stopped`` (a person has to look).
     """
-    rows = [row for row in explain(facts) if row.about not in _NOT_ITS_WAY and row.cause != NO_MATCH]
+    rows = [row for row in explain(facts) if row.about not in _NOT_ITS_WAY and row.state != "idle"]
     unfinished = [row for row in rows if row.state != "done"]
     if any(row.state == "stopped" for row in unfinished):
         return "stopped"
@@ -172,6 +187,8 @@ def _node(facts: Facts) -> Iterator[Row]:
             "The node is not running; what waits is done when it runs.",
             command=f"anode run{facts.command_options}",
         )
+    if facts.stale_configuration:
+        yield Row("node", "stopped", CONFIG_CHANGED, f"{facts.stale_configuration}.")
 
 
 def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
@@ -192,9 +209,10 @@ def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
     if not shown:
         yield Row(
             about,
-            "stopped",
-            "not-selected",
-            "No instance has come since this analysis was configured.",
+            "idle",
+            NOT_SELECTED,
+            "No instance has come since this analysis was configured. If it is meant for this study, "
+            + ("restart the node and select again." if facts.stale_configuration else "select again."),
             command=_AGAIN.format(study=facts.study_instance_uid, options=facts.command_options),
         )
 
@@ -248,7 +266,8 @@ def _run(facts: Facts, about: str, run: Record) -> Row:
         return Row(about, "waiting", "queued", "It waits for its turn.", since=run["recorded_at"])
     if run["state"] == UNCHANGED:
         return Row(about, "done", "done", _sentence(run["reason"]), since=run["recorded_at"])
-    return _advised(facts, about, "stopped", run["state"], run["reason"], since=run["recorded_at"])
+    state: State = "idle" if run["state"] == NO_MATCH else "stopped"
+    return _advised(facts, about, state, run["state"], run["reason"], since=run["recorded_at"])
 
 
 def _deliveries(facts: Facts) -> Iterator[Row]:
@@ -266,7 +285,9 @@ def _deliveries(facts: Facts) -> Iterator[Row]:
         many = _instances(len(jobs))
         row = _job(facts, f"{purpose} to {peer}", latest, f"{many} to be sent.", peer)
         if row.state == "done":
-            yield Row(row.about, "done", "done", f"Delivered: {many}.", since=latest["finished_at"])
+            confirmed = _confirmed(facts, peer, jobs) if purpose == "results" else ""
+            told = f"Delivered: {many}{confirmed}."
+            yield Row(row.about, "done", "done", told, since=latest["finished_at"])
         elif row.cause == latest["error_name"]:
             yield replace(
                 row,
@@ -281,8 +302,28 @@ def _deliveries(facts: Facts) -> Iterator[Row]:
             yield row
 
 
-def _unmatched_route(facts: Facts, number: int, route: RouteConfig) -> Iterator[Row]:
-    """Say of a route that took no series which keyword differed."""
+_CONFIRMED = {
+    confirmations.HELD: "confirmed by storage commitment",
+    confirmations.NOT_OFFERED: "the peer offers no storage commitment",
+    confirmations.REFUSED: "the peer says that it does not hold them",
+}
+
+
+def _confirmed(facts: Facts, peer: str, jobs: Sequence[Record]) -> str:
+    """Say what ``peer`` confirmed of the results that ``jobs`` delivered; empty when nothing was asked."""
+    delivered = {job["payload"]["sop_instance_uid"] for job in jobs}
+    counts: dict[str, int] = {}
+    for one in facts.confirmations:
+        if one.peer == peer and one.sop_instance_uid in delivered:
+            told = _CONFIRMED.get(one.state, "confirmation pending")
+            counts[told] = counts.get(told, 0) + 1
+    if list(counts.values()) == [len(jobs)]:
+        return f"; {next(iter(counts))}"
+    return "".join(f"; of {count}: {told}" for told, count in sorted(counts.items()))
+
+
+def _idle_route(facts: Facts, number: int, route: RouteConfig) -> Iterator[Row]:
+    """Say of a route that took no series which keyword differed, or that it leads back to the sender."""
     differences = [differs(route.when, header) for header in facts.series_headers if not header.get("is_own")]
     if differences and all(difference is not None for difference in differences):
         first = next(difference for difference in differences if difference is not None)
@@ -290,7 +331,14 @@ def _unmatched_route(facts: Facts, number: int, route: RouteConfig) -> Iterator[
         about = f"route {number} to {', '.join(route.send_to)}"
         found = f"is '{actual}'" if actual else "is absent or empty"
         reason = f"No series matches: {keyword} {found}, the route wants '{pattern}'."
-        yield Row(about, "done", NO_MATCH, reason)
+        yield Row(about, "idle", NO_MATCH, reason)
+    elif differences:
+        for peer in route.send_to:
+            if peer in facts.senders:
+                told = f"The route to {peer} does not return it to its sender."
+                if len(facts.senders) > 1:
+                    told = f"The route to {peer} does not return to it what it sent itself."
+                yield Row(f"route {number} to {peer}", "idle", IS_THE_SENDER, told)
 
 
 def _storage(facts: Facts) -> Iterator[Row]:
@@ -308,6 +356,16 @@ def _storage(facts: Facts) -> Iterator[Row]:
             row = _job(facts, about, jobs[0], "", jobs[0]["lane"])
             more = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
             yield replace(row, explanation=f"{row.explanation}{more}")
+    if facts.damaged_in_archive:
+        many = _instances(facts.damaged_in_archive)
+        yield Row(
+            "archive",
+            "stopped",
+            DAMAGED,
+            f"{many} of those held here cannot be given back as received, as 'anode verify' found. "
+            "Whether they are of this study, it tells when asked again; send those anew.",
+            command=f"anode verify --study {facts.study_instance_uid}{facts.command_options}",
+        )
     if facts.quarantined:
         many = _instances(len(facts.quarantined))
         yield Row(
@@ -323,6 +381,8 @@ def _storage(facts: Facts) -> Iterator[Row]:
 def _job(facts: Facts, about: str, job: Record, meant: str, peer: str = "") -> Row:
     """Explain one job; ``meant`` says what it will do when nothing has gone wrong so far."""
     state = job["state"]
+    if state == "leased" and not facts.node_is_running:
+        state = "ready"  # it was being done when the node was killed
     if state == "done":
         return Row(about, "done", "done", "Done.", since=job["finished_at"])
     if state == "leased" and not job["error_name"]:

@@ -1,8 +1,8 @@
 """How the node speaks: one line per event, as text or JSON, on standard error.
 
 Code logs a short event name and puts the values in ``extra``. Libraries that repeat values of
-data sets in their warnings (pydicom, pynetdicom, highdicom) are heard at DEBUG only, because no
-patient data is logged above it.
+data sets in their warnings (pydicom, pynetdicom, highdicom ...) are heard at DEBUG only, because no
+patient data is logged above it; whatever levels they set for themselves, nothing of theirs is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from node.config.settings import LogConfig
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_TALKATIVE = ("pydicom", "pynetdicom", "highdicom", "py.warnings")
+_TALKATIVE = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "openjpeg", "jpeg_ls", "py.warnings")
 _CHATTY = ("apscheduler", "PIL", "imagecodecs", "concurrent", "asyncio")
 _SILENT = logging.CRITICAL + 1
 
@@ -33,6 +33,9 @@ def configured(config: LogConfig, stream: TextIO | None = None) -> Iterator[None
     level = logging.getLevelName(config.level)
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
+    if level > logging.DEBUG:
+        # The levels below spare the work; pydicom sets its own anew when it is imported, and on request.
+        handler.addFilter(_repeats_no_data_set)
     levels = {"": level}
     levels |= dict.fromkeys(_TALKATIVE, level if level <= logging.DEBUG else _SILENT)
     levels |= dict.fromkeys(_CHATTY, max(level, logging.WARNING))
@@ -85,6 +88,10 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=_text, ensure_ascii=False, skipkeys=True)
         except ValueError:  # a value that holds itself
             return json.dumps({name: _text(value) for name, value in line.items()}, ensure_ascii=False)
+
+
+def _repeats_no_data_set(record: logging.LogRecord) -> bool:
+    return not any(record.name == name or record.name.startswith(f"{name}.") for name in _TALKATIVE)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

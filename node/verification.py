@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from node.errors import IntegrityFailure, NodeError
 from node.index.index import StoredInstance
-from node.services import Services
+from node.storage.storage import Storage
 from node.transcode.outgoing import private_information
 from node.transcode.restoring import chunks, restore
+
+if TYPE_CHECKING:
+    from node.services import Services
 
 
 def verify(services: Services, stored: StoredInstance) -> str:
@@ -25,9 +30,14 @@ def verify(services: Services, stored: StoredInstance) -> str:
         Empty when the received data set is given back byte for byte and the stored one is
         unchanged; else what is wrong.
     """
+    return problem_of(services.storage, stored)
+
+
+def problem_of(storage: Storage, stored: StoredInstance) -> str:
+    """As ``verify``, for who has the storage alone."""
     try:
-        private = private_information(services.storage, stored)
-        with services.storage.open(stored.location) as file:
+        private = private_information(storage, stored)
+        with storage.open(stored.location) as file:
             length = sum(map(len, restore(file, private)))
             if private["stored"].get("codec"):
                 # The stored header has no part in restoring.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import socket
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING, Literal
 from node.cli import command, output
 from node.cli.echo import echo, problem_of_running_node
 from node.cli.models import LOADING_FAILURES
-from node.cli.opening import configuration, is_running, standing_alarms
+from node.cli.opening import (
+    configuration,
+    is_running,
+    running_port,
+    stale_configuration,
+    standing_alarms,
+)
 from node.config.settings import Config, PeerConfig
 from node.errors import AnodeError, ConfigurationError
 
@@ -46,7 +53,11 @@ def register(commands: Commands) -> None:
     check.add_argument("--strict", action="store_true", help="fail on warnings too")
     check.add_argument("--no-peers", action="store_true", help="do not send C-ECHO to the peers")
     check.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=3.0, help="for each peer (default: 3)"
+        "--timeout",
+        metavar="SECONDS",
+        type=command.positive_seconds,
+        default=3.0,
+        help="for each peer (default: 3)",
     )
 
 
@@ -69,6 +80,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
     yield Result("configuration", "ok", str(config.source or "none: the defaults count"))
+    stale = stale_configuration(config)
+    if stale:
+        yield Result("configuration", "warning", stale)
     running = is_running(config)
     yield _data_directory(config, running)
     yield _free_space(config)
@@ -76,18 +90,25 @@ def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
     for alarm in standing_alarms(config):
         yield Result("alarm", "warning", f"{alarm.name} since {output.moment(alarm.since)}: {alarm.message}")
     yield from _models(config)
-    if timeout_seconds is not None and config.peers:
-        with ThreadPoolExecutor(max_workers=min(16, len(config.peers))) as pool:
-            yield from pool.map(lambda peer: _peer(config, peer, timeout_seconds), config.peers)
+    others = []
+    for peer in config.peers:
+        if _is_this_node(config, peer):
+            where = f"{peer.host}:{peer.port}"
+            yield Result(f"peer {peer.ae_title}", "problem", f"{where} is this node itself: take it out")
+        else:
+            others.append(peer)
+    if timeout_seconds is not None and others:
+        with ThreadPoolExecutor(max_workers=min(16, len(others))) as pool:
+            yield from pool.map(lambda peer: _peer(config, peer, timeout_seconds), others)
 
 
 def _data_directory(config: Config, running: bool) -> Result:
     data_dir = config.node.data_dir
     if running:
         return Result("data_dir", "ok", f"{data_dir}: a node is running on it")
-    if data_dir.exists() and not data_dir.is_dir():
-        return Result("data_dir", "problem", f"{data_dir} is not a folder")
     there = _nearest_existing(data_dir)
+    if not there.is_dir():
+        return Result("data_dir", "problem", f"{there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         return Result("data_dir", "problem", f"{there} cannot be written by this user")
     from node.storage import guard
@@ -96,9 +117,34 @@ def _data_directory(config: Config, running: bool) -> Result:
         guard.inspect(data_dir, guard.state_file_of(config.source))
     except AnodeError as error:
         return Result("data_dir", "problem", f"{error}; {error.action}".removesuffix("; "))
-    if not data_dir.exists():
+    except OSError as error:
+        return Result("data_dir", "problem", f"{data_dir} cannot be looked at: {error.strerror}")
+    if there != data_dir:
+        problem = _problem_of_making(data_dir)
+        if problem:
+            return Result("data_dir", "problem", f"{data_dir} cannot be made: {problem}")
         return Result("data_dir", "ok", f"{data_dir}: will be made at the first start")
     return Result("data_dir", "ok", str(data_dir))
+
+
+def _problem_of_making(folder: Path) -> str:
+    """Say why ``folder`` cannot be made, by making it; what was made is taken away again."""
+    missing = []
+    while not os.path.exists(folder):
+        missing.append(folder)
+        folder = folder.parent
+    made: list[Path] = []
+    try:
+        for one in reversed(missing):
+            one.mkdir()
+            made.append(one)
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for one in reversed(made):
+            with contextlib.suppress(OSError):
+                one.rmdir()
+    return ""
 
 
 def _free_space(config: Config) -> Result:
@@ -116,12 +162,20 @@ def _free_space(config: Config) -> Result:
 def _port(config: Config, running: bool) -> Result:
     node = config.node
     where = f"{node.host}:{node.port}"
-    if not node.port:
+    if not node.port and not (running and running_port(config)):
         return Result("port", "ok", f"{node.host}: any port that is free")
     if running:
+        now = running_port(config)
+        if node.port not in (0, now):
+            told = f"a node runs on {node.data_dir}, on port {now} and not on {node.port}"
+            advice = "restart it so that the configured port counts, or configure another data_dir"
+            return Result("port", "warning", f"{told}: {advice}")
+        where = f"{node.host}:{now}"
         problem = problem_of_running_node(config)
         if problem:
-            return Result("port", "warning", f"a node is running, but {where} does not answer: {problem}")
+            return Result(
+                "port", "warning", f"a node runs on {node.data_dir}, but {where} does not answer: {problem}"
+            )
         return Result("port", "ok", f"{where}: the running node answers")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -162,7 +216,37 @@ def _peer(config: Config, peer: PeerConfig, timeout_seconds: float) -> Result:
     return Result(what, "ok", f"{peer.host}:{peer.port} answers C-ECHO in {result.seconds * 1000:.0f} ms")
 
 
+def _is_this_node(config: Config, peer: PeerConfig) -> bool:
+    """Whether the address of ``peer`` leads to the configured node."""
+    node = config.node
+    if peer.port not in (node.port, running_port(config)):
+        return False
+    try:
+        mine = _addresses(node.host)
+        theirs = _addresses(peer.host)
+    except OSError:
+        return False
+    if mine & {"0.0.0.0", "::"}:
+        return any(_is_of_this_machine(address) for address in theirs)
+    return bool(mine & theirs)
+
+
+def _addresses(host: str) -> set[str]:
+    return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+
+
+def _is_of_this_machine(address: str) -> bool:
+    """Only an address of this machine can be bound."""
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as bound:
+            bound.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
 def _nearest_existing(path: Path) -> Path:
-    while not path.exists():
+    while not os.path.exists(path):  # False also where a folder above may not be looked into
         path = path.parent
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -50,6 +51,17 @@ def add(
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.set_defaults(run=run if logs_itself else _quietly(run))
     return command
+
+
+def positive_seconds(text: str) -> float:
+    """Read the value of an option that is a time in seconds (an ``argparse`` type)."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, not '{text}'")
+    return seconds
 
 
 def _quietly(run: Run) -> Run:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
-from node.cli.opening import configuration, peer_named
+from node.cli.opening import configuration, peer_named, running_port
 from node.config.settings import Config, PeerConfig
 from node.errors import AssociationRejected, PeerError
 
@@ -49,7 +49,9 @@ def register(commands: Commands) -> None:
         examples="anode echo PACS\nanode echo 192.0.2.7:104/PACS",
     )
     echo.add_argument("peer", metavar="PEER", help="an AE title of [[peers]], or HOST:PORT/AE_TITLE")
-    echo.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="default: 10")
+    echo.add_argument(
+        "--timeout", metavar="SECONDS", type=command.positive_seconds, default=10.0, help="default: 10"
+    )
 
 
 def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
@@ -88,7 +90,8 @@ def problem_of_running_node(config: Config) -> str:
     A rejection is an answer: the administrator's machine need not be among the peers.
     """
     host = _ANY_ADDRESS.get(config.node.host, config.node.host)
-    result = echo(config, PeerConfig(config.node.ae_title, host, config.node.port), _OWN_TIMEOUT_SECONDS)
+    itself = PeerConfig(config.node.ae_title, host, running_port(config))
+    result = echo(config, itself, _OWN_TIMEOUT_SECONDS)
     return "" if result.is_rejected else result.problem
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from node.cli import command, output
-from node.cli.opening import Records, configuration, is_running, records
+from node.cli.opening import Records, configuration, is_running, records, stale_configuration
 from node.cli.study_argument import study_named
 from node.config.settings import Config
 from node.errors import WrongUsage
@@ -100,6 +100,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _retry(arguments: argparse.Namespace) -> int:
     ways = [bool(arguments.jobs), arguments.study is not None, arguments.all]
+    if sum(ways) > 1:
+        names = ("numbers of jobs", "--study", "--all")
+        given = " and ".join(name for name, is_given in zip(names, ways, strict=True) if is_given)
+        raise WrongUsage(f"{given} were given: say only one of them")
     if sum(ways) != 1:
         raise WrongUsage("say which: numbers of jobs, or --study STUDY, or --all")
     if arguments.jobs and arguments.kind:
@@ -110,11 +114,14 @@ def _retry(arguments: argparse.Namespace) -> int:
     if arguments.again:
         return _again(config, arguments)
     with records(config) as opened:
-        requeued, left = _requeue(opened, arguments)
+        study = None if arguments.study is None else study_named(opened, arguments.study)
+        requeued, left = _requeue(opened, arguments, study)
     if arguments.json:
-        output.as_json({"jobs_to_be_done": requeued, "left_as_they_are": left})
+        named = {} if study is None else {"study_instance_uid": study}
+        output.as_json({**named, "jobs_to_be_done": requeued, "left_as_they_are": left})
     else:
-        output.line(f"{output.count(requeued, 'job')} will be done now")
+        of_study = "" if study is None else f"study {study}: "
+        output.line(f"{of_study}{output.count(requeued, 'job')} will be done now")
     for job_id in left:
         output.note(f"job {job_id} is neither set aside nor waiting: left as it is")
     if requeued and not is_running(config):
@@ -127,23 +134,28 @@ def _again(config: Config, arguments: argparse.Namespace) -> int:
         study = study_named(opened, arguments.study)
         opened.database.write(lambda connection: opened.completion.arrived(connection, study))
     seconds = max((config.quiet_seconds(analysis) for analysis in config.analyses), default=0.0)
+    stale = stale_configuration(config)
     if arguments.json:
-        output.as_json({"study_instance_uid": study, "analyses": [one.name for one in config.analyses]})
+        analyses_named = [one.name for one in config.analyses]
+        output.as_json(
+            {"study_instance_uid": study, "analyses": analyses_named, "configuration_changed": bool(stale)}
+        )
     elif config.analyses:
         analyses = output.count(len(config.analyses), "analysis", "analyses")
-        output.line(f"{analyses} will be selected for again within {output.duration(seconds)}")
+        output.line(f"study {study}: {analyses} will be selected for again within {output.duration(seconds)}")
     if not config.analyses:
         output.note("no analysis is configured")
     elif not is_running(config):
         output.note("the node is not running; it will be done when it is")
+    if stale:
+        output.note(stale)
     return 0 if config.analyses else 1
 
 
-def _requeue(opened: Records, arguments: argparse.Namespace) -> tuple[int, list[int]]:
+def _requeue(opened: Records, arguments: argparse.Namespace, study: str | None) -> tuple[int, list[int]]:
     """Return how many jobs were made due, and the numbers of those that could not be."""
     queue, database = opened.queue, opened.database
     if not arguments.jobs:
-        study = None if arguments.study is None else study_named(opened, arguments.study)
         requeued = database.write(partial(queue.requeue, study_instance_uid=study, kind=arguments.kind))
         return requeued, []
     requeued = 0
@@ -168,5 +180,7 @@ def _when(job: Mapping[str, Any], now: float) -> str:
 
 
 def _for_programs(job: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {**job, "state": state_shown(job["state"])}
+    # a job that was done once and is wanted again keeps the time in the queue
+    finished_at = job["finished_at"] if job["state"] == "done" else None
+    shown = {**job, "state": state_shown(job["state"]), "finished_at": finished_at}
     return {name: output.iso(value) if name in _TIMES else value for name, value in shown.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node import alarms
+from node import alarms, running
 from node.alarms import Alarm
 from node.cli import output
 from node.config.config_values import ae_title, listed, suggestion
@@ -110,7 +110,7 @@ def records(config: Config) -> Iterator[Records]:
     Raises
     ------
     ArchiveUnavailable
-        When there are none yet.
+        When there are none yet, or they are not where they were.
     """
     from node.clock import Clock
     from node.completion import Completion
@@ -119,7 +119,14 @@ def records(config: Config) -> Iterator[Records]:
     from node.jobs.queue import Queue
 
     path = database_path(config)
-    if not path.exists():
+    if not os.path.exists(path):
+        from node.storage import guard
+
+        # The archive may be there no more, which is another thing than none yet.
+        try:
+            guard.inspect(config.node.data_dir, guard.state_file_of(config.source))
+        except OSError as error:
+            raise ArchiveUnavailable(f"{config.node.data_dir} cannot be read: {error.strerror}") from error
         raise ArchiveUnavailable(
             f"no node has run on {config.node.data_dir} yet",
             action=f"start one with 'anode run{config_argument(config)}', "
@@ -154,6 +161,21 @@ def is_running(config: Config) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def running_port(config: Config) -> int:
+    """Return the port that the running node noted, else the configured one; 0 when nobody knows it."""
+    noted = running.read(config.node.data_dir)
+    return noted.port if noted is not None and is_running(config) else config.node.port
+
+
+def stale_configuration(config: Config) -> str:
+    """Say that the node runs with another configuration than ``config``; empty when it does not."""
+    noted = running.read(config.node.data_dir)
+    if noted is None or noted.config_sha256 == running.digest_of(config.source) or not is_running(config):
+        return ""
+    changed = "the configuration" if config.source is None else config.source.name
+    return f"{changed} was changed after the node started; restart it so that it counts"
 
 
 def standing_alarms(config: Config) -> list[Alarm]:

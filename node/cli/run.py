@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from node.cli.command import Commands
 
 _STOPPED_AT_ONCE = 1
+#: What the node writes holds names and images: readable by its user and group alone.
+_PATIENTS_ARE_NOBODY_ELSES = 0o027
 
 
 def register(commands: Commands) -> None:
@@ -45,6 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
     with logs.configured(config.log):
         from node.app import App  # after the signals: loading the libraries takes a moment
 

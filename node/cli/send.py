@@ -57,6 +57,12 @@ def _run(arguments: argparse.Namespace) -> int:
             raise WrongUsage(f"{path}: there is no such file or folder")
     with_progress = sys.stderr.isatty() and not arguments.json
     files, unreadable, others = _read(arguments.paths, with_progress)
+    if not files and not unreadable:
+        if arguments.json:
+            output.as_json([])
+        passed = f" ({output.count(others, 'other file')} passed over)" if others else ""
+        output.note(f"there is no DICOM file in what was named{passed}")
+        return 1
     begin = time.monotonic()
     sent = _send(config, peer, calling, files, with_progress)
     seconds = time.monotonic() - begin
@@ -64,9 +70,6 @@ def _run(arguments: argparse.Namespace) -> int:
         output.as_json([*[_for_programs(one) for one in sent], *[_unread(*one) for one in unreadable]])
     else:
         _print(sent, unreadable, others, seconds)
-    if not files and not unreadable:
-        output.note("there is no DICOM file in what was named")
-        return 1
     return 0 if not unreadable and all(one.is_stored for one in sent) else 1
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from node.cli import command, output
 from node.cli.echo import problem_of_running_node
-from node.cli.opening import Records, configuration, is_running, records, standing_alarms
+from node.cli.opening import (
+    Records,
+    configuration,
+    is_running,
+    records,
+    running_port,
+    stale_configuration,
+    standing_alarms,
+)
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -42,8 +50,8 @@ def _status(opened: Records) -> dict[str, Any]:
     config = opened.config
     running = is_running(config)
     problem = ""
-    # with port = 0 nobody else knows which port the running node took
-    if running and config.node.port:
+    port = running_port(config) if running else config.node.port
+    if port and running:
         problem = problem_of_running_node(config)
     with opened.database.read() as connection:
         counts = opened.index.counts(connection)
@@ -54,9 +62,10 @@ def _status(opened: Records) -> dict[str, Any]:
     return {
         "running": running,
         "problem": problem,
+        "configuration_changed": stale_configuration(config),
         "ae_title": config.node.ae_title,
         "host": config.node.host,
-        "port": config.node.port,
+        "port": port,
         "data_dir": str(data_dir),
         "patients": counts["patients"],
         "studies": counts["studies"],
@@ -71,8 +80,9 @@ def _status(opened: Records) -> dict[str, Any]:
         "last_received": output.iso(counts["last_received_at"]),
         "last_received_at": counts["last_received_at"],
         "jobs": {
-            "waiting": sum(jobs["ready"].values()),
-            "running": sum(jobs["leased"].values()),
+            # what was being done when the node was killed is done anew
+            "waiting": sum(jobs["ready"].values()) + (0 if running else sum(jobs["leased"].values())),
+            "running": sum(jobs["leased"].values()) if running else 0,
             "set_aside": sum(jobs["set_aside"].values()),
             "set_aside_by_kind": jobs["set_aside"],
         },
@@ -117,6 +127,8 @@ def _print(status: dict[str, Any]) -> None:
             f"{output.size(status['free_bytes'])}, {output.size(status['reserve_bytes'])} reserved",
         ),
     ]
+    if status["configuration_changed"]:
+        pairs.insert(1, ("CONFIG", status["configuration_changed"]))
     if status["instances_damaged"]:
         damaged = output.count(status["instances_damaged"], "instance")
         pairs.append(("DAMAGED", f"{damaged}, as 'anode verify' found"))

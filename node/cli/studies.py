@@ -22,7 +22,8 @@ def register(commands: Commands) -> None:
         _run,
         summary="list studies and how far each has come, the latest first",
         description="Receiving, complete, analysed, returned; stored, where nothing more was asked for; "
-        "stopped, where a person has to look ('anode why STUDY').",
+        "stopped, where something was set aside and a person has to look ('anode why STUDY'). An analysis "
+        "or a route that no series matches changes nothing here.",
         examples="anode studies\nanode studies --limit 10 --json",
     )
     studies.add_argument("study", metavar="STUDY", nargs="?", help="only this one")
@@ -43,7 +44,13 @@ def _run(arguments: argparse.Namespace) -> int:
         named = None if arguments.study is None else study_named(opened, arguments.study)
         if arguments.quarantine:
             return _quarantine(opened, named, as_json=arguments.json)
+        damaged = _damaged(opened)
         studies, more = _studies(opened, named, arguments.limit, arguments.names)
+    if damaged:
+        output.note(
+            f"{output.count(damaged, 'instance')} of those held here cannot be given back as received, "
+            "as 'anode verify' found; 'anode verify --study STUDY' tells whether a study holds them"
+        )
     if arguments.json:
         output.as_json(studies)
         return 0
@@ -84,7 +91,7 @@ def _studies(
         shown = []
         for row in found[:limit]:
             uid = row["StudyInstanceUID"]
-            facts = gather(opened, connection, uid, node_is_running=running)
+            facts = gather(opened, connection, uid, node_is_running=running, with_senders=False)
             people = {
                 "patient_ids": [
                     patient.partition("\x1f")[0]
@@ -109,6 +116,12 @@ def _studies(
                 }
             )
     return shown, len(found) > limit
+
+
+def _damaged(opened: Records) -> int:
+    """How many instances ``anode verify`` has marked, in all studies."""
+    with opened.database.read() as connection:
+        return int(opened.index.counts(connection)["damaged"])
 
 
 def _quarantine(opened: Records, study: str | None, *, as_json: bool) -> int:

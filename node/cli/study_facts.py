@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sqlite3
 
-from node.cli.opening import Records, config_argument, standing_alarms
+from node import confirmations
+from node.cli.opening import Records, config_argument, stale_configuration, standing_alarms
 from node.explanation import Facts
 
 _ALL_JOBS = 1_000_000
 
 
 def gather(
-    opened: Records, connection: sqlite3.Connection, study_instance_uid: str, *, node_is_running: bool
+    opened: Records,
+    connection: sqlite3.Connection,
+    study_instance_uid: str,
+    *,
+    node_is_running: bool,
+    with_senders: bool = True,
 ) -> Facts:
-    """Read the facts of one study, all from the one snapshot of ``connection``."""
+    """Read the facts of one study, all from the one snapshot of ``connection``.
+
+    Who sent it is found by a look at every instance, which a list of studies can do without.
+    """
     from node.index import identity
 
     config = opened.config
@@ -33,6 +42,16 @@ def gather(
             for row in opened.index.quarantined(connection)
             if row["study_instance_uid"] == study_instance_uid
         ],
+        senders=frozenset(
+            instance.provenance.calling_ae_title
+            for instance in opened.index.of_study(connection, study_instance_uid)
+            if not instance.is_own
+        )
+        if config.routes and with_senders
+        else frozenset(),
+        confirmations=confirmations.of_study(connection, study_instance_uid),
+        damaged_in_archive=opened.index.counts(connection)["damaged"] if with_senders else 0,
+        stale_configuration=stale_configuration(config),
         alarms=standing_alarms(config),
         command_options=config_argument(config),
     )

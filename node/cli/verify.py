@@ -28,7 +28,7 @@ def register(commands: Commands) -> None:
         summary="prove again that every stored instance gives back the bytes that were received",
         description="Each is read, restored to the received data set, and its SHA-256 compared with the one "
         "taken on receipt. What is damaged is marked and listed; exit status 1 then. The node may be "
-        "running.",
+        "running. --json prints one object a line: one for each instance, the last with the counts.",
         examples="anode verify\nanode verify --study 1.2.840.113619.2.55.3 --json",
     )
     verify.add_argument("--study", metavar="STUDY", help="only this study")

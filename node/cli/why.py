@@ -26,10 +26,14 @@ def register(commands: Commands) -> None:
         "why",
         _run,
         summary="say what became of a study: the cause, since when, the next try, the command to run",
+        description="Each row has a state: done, running, waiting, retrying; stopped, where a person has to "
+        "look; idle, where nothing is to happen, as no series matches or a route leads back to the sender.",
         examples="anode why 1.2.840.113619.2.55.3\nanode why A1234567 --json",
     )
     why.add_argument(
-        "study", metavar="STUDY", help="Study Instance UID, an unambiguous part of it, or Accession Number"
+        "study",
+        metavar="STUDY",
+        help="Study Instance UID, the unambiguous beginning of it, or Accession Number",
     )
 
 
@@ -53,14 +57,17 @@ def _run(arguments: argparse.Namespace) -> int:
             }
         )
     else:
-        _print(study_instance_uid, state, rows)
+        _print(study_instance_uid, state, rows, something_is_configured=bool(facts.analyses or facts.routes))
     return 0
 
 
-def _print(study_instance_uid: str, state: str, rows: list[Row]) -> None:
+def _print(study_instance_uid: str, state: str, rows: list[Row], *, something_is_configured: bool) -> None:
     output.line(f"study {study_instance_uid}: {state}")
     if not rows:
-        output.line("  Everything is stored; no analysis and no route is configured.")
+        none = (
+            "nothing is left to do" if something_is_configured else "no analysis and no route is configured"
+        )
+        output.line(f"  Everything is stored; {none}.")
     for row in rows:
         output.line()
         output.line(f"{output.plain(row.about)}: {row.state if row.cause == row.state else _headline(row)}")

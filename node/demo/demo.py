@@ -97,7 +97,14 @@ class Demo:
             peers=(PeerConfig(SmallPacs.ae_title, "127.0.0.1", pacs_port),),
             analyses=(
                 AnalysisConfig("lungs", "lungs", when={"Modality": "CT"}, send_to=send_to),
-                AnalysisConfig("series-quality", "series-quality", results=("sr", "sc"), send_to=send_to),
+                # naming ImageType takes derived series too: these may be all that a folder has
+                AnalysisConfig(
+                    "series-quality",
+                    "series-quality",
+                    when={"ImageType": "*"},
+                    results=("sr", "sc"),
+                    send_to=send_to,
+                ),
             ),
         )
 

@@ -22,7 +22,7 @@ class ReportedNumber:
 
 
 def numbers(report: Path) -> list[ReportedNumber]:
-    """Return every number of the report in document order."""
+    """Return every number of the report's measurement groups in document order."""
     found: list[ReportedNumber] = []
     _collect(dcmread(report), "", found)
     return found
@@ -33,7 +33,7 @@ def _collect(item: Dataset, region: str, found: list[ReportedNumber]) -> None:
     if _code(item) == _MEASUREMENT_GROUP:
         region = next((str(c.TextValue) for c in children if _code(c) == _TRACKING_IDENTIFIER), region)
     for child in children:
-        if child.ValueType == "NUM" and child.MeasuredValueSequence:
+        if region and child.ValueType == "NUM" and child.MeasuredValueSequence:
             measured = child.MeasuredValueSequence[0]
             found.append(
                 ReportedNumber(

@@ -153,6 +153,18 @@ KEYWORDS: dict[QueryLevel, tuple[str, ...]] = {
     ),
 }
 
+# These two say who a patient is, and belong to the row of the patient alone.
+IDENTITY_KEYWORDS = ("PatientID", "IssuerOfPatientID")
+#: Keywords of the columns of each table. A study keeps what its own instances say of the patient: a
+#: patient is put together from several studies, whose words need not agree.
+COLUMNS: dict[QueryLevel, tuple[str, ...]] = {
+    **KEYWORDS,
+    QueryLevel.STUDY: (
+        *KEYWORDS[QueryLevel.STUDY],
+        *(keyword for keyword in KEYWORDS[QueryLevel.PATIENT] if keyword not in IDENTITY_KEYWORDS),
+    ),
+}
+
 LEVEL_OF = {keyword: level for level, keywords in KEYWORDS.items() for keyword in keywords}
 
 #: Person names with one value: matched through columns of their folded component groups.

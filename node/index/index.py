@@ -15,7 +15,7 @@ from typing import Any
 from node.clock import Clock
 from node.errors import AlreadyIndexed, DatabaseFailure
 from node.index import identity
-from node.index.attributes import KEYWORDS, QueryLevel
+from node.index.attributes import COLUMNS, IDENTITY_KEYWORDS, QueryLevel
 from node.index.index_values import header_values, kept_header
 from node.ingest.header import Header
 from node.storage.location import Location
@@ -137,7 +137,7 @@ class Index:
             "SeriesInstanceUID": stored.series_instance_uid,
             "StudyInstanceUID": stored.study_instance_uid,
         }
-        study_id = self._study(connection, values)
+        study_id = self._study(connection, values, is_own=stored.is_own)
         series_id, series_header = self._series(connection, study_id, values)
         columns: dict[str, Any] = {
             "series_id": series_id,
@@ -162,19 +162,23 @@ class Index:
         except sqlite3.IntegrityError as error:
             raise AlreadyIndexed("an instance with this SOP Instance UID is held already") from error
 
-    def _study(self, connection: sqlite3.Connection, values: dict[str, str]) -> int:
+    def _study(self, connection: sqlite3.Connection, values: dict[str, str], *, is_own: bool) -> int:
         uid = values["StudyInstanceUID"]
         row = connection.execute("SELECT * FROM study WHERE StudyInstanceUID = ?", (uid,)).fetchone()
         columns = identity.column_values(QueryLevel.STUDY, values)
-        patient = identity.identity_of(values, uid)
         if row is None:
-            patient_id = identity.patient_row(connection, patient, values)
-            study_id = identity.insert(connection, "study", {"patient_id": patient_id, **columns})
-            identity.name_patient(connection, study_id, patient)
-            return study_id
-        identity.settle_patient(connection, row, patient, values)
-        identity.complete(connection, "study", row, columns)
-        return int(row["id"])
+            patient_id = identity.patient_row(connection, values)
+            study_id = identity.insert(
+                connection, "study", {"patient_id": patient_id, "says_patient": 1, **columns}
+            )
+        else:
+            study_id = int(row["id"])
+            if identity.settle_patient(connection, row, values):
+                identity.complete(connection, "study", row, columns)
+        if not is_own:
+            # What this node made repeats its source, mended where that was odd.
+            identity.name_person(connection, study_id, identity.Person.of(values))
+        return study_id
 
     def _series(
         self, connection: sqlite3.Connection, study_id: int, values: dict[str, str]
@@ -353,6 +357,28 @@ class Index:
             (str(location), _segment(location), quarantine_id),
         )
 
+    # --- repair ----------------------------------------------------------------
+
+    def repair(
+        self,
+        connection: sqlite3.Connection,
+        sop_instance_uid: str,
+        *,
+        damaged: Location,
+        location: Location,
+    ) -> bool:
+        """Point an instance at its received bytes, which have come again; they wait to be settled anew.
+
+        Returns whether it was done: not when the instance is no longer at ``damaged``.
+        """
+        repaired = connection.execute(
+            "UPDATE instance SET location = ?, segment = ?, is_settled = 0, kept_reason = '', proof = NULL,"
+            " stored_transfer_syntax_uid = received_transfer_syntax_uid, stored_bytes = data_set_bytes,"
+            " verified_at = NULL, problem = '' WHERE SOPInstanceUID = ? AND location = ?",
+            (str(location), _segment(location), sop_instance_uid, str(damaged)),
+        ).rowcount
+        return repaired > 0
+
     # --- headers ---------------------------------------------------------------
 
     def header_of(self, connection: sqlite3.Connection, sop_instance_uid: str) -> dict[str, str]:
@@ -401,7 +427,8 @@ class Index:
         ids = (study_id, study_id, series_id, instance_id)
         for (level, statement), row_id in zip(rows.items(), ids, strict=True):
             row = connection.execute(statement, (row_id,)).fetchone()
-            merged |= {keyword: row[keyword] for keyword in KEYWORDS[level]}
+            keywords = IDENTITY_KEYWORDS if level == QueryLevel.PATIENT else COLUMNS[level]
+            merged |= {keyword: row[keyword] for keyword in keywords}
             if level in (QueryLevel.SERIES, QueryLevel.IMAGE):
                 merged |= json.loads(row["header"])
         return {keyword: text for keyword, text in merged.items() if text}
@@ -436,7 +463,7 @@ class Index:
         """
         rows = connection.execute(
             "SELECT study.StudyInstanceUID, study.StudyDate, study.StudyTime, study.StudyDescription,"
-            " study.AccessionNumber, patient.PatientID, patient.PatientName,"
+            " study.AccessionNumber, patient.PatientID, study.PatientName,"
             " REPLACE(GROUP_CONCAT(DISTINCT series.Modality), ',', '\\') AS ModalitiesInStudy,"
             " COUNT(DISTINCT series.id) AS series, COUNT(*) AS instances,"
             " SUM(instance.data_set_bytes) AS data_set_bytes, MAX(instance.received_at) AS last_received_at"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _WILD_CARDS = re.compile(r"([*?]+)")
 
@@ -19,6 +20,7 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
+@lru_cache(maxsize=4096)
 def folded_groups(name: str) -> tuple[str, str, str]:
     """Return the alphabetic, ideographic and phonetic group as they are compared; empty where absent."""
     groups = [_group(group) for group in name.split("=", 2)]

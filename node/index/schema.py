@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from node import completion
-from node.index.attributes import KEYWORDS, QueryLevel, folded_columns
+from node.index.attributes import COLUMNS, KEYWORDS, QueryLevel, folded_columns
 from node.jobs import queue
 
 
 def _columns(level: QueryLevel) -> str:
-    names = [name for keyword in KEYWORDS[level] for name in (keyword, *folded_columns(keyword))]
+    names = [name for keyword in COLUMNS[level] for name in (keyword, *folded_columns(keyword))]
     return ", ".join(f"{name} TEXT NOT NULL DEFAULT ''" for name in names)
+
+
+def _told_by_patient() -> str:
+    """Fill the studies of an older file, which kept what is known of a patient with the patient alone."""
+    told = set(COLUMNS[QueryLevel.STUDY]) - set(KEYWORDS[QueryLevel.STUDY])
+    names = [name for keyword in sorted(told) for name in (keyword, *folded_columns(keyword))]
+    return (
+        f"UPDATE study SET says_patient = 1, {', '.join(f'{name} = patient.{name}' for name in names)}"
+        " FROM patient WHERE patient.id = study.patient_id AND NOT study.says_patient"
+    )
 
 
 #: Names of columns are keywords of PS3.6 for attributes, and snake case for what is ours.
@@ -27,13 +37,20 @@ INDEX: tuple[str, ...] = (
     f"""CREATE TABLE IF NOT EXISTS study (
         id INTEGER PRIMARY KEY,
         patient_id INTEGER NOT NULL REFERENCES patient (id),
+        says_patient INTEGER NOT NULL DEFAULT 0,
         {_columns(QueryLevel.STUDY)}
     )""",
     "CREATE UNIQUE INDEX IF NOT EXISTS study_uid ON study (StudyInstanceUID)",
     "CREATE INDEX IF NOT EXISTS study_patient_id ON study (patient_id)",
     "CREATE INDEX IF NOT EXISTS study_date ON study (StudyDate)",
     "CREATE INDEX IF NOT EXISTS study_accession_number ON study (AccessionNumber)",
-    # every patient that the instances of a study name; more than one is a conflict
+    "CREATE INDEX IF NOT EXISTS study_birth_date ON study (PatientBirthDate)",
+    "CREATE INDEX IF NOT EXISTS study_name_alphabetic ON study (PatientName_alphabetic)",
+    "CREATE INDEX IF NOT EXISTS study_name_ideographic ON study (PatientName_ideographic)",
+    "CREATE INDEX IF NOT EXISTS study_name_phonetic ON study (PatientName_phonetic)",
+    "CREATE INDEX IF NOT EXISTS study_old_row ON study (id) WHERE NOT says_patient",
+    _told_by_patient(),
+    # every person whom the instances of a study name, one row for each way of naming; see identity
     """CREATE TABLE IF NOT EXISTS study_patient (
         study_id INTEGER NOT NULL REFERENCES study (id),
         identity TEXT NOT NULL,

@@ -5,26 +5,50 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
+import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from node.clock import Clock
 from node.config.settings import Config
-from node.errors import ConflictingInstance, StorageFailure
+from node.errors import ConflictingInstance, IntegrityFailure, StorageFailure
 from node.index.database import Database
 from node.index.index import Index, Provenance, StoredInstance
 from node.ingest.header import Header
 from node.ingest.sameness import Copy, difference
-from node.storage import archive
+from node.storage import archive, disk
 from node.storage.storage import Storage
-from node.transcode.restoring import restore
+from node.transcode.outgoing import Outgoing
+from node.verification import problem_of
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
-_IN_MEMORY_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of comparing a copy with the instance that is held.
+
+    Attributes
+    ----------
+    held : StoredInstance
+        The row that was compared, as it was then.
+    difference : str
+        In what the contents differ; empty when they are the same.
+    damage : str
+        Why what is held is not proven to be what was acknowledged; empty when it is.
+    is_repair : bool
+        What is held is damaged, and the copy is byte for byte what was acknowledged.
+    """
+
+    held: StoredInstance
+    difference: str = ""
+    damage: str = ""
+    is_repair: bool = False
 
 
 class Duplicates:
@@ -51,60 +75,81 @@ class Duplicates:
         header: Header,
         held: StoredInstance,
         provenance: Provenance,
-    ) -> None:
-        """Return when a copy is the instance that is held.
+    ) -> Comparison:
+        """Compare a copy with what is held; return when it is the same, or can repair what is held.
 
         Raises
         ------
         ConflictingInstance
-            It is not. What is held stays as it is, and the copy is durable in quarantine.
+            It is not the same, or what is held is damaged so that nobody can tell. What is held
+            stays as it is, and the copy is durable in quarantine.
         NodeError
             It could not be compared or kept.
         """
-        found = self.difference(data_set, data_set_sha256, header, held)
-        if found:
-            self._quarantine(data_set, data_set_sha256, header, provenance, found)
-            raise ConflictingInstance(f"other content is held under this UID: {found}")
+        comparison = self.compare(data_set, data_set_sha256, header, held)
+        if comparison.is_repair:
+            return comparison
+        if comparison.damage:
+            self._note_damage(comparison)
+            reason = f"the held copy is damaged; this one cannot be compared: {comparison.damage}"
+            self._quarantine(data_set, data_set_sha256, header, provenance, reason)
+            raise ConflictingInstance("the held copy is damaged; this one is kept in quarantine")
+        if comparison.difference:
+            self._quarantine(data_set, data_set_sha256, header, provenance, comparison.difference)
+            raise ConflictingInstance(f"other content is held under this UID: {comparison.difference}")
+        return comparison
 
-    def difference(
+    def compare(
         self, data_set: BinaryIO, data_set_sha256: str, header: Header, held: StoredInstance
-    ) -> str:
-        """In what a copy differs from the held instance; empty when it is the same."""
-        received = (held.data_set_sha256, held.received_transfer_syntax_uid)
-        if received == (data_set_sha256, header.transfer_syntax_uid):
-            return ""
-        with self._open(held) as file:
+    ) -> Comparison:
+        """Compare a copy with the held instance, which is proven to be what was acknowledged first."""
+        while True:
+            is_as_received = (held.data_set_sha256, held.received_transfer_syntax_uid) == (
+                data_set_sha256,
+                header.transfer_syntax_uid,
+            )
+            found = damage = ""
+            if is_as_received:
+                damage = problem_of(self._storage, held)
+            else:
+                try:
+                    found = self._difference(data_set, header, held)
+                except (IntegrityFailure, StorageFailure) as error:
+                    damage = str(error)
+            if not damage:
+                return Comparison(held, difference=found)
+            now = self.held(held.sop_instance_uid)
+            if now is None:
+                raise StorageFailure("an instance that was held is gone from the index")
+            if now.location == held.location:
+                return Comparison(held, damage=damage, is_repair=is_as_received)
+            # Settling has moved it since its row was read.
+            held = now
+
+    def _difference(self, data_set: BinaryIO, header: Header, held: StoredInstance) -> str:
+        # All of it is restored and its digest checked before a byte counts.
+        try:
+            restored = Outgoing(self._storage, held).data_set(held.received_transfer_syntax_uid)
+        except OSError as error:
+            raise disk.failure(error, "restoring an instance to compare it") from error
+        with BytesIO(restored) if isinstance(restored, bytes) else restored as file:
             return difference(
                 Copy(data_set, header.transfer_syntax_uid),
                 Copy(file, held.received_transfer_syntax_uid),
                 self._limits,
             )
 
-    def _open(self, held: StoredInstance) -> BinaryIO:
-        """The data set of a held instance as it was received."""
-        try:
-            return self._restored(held)
-        except StorageFailure:
-            # Settling has moved it since its row was read, unless it is lost.
-            moved = self.held(held.sop_instance_uid)
-            if moved is None or moved.location == held.location:
-                raise
-            return self._restored(moved)
+    def _note_damage(self, comparison: Comparison) -> None:
+        """Show the damage as ``anode verify`` does, for a person has to act."""
+        held, now = comparison.held, self._clock.timestamp()
+        logger.error("a held instance is damaged", extra={"problem": comparison.damage})
 
-    def _restored(self, held: StoredInstance) -> BinaryIO:
-        stored = self._storage.open(held.location)
-        if not held.is_settled or held.kept_reason:
-            return stored
-        # What is stored need not say all: unused bits of the pixels, for one, lie in its proof.
-        with stored:
-            private = archive.read_private(self._storage.path(held.location))
-            received = _spool()
-            try:
-                received.writelines(restore(stored, private))
-            except BaseException:
-                received.close()
-                raise
-            return received
+        def mark(connection: sqlite3.Connection) -> None:
+            row = self._index.get(connection, held.sop_instance_uid)
+            if row is not None and row.location == held.location:
+                self._index.mark_verified(connection, held.sop_instance_uid, now, comparison.damage)
+
+        self._database.write(mark)
 
     def _quarantine(
         self,
@@ -159,10 +204,6 @@ class Duplicates:
             )
         )
         logger.warning("instance quarantined", extra={"calling_ae_title": provenance.calling_ae_title})
-
-
-def _spool() -> BinaryIO:
-    return cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES))
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -22,7 +22,8 @@ from node.ingest.elements import PIXEL_DATA_TAGS, Element, ElementWalk, tag_text
 DEFLATED_TRANSFER_SYNTAXES = frozenset(
     {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 )
-_UID = re.compile(rb"[0-9.]{1,64}\Z")
+# PS3.5 section 9.1, but for leading zeros, which devices in the field write.
+_UID = re.compile(rb"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*\Z")
 _MISSPELT = re.compile(r"^ISO[-_ ]IR[-_ ]?(\d+)$")
 _SPECIFIC_CHARACTER_SET = BaseTag(0x00080005)
 _CHUNK_BYTES = 1 << 18

@@ -13,7 +13,15 @@ from typing import Literal
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
-from node.errors import AlreadyIndexed, CommandMismatch, ConflictingInstance, ObjectError, StorageFailure
+from node.errors import (
+    AlreadyIndexed,
+    CommandMismatch,
+    ConflictingInstance,
+    IntegrityFailure,
+    ObjectError,
+    OutOfSpace,
+    StorageFailure,
+)
 from node.index import matching_rules
 from node.index.database import Database
 from node.index.index import Index, Provenance, StoredInstance
@@ -31,9 +39,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a received instance that is now held: stored, or held already and the same."""
+    """What became of a received instance that is now held.
 
-    outcome: Literal["stored", "same"]
+    ``outcome``: stored; held already and the same; or held already, but damaged, and repaired with
+    what was received.
+    """
+
+    outcome: Literal["stored", "same", "repaired"]
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
@@ -92,8 +104,8 @@ class Ingest:
         MalformedDataSet, InvalidUid, LimitExceeded, CommandMismatch
             The object cannot be accepted; nothing is left behind.
         ConflictingInstance
-            Other content is held under this SOP Instance UID. That stays as it is; the new bytes
-            are durable in quarantine.
+            Other content is held under this SOP Instance UID, or a copy so damaged that nobody can
+            tell. That stays as it is; the new bytes are durable in quarantine.
         OutOfSpace, StorageFailure, DatabaseFailure
             The node cannot keep it. Where only the database failed, the bytes may be durable, and
             are then indexed at the next start.
@@ -115,8 +127,42 @@ class Ingest:
                 held = self._duplicates.held(header.sop_instance_uid)
             if held is None:
                 raise StorageFailure("an instance was indexed and is gone from the index")
-            self._duplicates.check(reception.data_set(), reception.sha256, header, held, provenance)
-            return _receipt("same", header, reception.length)
+            data_set, digest = reception.data_set(), reception.sha256
+            comparison = self._duplicates.check(data_set, digest, header, held, provenance)
+            if not comparison.is_repair:
+                return _receipt("same", header, reception.length)
+            location = reception.commit(transfer_syntax_uid, provenance.to_json())
+            self._repair(comparison.held, location)
+            return _receipt("repaired", header, reception.length)
+
+    def _repair(self, damaged: StoredInstance, location: Location) -> None:
+        """Replace what is damaged with the same bytes, which are durable at ``location``."""
+        is_repaired = self._database.write(lambda connection: self._add_repair(connection, damaged, location))
+        # Else somebody has repaired it meanwhile, with the same bytes.
+        if is_repaired:
+            logger.warning("a damaged instance was repaired", extra={"segment": location.path})
+
+    def _add_repair(
+        self, connection: sqlite3.Connection, damaged: StoredInstance, location: Location
+    ) -> bool:
+        """Point the row of a damaged instance to ``location`` and have it settled, where it still is so."""
+        sop_instance_uid = damaged.sop_instance_uid
+        is_repaired = self._index.repair(
+            connection, sop_instance_uid, damaged=damaged.location, location=location
+        )
+        if is_repaired:
+            self._enqueue_settling(connection, damaged)
+        return is_repaired
+
+    def _enqueue_settling(self, connection: sqlite3.Connection, stored: StoredInstance) -> None:
+        self._queue.enqueue(
+            connection,
+            "settle",
+            key=stored.sop_instance_uid,
+            payload={"sop_instance_uid": stored.sop_instance_uid},
+            study_instance_uid=stored.study_instance_uid,
+            again=True,
+        )
 
     def _index_new(self, header: Header, stored: StoredInstance) -> bool:
         """Index an instance in a transaction of its own; False when its UID is held already."""
@@ -158,14 +204,7 @@ class Ingest:
         if self._index.get(connection, stored.sop_instance_uid) is not None:
             return False
         self._index.add(connection, header, stored)
-        self._queue.enqueue(
-            connection,
-            "settle",
-            key=stored.sop_instance_uid,
-            payload={"sop_instance_uid": stored.sop_instance_uid},
-            study_instance_uid=stored.study_instance_uid,
-            again=True,
-        )
+        self._enqueue_settling(connection, stored)
         # What anode made is neither routed nor a reason to analyse, also when a PACS sends it back.
         if not stored.is_own:
             self._route(connection, stored)
@@ -238,31 +277,44 @@ class Ingest:
 
             def index(connection: sqlite3.Connection) -> list[StoredInstance]:
                 held = []
-                for header, stored in made:
+                for header, stored, damaged in made:
                     self._add(connection, header, stored)
+                    if damaged is not None:
+                        self._add_repair(connection, damaged, stored.location)
                     held.append(self._index.get(connection, stored.sop_instance_uid) or stored)
                 then(connection)
                 return held
 
             return self._database.write(index)
 
-    def _make_durable(self, part10: bytes, provenance: Provenance) -> tuple[Header, StoredInstance]:
-        """Write one object of our own to the receive log, unless it is held already."""
+    def _make_durable(
+        self, part10: bytes, provenance: Provenance
+    ) -> tuple[Header, StoredInstance, StoredInstance | None]:
+        """Write one object of our own to the receive log, unless it is held already.
+
+        The last of what it returns is the row that is to be repaired with it.
+        """
         file = BytesIO(part10)
         data_set = memoryview(part10)[archive.data_set_offset(file) :]
         header = read_header(data_set, archive.transfer_syntax_uid(file), self._config.limits)
         held = self._duplicates.held(header.sop_instance_uid)
         if held is not None:
             digest = hashlib.sha256(data_set).hexdigest()
-            found = self._duplicates.difference(BytesIO(data_set), digest, header, held)
-            if found:
-                raise ConflictingInstance(f"other content is held under the UID of a result: {found}")
-            return header, held
+            comparison = self._duplicates.compare(BytesIO(data_set), digest, header, held)
+            if comparison.difference:
+                raise ConflictingInstance(
+                    f"other content is held under the UID of a result: {comparison.difference}"
+                )
+            if comparison.damage and not comparison.is_repair:
+                raise IntegrityFailure(f"a held result is damaged: {comparison.damage}")
+            held = comparison.held
+            if not comparison.is_repair:
+                return header, held, None
         with self._storage.begin() as reception:
             reception.write(data_set)
             location = reception.commit(header.transfer_syntax_uid, provenance.to_json())
         stored = self._stored(header, location, reception.sha256, reception.length, provenance)
-        return header, stored
+        return header, stored, held
 
     # --- after a stop --------------------------------------------------------
 
@@ -270,15 +322,19 @@ class Ingest:
         """Index what the receive log holds and the index does not know; return how many instances.
 
         Called once at start, before anything is received. Such records were made durable, but the
-        node stopped before their transaction, or the index is older than the log.
+        node stopped before their transaction, or the index is older than the log. A record that
+        cannot be dealt with now stays in the log until the next start.
         """
         count = 0
         for record in self._storage.replay(self._is_known):
             try:
                 count += self._replay(record)
-            except ObjectError as error:
-                # Its sender was never told Success: the header is read before a record is made.
-                logger.warning("record left out", extra={"error": str(error)})
+            except (ObjectError, IntegrityFailure, StorageFailure, OutOfSpace) as error:
+                # One record must not keep the node from starting. Its sender may have been told
+                # Success by an index that is lost, so it is kept. What is wrong may quote the object.
+                self._storage.keep(record.location)
+                logger.error("record left out", extra={"error": error.name, "segment": record.location.path})
+                logger.debug("record left out: detail", extra={"reason": str(error)})
         return count
 
     def _is_known(self, location: Location) -> bool:
@@ -295,9 +351,12 @@ class Ingest:
                 stored = self._stored(header, record.location, digest, length, provenance)
                 return self._index_new(header, stored)
             try:
-                self._duplicates.check(file, digest, header, held, provenance)
+                comparison = self._duplicates.check(file, digest, header, held, provenance)
             except ConflictingInstance:
                 logger.warning("a replayed record conflicts with what is held")
+                return False
+            if comparison.is_repair:
+                self._repair(comparison.held, record.location)
             return False
 
 
@@ -309,7 +368,7 @@ def _check_command(header: Header, sop_class_uid: str, sop_instance_uid: str) ->
         raise CommandMismatch("the SOP Instance UID of the data set is not that of the command")
 
 
-def _receipt(outcome: Literal["stored", "same"], header: Header, data_set_bytes: int) -> Receipt:
+def _receipt(outcome: Literal["stored", "same", "repaired"], header: Header, data_set_bytes: int) -> Receipt:
     return Receipt(
         outcome,
         header.sop_instance_uid,

@@ -15,6 +15,7 @@ import os
 import sqlite3
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -415,11 +416,19 @@ class Engine:
         if isinstance(error, AnodeError):
             logger.warning("task failed", extra=facts)
         else:
-            logger.error("task failed", extra=facts, exc_info=error)
+            # The message of an unforeseen error may hold values of a data set; where it arose does not.
+            logger.error("task failed", extra={**facts, "frames": _frames(error)})
+            logger.debug("task failed: detail", extra=facts, exc_info=error)
 
 
 def _nothing(connection: sqlite3.Connection) -> None:
     del connection
+
+
+def _frames(error: Exception) -> str:
+    """Where ``error`` arose, the innermost last: ``file:line function``, and no values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
 
 
 def _as_anode_error(error: Exception) -> AnodeError:

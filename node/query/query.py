@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from node.errors import IdentifierInvalid
 from node.index.attributes import (
+    IDENTITY_KEYWORDS,
     LEVEL_OF,
     LEVELS,
     UNIQUE_KEYS,
@@ -200,9 +201,14 @@ def _keys(identifier: Dataset) -> Iterator[Key]:
         keyword = "" if number >> 16 & 1 else keyword_for_tag(number)
         vr = dictionary_VR(number).split(" or ")[0] if keyword else (element.VR or "UN")
         text = element_text(element, vr, charset, order) if keyword and _is_plain(vr) else ""
-        if text is None:
+        if text is None or (not text and _says_something(element.value)):
             raise IdentifierInvalid(f"the value of ({number >> 16:04X},{number & 0xFFFF:04X}) cannot be read")
         yield Key(number, keyword, vr, text)
+
+
+def _says_something(value: object) -> bool:
+    """Whether an encoded value is more than padding, so that it must not be taken for an empty one."""
+    return isinstance(value, bytes) and bool(value.strip(b" \0"))
 
 
 def _is_creator(tag: int) -> bool:
@@ -228,6 +234,9 @@ def _expression(key: Key, level: QueryLevel) -> str | None:
         return f"CAST({sql} AS TEXT)" if of_level in _down_to(level) else None
     of_level_or_none = LEVEL_OF.get(key.keyword)
     if of_level_or_none in _down_to(level):
+        if of_level_or_none == QueryLevel.PATIENT != level and key.keyword not in IDENTITY_KEYWORDS:
+            # below the patient, what the instances of the study say
+            of_level_or_none = QueryLevel.STUDY
         return f"{_TABLES[of_level_or_none]}.{key.keyword}"
     if level == QueryLevel.IMAGE and key.keyword and _is_plain(key.vr):
         path = f"'$.{key.keyword}'"

@@ -90,6 +90,8 @@ def condition(subject: Subject, key: str) -> Condition:
         predicate(subject.vr, key)
         return Condition(f"{ANY_VALUE_MATCHES}({subject.sql}, ?, ?)", (subject.vr, key))
     values = _values(subject.vr, key)
+    if not values:
+        return Condition("0")  # nothing but delimiters is no empty key
     if subject.vr in _RANGE_VRS:
         return _any([_range(subject, value) for value in values])
     if subject.name_columns:

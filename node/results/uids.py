@@ -1,4 +1,4 @@
-"""UIDs that follow from what they name: the same run gives the same UIDs, on any machine.
+"""UIDs that follow from what they name: the same run, repeated, gives the same UIDs.
 
 They are UUID-derived (PS3.5 section B.2): ``2.25.`` and the decimal form of a UUID, here the first
 128 bits of a SHA-256 in the shape of a version 8 UUID (RFC 9562).
@@ -26,8 +26,11 @@ def derived_uid(*parts: str) -> str:
 def run_uid(what: str, source: Source, run: RunFacts) -> str:
     """Return the UID of ``what`` (``"sr"``, ``"seg series"``, ...) that this run makes.
 
-    It follows from the input, the model with its version, weights and parameters, and the analysis.
+    It follows from the input, the model with its version, weights and parameters, the analysis, the
+    frozen start of the run and the report that it supersedes: from all that the content depends on,
+    so that no UID is ever given to other content, and a repeated job gives the same.
     """
+    predecessor = run.predecessor.sop_instance_uid if run.predecessor else ""
     parameters = json.dumps(dict(run.parameters), sort_keys=True)
     first = source.data_sets[0]
     return derived_uid(
@@ -43,6 +46,8 @@ def run_uid(what: str, source: Source, run: RunFacts) -> str:
         run.card.version,
         run.weights,
         parameters,
+        run.started_at.isoformat(),
+        predecessor,
     )
 
 

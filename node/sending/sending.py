@@ -11,7 +11,7 @@ from node.config.settings import PeerConfig
 from node.errors import AnodeError, PeerError
 from node.sending import dicom_files
 from node.sending.dicom_files import DicomFile
-from node.status import SUCCESS, is_warning
+from node.status import SUCCESS, is_store_warning
 from node.wire import scu
 from node.wire.negotiation import AcceptedContext
 
@@ -43,7 +43,7 @@ class Sent:
     @property
     def is_stored(self) -> bool:
         """Whether the peer says that it holds the instance."""
-        return self.status is not None and (self.status == SUCCESS or is_warning(self.status))
+        return self.status is not None and (self.status == SUCCESS or is_store_warning(self.status))
 
 
 class Sender:

@@ -86,12 +86,17 @@ def make_directory(path: Path) -> None:
         sync_directory(folder.parent)
 
 
-def check_free_space(path: Path, reserve_bytes: int) -> None:
-    """Raise OutOfSpace when the file system of ``path`` has less than ``reserve_bytes`` free."""
+def free_bytes(path: Path) -> int:
+    """How many bytes the file system of ``path`` has free for this user."""
     try:
         facts = os.statvfs(path)
     except OSError as error:
         raise failure(error, "asking for the free space") from error
-    free_bytes = facts.f_bavail * facts.f_frsize
-    if free_bytes < reserve_bytes:
-        raise OutOfSpace(f"{free_bytes} bytes are free, {reserve_bytes} are held in reserve")
+    return facts.f_bavail * facts.f_frsize
+
+
+def check_free_space(path: Path, reserve_bytes: int) -> None:
+    """Raise OutOfSpace when the file system of ``path`` has less than ``reserve_bytes`` free."""
+    free = free_bytes(path)
+    if free < reserve_bytes:
+        raise OutOfSpace(f"{free} bytes are free, {reserve_bytes} are held in reserve")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.errors import ArchiveUnavailable, NodeError
+from node.errors import ArchiveUnavailable, NodeError, OutOfSpace
 from node.storage import disk
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 _MARKER = "format.json"
 _OUR_NAMES = ("archive", "log")
+# The lock, the markers and the database's log of changes need a little; the reserve is far more.
+_START_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,27 @@ class DataDirectory:
     def open(self) -> None:
         """Take the directory for this process, or refuse with what to do.
 
-        A new archive is begun where none was before. Raises ArchiveUnavailable (with nothing
-        changed), OutOfSpace or StorageFailure.
+        A new archive is begun where none was before. Free space below the reserve is no reason to
+        refuse: what is held can be read, and receiving resumes when there is more. Raises
+        ArchiveUnavailable (with nothing changed), OutOfSpace where not even a start has room, or
+        StorageFailure.
         """
         inspect(self.path, self._state_file)
+        try:
+            self._open()
+        except OutOfSpace as error:
+            raise OutOfSpace(
+                f"the disk that holds {self.path} is full: {error}",
+                action=f"free disk space where {self.path} lies, then start again",
+            ) from error
+
+    def _open(self) -> None:
         disk.make_directory(self.path)
         self._take_lock()
         try:
+            free = disk.free_bytes(self.path)
+            if free < _START_BYTES:
+                raise OutOfSpace(f"{free} bytes are free, a start needs {_START_BYTES}")
             # Again, for nobody else can change it now.
             self.archive_id = inspect(self.path, self._state_file)
             if not self.archive_id:
@@ -121,6 +137,15 @@ class DataDirectory:
         except BaseException:
             self.close()
             raise
+
+    def check_index(self, index_file: Path) -> None:
+        """Refuse when the archive has files but the index, which says what they are, is gone."""
+        if not index_file.exists() and any((self.path / "archive").glob("[0-9a-f]*/*/*.dcm")):
+            raise ArchiveUnavailable(
+                f"the archive in {self.path} has files, but its index {index_file.name} is gone",
+                action=f"restore {index_file} from a backup; nothing was changed, and every file carries "
+                "its own proof and provenance",
+            )
 
     def check_archive(self, *, holds_settled: bool) -> None:
         """Refuse when the index has settled instances but the archive folder is not this one.
@@ -153,6 +178,9 @@ class DataDirectory:
         try:
             file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
+            failure = disk.failure(error, "locking the data directory")
+            if isinstance(failure, OutOfSpace):
+                raise failure from error
             raise ArchiveUnavailable(
                 f"the data directory {self.path} cannot be written: {error.strerror}",
                 action="give the user that runs anode the right to write there",
@@ -166,8 +194,15 @@ class DataDirectory:
                 f"the data directory {self.path} is in use by another anode, process {holder}",
                 action=f"stop process {holder}, or configure another data_dir",
             ) from error
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(file, 0)
+            disk.write_at(file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(file)
+            raise disk.failure(error, "locking the data directory") from error
+        except NodeError:
+            os.close(file)
+            raise
         self._lock = file
 
     def _remember(self) -> None:

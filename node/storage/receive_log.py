@@ -53,12 +53,14 @@ class ReplayedRecord:
 class _Closed:
     """A segment that takes no more records.
 
-    ``idle_since`` is the monotonic time at which it was first found unneeded, in seconds.
+    ``idle_since`` is the monotonic time at which it was first found unneeded, in seconds;
+    ``is_kept`` means that it is not used again before the next start.
     """
 
     number: int
     is_broken: bool = False
     awaits_replay: bool = False
+    is_kept: bool = False
     idle_since: float | None = None
 
 
@@ -216,6 +218,13 @@ class ReceiveLog:
 
     # --- using again ---------------------------------------------------------
 
+    def keep(self, location: Location) -> None:
+        """Keep the segment of a replayed record from being used again before the next start."""
+        with self._lock:
+            for closed in self._closed.values():
+                if segment_name(closed.number) == location.path:
+                    closed.is_kept = True
+
     def without_reclaiming(self) -> AbstractContextManager[object]:
         """While this context is open no segment is used again."""
         return self._reclaiming
@@ -231,7 +240,9 @@ class ReceiveLog:
         with self._reclaiming:
             self._close_idle(is_live)
             with self._lock:
-                candidates = [closed for closed in self._closed.values() if not closed.awaits_replay]
+                candidates = [
+                    closed for closed in self._closed.values() if not (closed.awaits_replay or closed.is_kept)
+                ]
             return sum(self._free(closed) for closed in candidates if self._is_idle(closed, is_live))
 
     def _close_idle(self, is_live: Callable[[str], bool]) -> None:

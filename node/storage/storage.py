@@ -68,6 +68,10 @@ class Storage:
         archive.remove_unfinished(self._archive)
         return self._log.replay(is_known)
 
+    def keep(self, location: Location) -> None:
+        """Keep the segment of a replayed record from being used again before the next start."""
+        self._log.keep(location)
+
     def without_reclaiming(self) -> AbstractContextManager[object]:
         """While this context is open no segment is used again."""
         return self._log.without_reclaiming()

@@ -127,23 +127,21 @@ class AnalyzeTask:
                 for one in services.index.of_series(connection, run.series_instance_uid)
                 if not one.is_own and one.study_instance_uid == run.study_instance_uid
             ]
-            previous = services.completion.previous_result(
-                connection,
-                run.study_instance_uid,
-                run.series_instance_uid,
-                run.analysis,
-                before_revision=run.revision + 1,
+            completed = services.completion.completed_runs(
+                connection, run.study_instance_uid, run.series_instance_uid, run.analysis
             )
+        if any(one["revision"] == run.revision for one in completed):
+            # The node ended after the result was recorded, and before the job was.
+            return Done()
         if len(patients) > 1:
             raise TwoPatients(f"the study holds instances of {len(patients)} patients, so it is not analysed")
         if not stored:
             raise UnfitInput("the series holds no instances that came from outside")
         digest = input_digest((one.sop_instance_uid, one.data_set_sha256) for one in stored)
-        if previous is not None and previous["input_digest"] == digest and previous["model"] == name:
-            if previous["revision"] == run.revision:
-                # The node ended after the result was recorded, and before the job was.
-                return Done()
-            reason = f"the series is as it was at revision {previous['revision']}, which has a result"
+        same = next((one for one in completed if (one["input_digest"], one["model"]) == (digest, name)), None)
+        if same is not None:
+            # Also when what arrived after the selection was analysed with it, at the earlier revision.
+            reason = f"the series is as it was at revision {same['revision']}, which has a result"
             return Done(
                 _writer(services, run, state=UNCHANGED, reason=reason, input_digest=digest, model=name)
             )
@@ -154,7 +152,7 @@ class AnalyzeTask:
                 analysis=run.analysis,
                 card=model.card,
                 started_at=datetime.fromtimestamp(run.started_at, UTC),
-                predecessor=_predecessor(previous),
+                predecessor=_predecessor(completed),
             )
             objects = _build(findings, material.source, facts, analysis)
         _keep(services, run, analysis, objects, digest, name)
@@ -227,7 +225,9 @@ def _build(
         raise ResultInvalid(f"the findings of {analysis.model} make no valid result: {error}") from error
 
 
-def _predecessor(previous: dict[str, Any] | None) -> PredecessorReference | None:
+def _predecessor(completed: Sequence[dict[str, Any]]) -> PredecessorReference | None:
+    """The latest Structured Report; a run may have left none, where ``results`` asks for none."""
+    previous = next((one for one in completed if one["sr_sop_instance_uid"]), None)
     if previous is None:
         return None
     return PredecessorReference(

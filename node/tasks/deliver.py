@@ -28,11 +28,9 @@ from node.sending.shipping import Shipment
 from node.services import Services
 from node.status import (
     DUPLICATE_SOP_INSTANCE,
-    NOT_AUTHORISED,
-    SOP_CLASS_NOT_SUPPORTED,
-    STORE_OUT_OF_RESOURCES,
     SUCCESS,
-    is_warning,
+    is_store_refused_for_good,
+    is_store_warning,
 )
 from node.wire.association import Answer, Association
 
@@ -142,7 +140,7 @@ class _Voyage:
         if status in (SUCCESS, DUPLICATE_SOP_INSTANCE):
             # 0111 after an answer that was lost: the peer holds it.
             return Done()
-        if is_warning(status):
+        if is_store_warning(status):
             logger.warning(
                 "delivered with a warning", extra={"peer": self._peer.ae_title, "status": f"{status:04X}"}
             )
@@ -151,10 +149,7 @@ class _Voyage:
         error = PeerRefused(
             f"{shown}: {answer.comment}" if answer.comment else shown, status=status, comment=answer.comment
         )
-        is_final = status in (SOP_CLASS_NOT_SUPPORTED, NOT_AUTHORISED) or status & 0xF000 == 0xC000
-        if is_final or (status & 0xF000 == 0xA000 and status & 0xFF00 != STORE_OUT_OF_RESOURCES):
-            return SetAside(error)
-        return Retry(error)
+        return SetAside(error) if is_store_refused_for_good(status) else Retry(error)
 
     def _delivered(self, job: Job, stored: StoredInstance) -> Done:
         if job.payload.get("reason") != "result" or not self._peer.confirm_results:

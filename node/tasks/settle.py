@@ -44,6 +44,10 @@ def _settle(services: Services, sop_instance_uid: str) -> Outcome:
     try:
         return _write(services, stored)
     except IntegrityFailure as error:
+        with services.database.read() as connection:
+            now = services.index.get(connection, sop_instance_uid)
+        if now is not None and now.location != stored.location:
+            return Retry(error)  # the good bytes have come again meanwhile
         logger.error("received bytes are damaged", extra={"segment": stored.location.path})
         return SetAside(error)
     except (OutOfSpace, StorageFailure) as error:

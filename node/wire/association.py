@@ -164,7 +164,7 @@ class Association:
         Raises
         ------
         PeerError
-            The association ended.
+            The association ended; also when the response names another SOP instance.
         AnodeError, OSError
             What reading ``data_set`` raised. The association goes on if nothing had been sent.
         """
@@ -176,7 +176,11 @@ class Association:
             MoveOriginatorApplicationEntityTitle=move_originator_ae_title,
             MoveOriginatorMessageID=move_originator_message_id,
         )
-        return Answer.of(self._exchange(context, command, data_set).command)
+        response = self._exchange(context, command, data_set).command
+        answered = str(response.get("AffectedSOPInstanceUID") or sop_instance_uid)
+        if answered.rstrip(" \0") != sop_instance_uid:
+            raise self._violated("a C-STORE response that names another SOP instance")
+        return Answer.of(response)
 
     def event_report(
         self,
@@ -222,6 +226,8 @@ class Association:
     ) -> Message:
         message_id = self._send_request(context, command, data_set)
         response = self._response_to(message_id)
+        if response.command.CommandField != command.CommandField | dimse.RESPONSE:
+            raise self._violated("a response to another operation")
         self._drain()
         return response
 
@@ -233,18 +239,30 @@ class Association:
         command["MessageID"] = message_id
         command["CommandDataSetType"] = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
         self._drain()
+        self._look_for_early_responses()
         is_deflated = context.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
         self._stream.send(context.context_id, command, data_set, pads_to_even=is_deflated)
         return message_id
+
+    def _look_for_early_responses(self) -> None:
+        """Refuse a response that is there before its request; a request of the peer is kept for later."""
+        while self._early is None and not self._stream.has_unread_data_set and self._connection.is_readable():
+            message = self._stream.next_message()
+            if message is None:
+                raise self._released()
+            if message.command.CommandField == dimse.C_CANCEL_RQ:
+                self._remember_cancel(message.command)
+            elif message.command.CommandField & dimse.RESPONSE:
+                raise self._violated("a response to a message that was not sent")
+            else:
+                self._early = message
 
     def _response_to(self, message_id: int) -> Message:
         """Wait for a response; answer what the peer asks in the meantime."""
         while True:
             message = self._next_message()
             if message is None:
-                self._answer_release()
-                self._stream.failure = AssociationAborted("the peer released the association meanwhile")
-                raise self._stream.failure
+                raise self._released()
             command = message.command
             if command.CommandField == dimse.C_CANCEL_RQ:
                 self._remember_cancel(command)
@@ -392,6 +410,11 @@ class Association:
     def _violated(self, how: str) -> Violation:
         self._stream.failure = violation = Violation(how, AbortReason.UNEXPECTED_PDU_PARAMETER)
         return violation
+
+    def _released(self) -> AssociationAborted:
+        self._answer_release()
+        self._stream.failure = failure = AssociationAborted("the peer released the association meanwhile")
+        return failure
 
     def _answer_release(self) -> None:
         self._connection.send([pdu.RELEASE_RP])

@@ -194,6 +194,56 @@ def test_a_series_that_is_as_it_was_is_not_analysed_again(make: Any) -> None:
     assert len(scene.results()) == 3
 
 
+@pytest.mark.parametrize("results", [("sr", "seg", "sc"), ("sc",), ("seg",)])
+def test_what_arrives_between_selection_and_analysis_is_analysed_once(
+    make: Any, results: tuple[str, ...]
+) -> None:
+    scene = make(analysis(results=results))
+    scene.scan(*(slice_of(number) for number in range(1, 5)))
+    scene.clock.advance(61)
+    scene.node.schedule.complete()
+    work = RetryPolicy.for_work(scene.node.services.config.jobs)
+    select = SelectTask()
+    Engine(scene.node.services, [Group("work", {select.kind: select}, 1, work)]).run_until_idle(20)
+    scene.scan(slice_of(5))
+    scene.engine.run_until_idle(60)
+    scene.quiet()
+    first, *later = scene.runs()
+    assert first["state"] == "completed"
+    assert {run["state"] for run in later} <= {"unchanged"}
+    assert len(scene.results()) == len(results)
+    assert all(job["state"] == "done" for job in scene.jobs("analyze"))
+
+
+def test_a_run_that_starts_later_over_what_a_crashed_one_saw_makes_other_objects(make: Any) -> None:
+    """Its content holds another time, so it may not have the same UIDs."""
+    kept: list[set[str]] = []
+    for folder, pause in (("one", 0), ("two", 100)):
+        scene = make(analysis(results=("sr", "sc")), folder=folder)
+        scene.clock.advance(pause)
+        scene.scan(*(slice_of(number) for number in range(1, 5)))
+        scene.quiet()
+        kept.append({one.sop_instance_uid for one in scene.results()})
+    assert len(kept[0] | kept[1]) == 4
+
+
+def test_a_node_that_got_old_results_back_analyses_the_study_anew(make: Any) -> None:
+    old = make(analysis(results=("sr", "sc")), folder="old")
+    old.scan(*(slice_of(number) for number in range(1, 5)))
+    old.quiet()
+    returned = [old.report(one.sop_instance_uid) for one in old.results()]
+    fresh = make(analysis(results=("sr", "sc")), folder="fresh")
+    fresh.clock.advance(1000)
+    fresh.scan(*returned)
+    fresh.scan(*(slice_of(number) for number in range(1, 5)))
+    fresh.quiet()
+    assert [(run["state"], run["reason"]) for run in fresh.runs()] == [("completed", "")]
+    (run,) = fresh.runs()
+    assert not set(run["result_sop_instance_uids"]) & {str(one.SOPInstanceUID) for one in returned}
+    delivered = {job["payload"]["sop_instance_uid"] for job in fresh.jobs("deliver")}
+    assert delivered == set(run["result_sop_instance_uids"])
+
+
 def test_geometry_that_is_no_volume_is_refused_once_with_its_reason(make: Any) -> None:
     scene = make()
     scene.scan(*(slice_of(number) for number in (1, 2, 3, 6, 7)))

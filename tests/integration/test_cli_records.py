@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from node import alarms
+from node import alarms, running
 from node.__main__ import main
 from node.clock import Clock
 from node.completion import Completion
@@ -26,8 +26,10 @@ from node.index.database import FILE_NAME, Database
 from node.index.index import Index, Provenance
 from node.ingest.ingest import Ingest
 from node.jobs.queue import Queue
+from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
 from tests.support import made
+from tests.support.ports import free_port
 
 CONFIGURATION = """
 [node]
@@ -90,6 +92,21 @@ class Records:
         assert main([*arguments, "--config", str(self.config.source)]) == status
         return self.capture.readouterr().out
 
+    def told(self, *arguments: str, status: int = 0) -> str:
+        """What was said on standard error."""
+        self.capture.readouterr()
+        assert main([*arguments, "--config", str(self.config.source)]) == status
+        return self.capture.readouterr().err
+
+    def configure(self, *changes: tuple[str, str]) -> None:
+        """Write the configuration anew, as an operator edits it."""
+        text = CONFIGURATION
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        assert self.config.source is not None
+        self.config.source.write_text(text)
+
     def json(self, *arguments: str, status: int = 0) -> Any:
         return json.loads(self.run(*arguments, "--json", status=status))
 
@@ -117,7 +134,7 @@ def records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Reco
 
 
 @pytest.fixture
-def running(records: Records) -> Iterator[None]:
+def held_lock(records: Records) -> Iterator[None]:
     """Hold the lock of the data directory, as a running node does."""
     lock = os.open(records.config.node.data_dir / "lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -136,7 +153,7 @@ def test_status_of_a_node_that_does_not_run_fails(records: Records) -> None:
     assert "not running; start it with 'anode run'" in records.run("status", status=1)
 
 
-@pytest.mark.usefixtures("running")
+@pytest.mark.usefixtures("held_lock")
 def test_status_shows_what_waits_for_a_person(records: Records) -> None:
     image = made.ct_image(study_instance_uid="1.2.3")
     records.receive(image)
@@ -177,8 +194,16 @@ def test_a_study_is_named_by_its_uid_a_part_of_it_or_its_accession_number(record
         made.ct_image(study_instance_uid="1.2.3", AccessionNumber="A77"),
         made.ct_image(study_instance_uid="1.2.3.4567"),
     )
-    for name, meant in (("1.2.3", "1.2.3"), ("A77", "1.2.3"), ("567", "1.2.3.4567"), ("…4567", "1.2.3.4567")):
+    for name, meant in (
+        ("1.2.3", "1.2.3"),
+        ("A77", "1.2.3"),
+        ("1.2.3.4", "1.2.3.4567"),
+        ("…4567", "1.2.3.4567"),
+    ):
         assert records.json("why", name)["study_instance_uid"] == meant
+    # the end of a UID alone may be there by chance
+    assert main(["why", "567", "--config", str(records.config.source)]) == 1
+    assert main(["why", "", "--config", str(records.config.source)]) == 2
     assert main(["why", "1.2", "--config", str(records.config.source)]) == 1
     assert "names more than one study: 1.2.3.4567, 1.2.3" in records.capture.readouterr().err
 
@@ -292,9 +317,176 @@ def test_verify_proves_every_instance_and_names_a_damaged_one(records: Records) 
     assert "1 instance proven, 0 damaged" in records.run("verify", "--study", "1.2.3")
     assert bad.SOPInstanceUID in records.run("verify", status=1)
     assert records.json("status", status=1)["instances_damaged"] == 1
+    assert "1 instance of those held here cannot be given back" in records.told("studies")
+    rows = {row["about"]: row for row in records.json("why", "1.2.4")["rows"]}
+    assert (rows["archive"]["state"], rows["archive"]["cause"]) == ("stopped", "damaged")
+    assert rows["archive"]["command"].startswith("anode verify --study 1.2.4 ")
 
 
 def test_the_commands_that_are_named_find_the_same_configuration(records: Records, tmp_path: Path) -> None:
     records.receive(made.ct_image(study_instance_uid="1.2.3"))
     (node, *_) = records.json("why", "1.2.3")["rows"]
     assert (node["cause"], node["command"]) == ("node-stopped", f"anode run --config {tmp_path}/config.toml")
+
+
+@pytest.mark.usefixtures("held_lock")
+def test_a_configuration_that_the_node_has_not_read_is_told_everywhere(records: Records) -> None:
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+    source, data_dir = records.config.source, records.config.node.data_dir
+    changed = "config.toml was changed after the node started; restart it so that it counts"
+
+    def said() -> list[bool]:
+        return [
+            changed in records.run("status", status=1),
+            changed in records.run("check", "--no-peers"),
+            changed in records.run("why", "1.2.3").replace("\n  ", " "),
+            changed in records.told("retry", "--study", "1.2.3", "--again"),
+        ]
+
+    running.record(data_dir, port=1, config_sha256=running.digest_of(source), started_at=5.0)
+    assert said() == [False] * 4
+    records.configure(("quality", "other"))
+    assert said() == [True] * 4
+    assert records.json("status", status=1)["configuration_changed"] == changed
+    assert records.json("retry", "--study", "1.2.3", "--again")["configuration_changed"] is True
+    assert "config-changed" in [row["cause"] for row in records.json("why", "1.2.3")["rows"]]
+
+
+def test_what_a_node_noted_does_not_count_once_it_has_stopped(records: Records) -> None:
+    running.record(records.config.node.data_dir, port=1, config_sha256="other", started_at=5.0)
+    status = records.json("status", status=1)
+    assert (status["configuration_changed"], status["port"]) == ("", 0)
+
+
+@pytest.mark.usefixtures("held_lock")
+def test_the_port_that_the_node_chose_is_asked(records: Records) -> None:
+    port = free_port()
+    digest = running.digest_of(records.config.source)
+    running.record(records.config.node.data_dir, port=port, config_sha256=digest, started_at=5.0)
+    status = records.json("status", status=1)
+    assert status["port"] == port
+    assert "no connection" in status["problem"]
+
+
+@pytest.mark.usefixtures("held_lock")
+def test_check_tells_of_a_node_on_another_port(records: Records) -> None:
+    running.record(records.config.node.data_dir, port=4711, config_sha256="", started_at=5.0)
+    records.configure(("port = 0", "port = 4712"))
+    results = {one["what"]: one for one in records.json("check", "--no-peers")}
+    assert "on port 4711 and not on 4712" in results["port"]["detail"]
+    assert str(records.config.node.data_dir) in results["port"]["detail"]
+
+
+def test_a_data_directory_that_is_gone_is_no_new_one(records: Records) -> None:
+    source, data_dir = records.config.source, records.config.node.data_dir
+    assert source is not None
+    guard = DataDirectory.beside(data_dir, source)
+    guard.open()
+    guard.close()
+    data_dir.rename(data_dir.with_name("moved"))
+    for command in ("status", "studies", "jobs"):
+        told = records.told(command, status=1)
+        assert "is not there" in told
+        assert f"mount the disk that belongs at {data_dir}" in told
+    data_dir.with_name("moved").rename(data_dir)
+
+
+@pytest.mark.parametrize("data_dir", ["file/data", "data-" + "x" * 300])
+def test_check_finds_a_data_directory_that_cannot_be_made(records: Records, data_dir: str) -> None:
+    (records.config.node.data_dir.parent / "file").write_text("")
+    records.configure(("port = 0", f'port = 0\ndata_dir = "{data_dir}"'))
+    results = {one["what"]: one for one in records.json("check", "--no-peers", status=1)}
+    assert results["data_dir"]["state"] == "problem"
+
+
+def test_check_leaves_no_data_directory_behind(records: Records) -> None:
+    records.configure(("port = 0", 'port = 0\ndata_dir = "new/data"'))
+    results = {one["what"]: one for one in records.json("check", "--no-peers")}
+    assert results["data_dir"]["detail"].endswith("will be made at the first start")
+    assert not (records.config.node.data_dir.parent / "new").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_check_finds_a_peer_that_is_the_node_itself(records: Records, host: str) -> None:
+    port = free_port()
+    records.configure(
+        ("port = 0", f'host = "{host}"\nport = {port}\naccept_unknown_peers = false'),
+        ("port = 9", f"port = {port}"),
+    )
+    results = {one["what"]: one for one in records.json("check", "--no-peers", status=1)}
+    assert results["peer PACS"]["state"] == "problem"
+    assert "this node itself" in results["peer PACS"]["detail"]
+
+
+def test_retry_names_the_study_it_acted_on(records: Records) -> None:
+    image = made.ct_image(study_instance_uid="1.2.3.4567", AccessionNumber="A77")
+    records.receive(image)
+    records.set_aside_delivery(image.SOPInstanceUID, "1.2.3.4567")
+    assert "study 1.2.3.4567: 1 job will be done now" in records.run("retry", "--study", "A77")
+    assert records.json("retry", "--study", "1.2")["study_instance_uid"] == "1.2.3.4567"
+    assert "study 1.2.3.4567: 1 analysis" in records.run("retry", "--study", "A77", "--again")
+    assert "numbers of jobs and --all were given" in records.told("retry", "7", "--all", status=2)
+
+
+def test_nothing_runs_in_a_node_that_does_not(records: Records) -> None:
+    image = made.ct_image(study_instance_uid="1.2.3")
+    records.receive(image)
+    assert records.queue.lease({"settle": 1}, seconds=60, owner="test")
+    jobs = records.json("status", status=1)["jobs"]
+    assert (jobs["running"], jobs["waiting"]) == (0, 1)
+
+
+def test_a_job_that_is_ready_has_not_finished(records: Records) -> None:
+    image = made.ct_image(study_instance_uid="1.2.3")
+    records.receive(image)
+    (job,) = records.queue.lease({"settle": 1}, seconds=60, owner="test")
+    records.database.write(lambda connection: records.queue.finish(connection, job))
+    assert records.json("jobs")[0]["finished_at"]
+
+    def enqueue(connection: sqlite3.Connection) -> None:
+        key = records.jobs()[0]["key"]
+        records.queue.enqueue(connection, "settle", key=key, payload={}, again=True)
+
+    records.database.write(enqueue)
+    (again,) = records.json("jobs")
+    assert (again["state"], again["finished_at"]) == ("ready", None)
+
+
+def test_a_folder_without_dicom_files_gets_no_empty_table(records: Records, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("nothing")
+    assert records.run("send", str(tmp_path / "empty"), "--to", "PACS", status=1) == ""
+    assert "1 other file passed over" in records.told(
+        "send", str(tmp_path / "empty"), "--to", "PACS", status=1
+    )
+    assert records.json("send", str(tmp_path / "empty"), "--to", "PACS", status=1) == []
+
+
+def test_a_study_that_no_rule_is_for_does_not_stand_out(records: Records) -> None:
+    records.configure(('model = "series-quality"', 'model = "series-quality"\nwhen = { Modality = "MR" }'))
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+
+    def no_match(connection: sqlite3.Connection) -> None:
+        records.completion.fired(connection, "1.2.3", "quality", 1)
+        records.completion.record_run(
+            connection, study_instance_uid="1.2.3", analysis="quality", revision=1, state="no-match",
+            reason="Modality is 'CT', the analysis wants 'MR'",
+        )  # fmt: skip
+
+    records.database.write(no_match)
+    assert records.json("studies")[0]["state"] == "stored"
+    (row,) = [row for row in records.json("why", "1.2.3")["rows"] if row["about"] == "analysis quality"]
+    assert (row["state"], row["cause"]) == ("idle", "no-match")
+    assert "wants 'MR'" in row["explanation"]
+    assert "--again" in row["command"]
+
+
+def test_a_route_that_leads_back_to_the_sender_says_so(records: Records) -> None:
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+    records.configure(
+        ('ae_title = "PACS"', 'ae_title = "SCANNER"'),
+        ("[[analyses]]", '[[routes]]\nsend_to = ["SCANNER"]\n[[analyses]]'),
+    )
+    (row,) = [row for row in records.json("why", "1.2.3")["rows"] if row["about"].startswith("route")]
+    assert (row["state"], row["cause"]) == ("idle", "is-the-sender")
+    assert row["explanation"] == "The route to SCANNER does not return it to its sender."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from handlers.c_store import c_store
-from node import status
+from node import alarms, status
 from node.clock import Clock
-from node.errors import CommandMismatch
+from node.errors import CommandMismatch, OutOfSpace
 from tests.support import made
 from tests.support.ingest_bench import EXPLICIT, Bench, ingest_bench
 
@@ -34,7 +36,8 @@ def handle(bench: Bench, encoded: bytes, command: dict[str, str]) -> list[int]:
         command=command,
         fragments=lambda: iter([memoryview(encoded)]),
     )
-    services = SimpleNamespace(ingest=bench.ingest, clock=Clock())
+    config = SimpleNamespace(node=SimpleNamespace(data_dir=bench.data_dir))
+    services = SimpleNamespace(ingest=bench.ingest, clock=Clock(), config=config)
     return [response.status for response in c_store(services, request)]
 
 
@@ -49,6 +52,28 @@ def test_success_is_answered_when_the_instance_is_held(bench):
 def test_a_command_without_uids_matches_no_data_set(bench):
     with pytest.raises(CommandMismatch):
         handle(bench, made.encoded(made.ct_image()), {})
+
+
+def test_a_full_disk_raises_an_alarm_and_the_next_success_clears_it(bench, monkeypatch):
+    image, later = made.ct_image(), made.ct_image()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def store(one):
+        uids = {"AffectedSOPClassUID": one.SOPClassUID, "AffectedSOPInstanceUID": one.SOPInstanceUID}
+        return handle(bench, made.encoded(one), uids)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", full)
+        for _ in range(2):
+            with pytest.raises(OutOfSpace):
+                store(image)
+    (alarm,) = alarms.standing(bench.data_dir)
+    assert (alarm.name, alarm.times) == (alarms.DISK_FULL, 2)
+    assert "no space left" in alarm.message
+    assert store(later) == [status.SUCCESS]
+    assert alarms.standing(bench.data_dir) == []
 
 
 SENDER = """

@@ -13,10 +13,11 @@ from pydicom import uid
 from pynetdicom.presentation import AllStoragePresentationContexts
 
 from node.config.settings import PeerConfig
-from tests.support import made
+from tests.support import made, scripted_peer
 from tests.support.manual_clock import ManualClock
 from tests.support.ports import free_port
 from tests.support.scripted_pacs import BASIC_TEXT_SR_STORAGE, CT_IMAGE_STORAGE, ScriptedPacs, scripted_pacs
+from tests.support.scripted_peer import ScriptedPeer, scripted_acceptor
 from tests.support.small_node import SmallNode, config, small_node
 from tests.support.waiting import wait_until
 
@@ -111,6 +112,14 @@ def test_a_compressed_instance_is_decompressed_for_a_peer_that_needs_it(room: Ro
         (0xC123, "set_aside"),
         (0x0122, "set_aside"),
         (0x0124, "set_aside"),
+        (0x0001, "ready"),
+        (0x0107, "ready"),
+        (0x0116, "ready"),
+        (0xFF00, "ready"),
+        (0x0118, "set_aside"),
+        (0x0119, "set_aside"),
+        (0x0211, "set_aside"),
+        (0x0212, "set_aside"),
     ],
 )
 def test_each_status_has_its_consequence(room: Room, status: int, state: str) -> None:
@@ -219,6 +228,27 @@ def test_an_instance_that_makes_the_peer_abort_holds_up_no_other(room: Room) -> 
     assert pacs.associations == 2
     bad = node.deliveries()[sent[1]]
     assert (bad["state"], bad["error_name"]) == ("ready", "association-aborted")
+
+
+def test_an_answer_for_another_instance_is_no_delivery(room: Room) -> None:
+    def script(peer: ScriptedPeer) -> None:
+        _, body = peer.read_pdu()
+        proposed = [value[0] for kind, value in scripted_peer.items_of(body[68:]) if kind == 0x20]
+        peer.send(scripted_peer.associate_ac(dict.fromkeys(proposed, (0, UNCOMPRESSED[0]))))
+        command, _ = peer.read_message()
+        answer = scripted_peer.command_set(
+            e0002=CT_IMAGE_STORAGE, e0100=0x8001, e0120=command[0x0110], e0800=0x0101, e0900=0, e1000="9.9.9"
+        )
+        peer.send_pdv(proposed[0], scripted_peer.COMMAND | scripted_peer.LAST, answer)
+        assert peer.read_abort()[0] == 2
+
+    with scripted_acceptor(script) as port:
+        node = room.node(PeerConfig("PACS", "127.0.0.1", port))
+        node.enqueue_delivery("PACS", *node.receive(*images(1)))
+        node.engine.run_until_idle(30)
+    (job,) = node.jobs(kind="deliver")
+    assert (job["state"], job["attempts"]) == ("ready", 1)
+    assert "another SOP instance" in job["error"]
 
 
 def test_a_peer_that_stalls_delays_no_other(room: Room) -> None:

@@ -663,3 +663,56 @@ def test_another_thread_can_abort_a_waiting_association() -> None:
         with pytest.raises(PeerError), association:
             association.echo()
     assert not association.is_established
+
+
+def store_response(message_id: int, *, instance: str, field: int = 0x8001) -> bytes:
+    elements: dict[str, int | str] = {"e1000": instance} if instance else {}
+    return scripted_peer.command_set(
+        e0002=CT, e0100=field, e0120=message_id, e0800=0x0101, e0900=0, **elements
+    )
+
+
+def store_twice(port: int) -> list[int]:
+    statuses = []
+    with connect(port, [ProposedContext(CT, (EXPLICIT,))]) as association:
+        [context] = association.contexts.values()
+        for _ in range(2):
+            answer = association.send_store(
+                context, sop_class_uid=CT, sop_instance_uid="1.2.3", data_set=b"content!"
+            )
+            statuses.append(answer.status)
+    return statuses
+
+
+@pytest.mark.parametrize("instance", ["1.2.3", ""])
+def test_a_store_response_names_the_instance_or_none(instance: str) -> None:
+    def script(peer: ScriptedPeer) -> None:
+        accepting(peer)
+        for message_id in (1, 2):
+            peer.read_message()
+            peer.send_pdv(1, 3, store_response(message_id, instance=instance))
+        assert peer.read_pdu()[0] == scripted_peer.A_RELEASE_RQ
+        peer.send(pdu(scripted_peer.A_RELEASE_RP, bytes(4)))
+
+    with scripted_acceptor(script) as port:
+        assert store_twice(port) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [
+        (store_response(1, instance="9.9.9"),),
+        (store_response(1, instance="1.2.3", field=0x8030),),
+        # the second one is there before its request
+        (store_response(1, instance="1.2.3"), store_response(2, instance="1.2.3")),
+    ],
+)
+def test_a_response_that_is_not_to_this_request_aborts(responses: tuple[bytes, ...]) -> None:
+    def script(peer: ScriptedPeer) -> None:
+        accepting(peer)
+        peer.read_message()
+        peer.send(b"".join(pdu(4, scripted_peer.pdv(1, 3, one)) for one in responses))
+        assert peer.read_abort() == (2, 5)
+
+    with scripted_acceptor(script) as port, pytest.raises(ProtocolViolation):
+        store_twice(port)

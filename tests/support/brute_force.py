@@ -77,10 +77,14 @@ def matching(
 
     ``level_of`` says to which level a keyword belongs.
     """
+    is_patient = level == "PATIENT"
     return {
         unique
         for unique, members in _entities(instances, level).items()
-        if all(_entity_matches(instances, members, keyword, key, level_of) for keyword, key in keys.items())
+        if all(
+            _entity_matches(instances, members, keyword, key, level_of, is_patient=is_patient)
+            for keyword, key in keys.items()
+        )
     }
 
 
@@ -100,6 +104,8 @@ def _entity_matches(
     keyword: str,
     key: str,
     level_of: Callable[[str], str],
+    *,
+    is_patient: bool,
 ) -> bool:
     vr = dictionary_VR(keyword)
     if keyword in ("ModalitiesInStudy", "SOPClassesInStudy"):
@@ -108,11 +114,8 @@ def _entity_matches(
         held = [value for one in study for value in values_of(one, of_instance)]
         return attribute_matches(vr, key, held)
     level = level_of(keyword)
-    if level == "PATIENT":
-        # all that is known of the patient, from whatever study
-        whole = _entities(instances, "PATIENT")
-        members = next(group for group in whole.values() if any(one is members[0] for one in group))
-    elif level == "STUDY":
+    if level in ("PATIENT", "STUDY") and not is_patient:
+        # Below the patient, what is told of one is what the study itself says.
         members = [one for one in instances if one["StudyInstanceUID"] == members[0]["StudyInstanceUID"]]
     elif level == "SERIES":
         members = [one for one in instances if one["SeriesInstanceUID"] == members[0]["SeriesInstanceUID"]]

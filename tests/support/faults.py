@@ -37,7 +37,7 @@ FAULTS: Mapping[str, Fault] = {
         "anode retry --study [0-9.]+",
     ),
     "no rule matches": Fault(
-        "analysis quality", "stopped", "no-match", ("Modality is 'CT'", "wants 'MR'"), False,
+        "analysis quality", "idle", "no-match", ("Modality is 'CT'", "wants 'MR'"), False,
         "anode retry --study [0-9.]+ --again",
     ),
     "the geometry is refused": Fault(

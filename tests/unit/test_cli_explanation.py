@@ -10,10 +10,12 @@ import pytest
 
 from node.alarms import DISK_FULL, Alarm
 from node.config.settings import AnalysisConfig, RouteConfig
+from node.confirmations import Confirmation
 from node.explanation import Facts, Row, explain, state_of
 
 NOW = 1_000_000.0
 LUNGS = AnalysisConfig("lungs", "lungs")
+OTHER = AnalysisConfig("other", "lungs")
 FACTS = Facts(study_instance_uid="1.2.3", now=NOW, node_is_running=True, command_options=" --config x")
 
 
@@ -75,6 +77,10 @@ def only(facts: Facts) -> Row:
         ({"analyses": [LUNGS], "runs": [COMPLETED], "jobs": [job("deliver", "ready")]}, "analysed"),
         ({"analyses": [LUNGS], "runs": [COMPLETED], "jobs": DELIVERED}, "returned"),
         ({"analyses": [LUNGS], "runs": [run("no-match", series_instance_uid="")]}, "stored"),
+        ({"analyses": [LUNGS]}, "stored"),
+        ({"analyses": [LUNGS, OTHER], "runs": [COMPLETED], "jobs": DELIVERED}, "returned"),
+        ({"analyses": [LUNGS], "stale_configuration": "config.toml was changed"}, "stored"),
+        ({"damaged_in_archive": 1}, "stored"),
         ({"analyses": [LUNGS], "runs": [run("not-a-volume")]}, "stopped"),
         (
             {
@@ -134,6 +140,7 @@ def test_each_series_shows_its_latest_run() -> None:
 
 def test_an_analysis_that_was_configured_later_says_so() -> None:
     row = only(replace(FACTS, analyses=[LUNGS]))
+    assert row.state == "idle"
     assert (row.cause, row.command) == ("not-selected", "anode retry --study 1.2.3 --again --config x")
 
 
@@ -141,7 +148,7 @@ def test_a_route_that_takes_nothing_says_which_keyword_differed() -> None:
     route = RouteConfig({"Modality": "MG"}, ("PACS",))
     headers = [{"Modality": "CT"}, {"Modality": "SR", "is_own": True}]
     row = only(replace(FACTS, routes=[route], series_headers=headers))
-    assert (row.about, row.state, row.cause) == ("route 1 to PACS", "done", "no-match")
+    assert (row.about, row.state, row.cause) == ("route 1 to PACS", "idle", "no-match")
     assert row.explanation == "No series matches: Modality is 'CT', the route wants 'MG'."
     assert explain(replace(FACTS, routes=[route], series_headers=[*headers, {"Modality": "MG"}])) == []
 
@@ -151,3 +158,49 @@ def test_an_error_without_advice_of_ours_brings_its_own() -> None:
     row = only(replace(FACTS, analyses=[LUNGS], runs=[run("queued")], jobs=[failed]))
     assert row.explanation == "It broke. 1 try so far. Look."
     assert row.command == "anode retry --study 1.2.3 --config x"
+
+
+def test_a_changed_configuration_comes_before_the_advice_to_select_again() -> None:
+    changed = "config.toml was changed after the node started; restart it so that it counts"
+    first, second = explain(replace(FACTS, analyses=[LUNGS], stale_configuration=changed))
+    assert (first.about, first.state, first.cause) == ("node", "stopped", "config-changed")
+    assert first.explanation == f"{changed}."
+    assert "restart the node and select again" in second.explanation
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        ([], "Delivered: 3 instances."),
+        (["held"] * 3, "Delivered: 3 instances; confirmed by storage commitment."),
+        (["wanted", "asked", "sent-again"], "Delivered: 3 instances; confirmation pending."),
+        (["not-offered"] * 3, "Delivered: 3 instances; the peer offers no storage commitment."),
+        (
+            ["held", "held", "asked"],
+            "Delivered: 3 instances; of 1: confirmation pending; of 2: confirmed by storage commitment.",
+        ),
+    ],
+)
+def test_delivered_results_say_what_the_peer_confirmed(states: list[str], told: str) -> None:
+    said = [
+        Confirmation("PACS", f"1.{number}", "1.2", "1.2.3", state, None, 0, NOW)
+        for number, state in enumerate(states, 1)
+    ]
+    elsewhere = Confirmation("OTHER", "1.1", "1.2", "1.2.3", "failed", 0x0112, 1, NOW)
+    assert only(replace(FACTS, jobs=DELIVERED, confirmations=[*said, elsewhere])).explanation == told
+
+
+def test_a_route_back_to_the_sender_is_told_only_where_it_matches() -> None:
+    route = RouteConfig({"Modality": "CT"}, ("MOD", "PACS"))
+    facts = replace(FACTS, routes=[route], series_headers=[{"Modality": "CT"}])
+    assert explain(replace(facts, senders=frozenset({"OTHER"}))) == []
+    row = only(replace(facts, senders=frozenset({"MOD"})))
+    assert (row.about, row.state, row.cause) == ("route 1 to MOD", "idle", "is-the-sender")
+    assert row.explanation == "The route to MOD does not return it to its sender."
+    several = only(replace(facts, senders=frozenset({"MOD", "OTHER"})))
+    assert several.explanation == "The route to MOD does not return to it what it sent itself."
+
+
+def test_a_job_of_a_node_that_was_killed_is_not_said_to_run() -> None:
+    rows = explain(replace(FACTS, node_is_running=False, jobs=[job("deliver", "leased")]))
+    assert [(row.state, row.cause) for row in rows] == [("stopped", "node-stopped"), ("waiting", "queued")]

@@ -106,6 +106,17 @@ def test_libraries_that_repeat_data_sets_are_heard_at_debug_alone() -> None:
     assert stream.getvalue().count("DOE^JOHN") >= 4
 
 
+def test_what_a_library_sets_for_itself_later_does_not_bring_its_warnings_back() -> None:
+    with logged() as stream:
+        # What pydicom does when it is imported, which may be after logging was configured.
+        for name in ("pydicom", "highdicom.sr.coding", "py.warnings"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).warning("Invalid value for VR UI: 'DOE^JOHN'")
+        logging.getLogger("pydicomlike").warning("heard")
+    assert "DOE" not in stream.getvalue()
+    assert "heard" in stream.getvalue()
+
+
 def test_logging_is_as_before_when_the_context_is_left() -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers), logging.getLogger("pydicom").level, warnings.showwarning)

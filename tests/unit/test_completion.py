@@ -240,19 +240,19 @@ def test_a_repeated_run_replaces_its_record(bench: Bench) -> None:
         assert [run["state"] for run in bench.completion.runs(connection, "1.2")] == [COMPLETED]
 
 
-def test_the_previous_result_is_the_latest_that_left_a_report(bench: Bench) -> None:
-    def previous(**more: int) -> str | None:
+def test_completed_runs_are_those_of_the_series_with_and_without_a_report(bench: Bench) -> None:
+    def completed() -> list[tuple[int, str]]:
         with bench.database.read() as connection:
-            run = bench.completion.previous_result(connection, "1.2", "1.2.1", "slow", **more)
-        return None if run is None else str(run["sr_sop_instance_uid"])
+            runs = bench.completion.completed_runs(connection, "1.2", "1.2.1", "slow")
+        return [(run["revision"], run["sr_sop_instance_uid"]) for run in runs]
 
-    assert previous() is None
+    assert completed() == []
     record(bench, 1, COMPLETED, "5.1")
-    record(bench, 2, COMPLETED, "5.2")
+    record(bench, 2, COMPLETED)
     record(bench, 3, "not-a-volume")
     record(bench, 4, COMPLETED, "8.8", series="1.2.2")
-    assert previous() == "5.2"
-    assert previous(before_revision=2) == "5.1"
+    record(bench, 5, COMPLETED, "5.5")
+    assert completed() == [(5, "5.5"), (2, ""), (1, "5.1")]
 
 
 def test_a_selection_is_kept_when_its_run_is_recorded(bench: Bench, clock: ManualClock) -> None:

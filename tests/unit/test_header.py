@@ -179,12 +179,23 @@ def test_an_instance_without_one_of_its_four_uids_is_refused_by_name(keyword, va
         b"1." * 33,
         b"1.2\0.3 ",
         b"  ",
+        b".\0",
+        b"..",
+        b"1..2",
+        b"1.2.",
+        b".1.2",
     ],
 )
 def test_a_uid_with_characters_that_no_uid_has_is_refused(value):
     encoded = UIDS.replace(element(0x00080018, b"UI", b"1.2.3\0"), element(0x00080018, b"UI", value))
     with pytest.raises(InvalidUid):
         read_header(encoded, EXPLICIT, LIMITS)
+
+
+@pytest.mark.parametrize("value", [b"1.02.003", b"1\0", b"0.00", b"1." + b"2" * 62])
+def test_a_uid_may_have_leading_zeros_as_devices_write_them(value):
+    encoded = UIDS.replace(element(0x00080018, b"UI", b"1.2.3\0"), element(0x00080018, b"UI", value))
+    assert read_header(encoded, EXPLICIT, LIMITS).sop_instance_uid == value.decode().rstrip("\0")
 
 
 def test_padding_of_a_uid_is_no_part_of_it():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from node.clock import Clock
 from node.errors import AlreadyIndexed, AnodeError, DatabaseFailure
+from node.index import schema
+from node.index.database import Database
 from node.index.index import Provenance
 from node.storage.location import Location
 from tests.support.data import SHARED, require_data
@@ -165,6 +170,47 @@ def test_series_headers_are_those_of_the_first_instance_with_all_sop_classes(ind
     assert len(first["SOPClassUID"].split("\\")) == 2
     assert first["ImageType"] == "ORIGINAL\\PRIMARY\\AXIAL"
     assert (own["Modality"], own["is_own"]) == ("SR", "1")
+
+
+def test_a_header_says_nothing_that_only_another_study_of_the_patient_says(index: Indexed) -> None:
+    index.add(
+        instance(study_instance_uid="1.1", PatientBirthDate="19700101", PatientSex="M", PatientName="A^A"),
+        instance(study_instance_uid="1.2", PatientSex="", PatientName=""),
+    )
+    with index.database.read() as connection:
+        (header,) = index.index.series_headers(connection, "1.2")
+        (study,) = index.index.studies(connection, limit=1)
+    assert {"PatientBirthDate", "PatientSex", "PatientName"}.isdisjoint(header)
+    assert header["PatientID"] == "PHANTOM-1"
+    assert study["PatientName"] == ""
+
+
+def test_a_file_that_kept_the_patient_apart_is_brought_up_to_date(index: Indexed) -> None:
+    index.add(instance(study_instance_uid="1.1", PatientName="Müller^A", PatientSex="F"))
+
+    def make_old(connection: sqlite3.Connection) -> None:
+        for name in ("alphabetic", "ideographic", "phonetic"):
+            connection.execute(f"DROP INDEX study_name_{name}")
+        connection.execute("DROP INDEX study_old_row")
+        connection.execute("DROP INDEX study_birth_date")
+        for name in (
+            "PatientName",
+            "PatientName_alphabetic",
+            "PatientSex",
+            "PatientBirthDate",
+            "says_patient",
+        ):
+            connection.execute(f"ALTER TABLE study DROP COLUMN {name}")
+
+    index.database.write(make_old)
+    (path,) = [Path(row[2]) for row in index.rows("PRAGMA database_list")]
+    index.database.close()
+    with (
+        closing(Database(path, clock=Clock(), schema=schema.STATEMENTS)) as database,
+        database.read() as connection,
+    ):
+        row = connection.execute("SELECT PatientName, PatientName_alphabetic, PatientSex FROM study")
+        assert tuple(row.fetchone()) == ("Müller^A", "müller^a", "F")
 
 
 def test_a_verified_instance_says_what_was_found(index: Indexed) -> None:

@@ -202,6 +202,30 @@ def test_a_study_of_two_patients_is_set_aside_and_recorded(study: Study) -> None
     assert [run["state"] for run in study.runs()] == ["two-patients"]
 
 
+@pytest.mark.parametrize(
+    "people",
+    [
+        [{"PatientID": "", "PatientName": "Adam^A"}, {"PatientID": "", "PatientName": "Berta^B"}],
+        [{"PatientBirthDate": "19700101"}, {"PatientBirthDate": "19770101"}],
+        [{}, {"IssuerOfPatientID": "HOSP-A"}, {"IssuerOfPatientID": "HOSP-B"}],
+    ],
+)
+def test_several_people_under_one_id_or_none_are_two_patients(
+    study: Study, people: list[dict[str, str]]
+) -> None:
+    for person in people:
+        study.add("1.2.1", **person)
+    assert isinstance(study.select(), SetAside)
+    assert [run["state"] for run in study.runs()] == ["two-patients"]
+
+
+def test_a_corrected_name_is_no_other_patient(study: Study) -> None:
+    study.add("1.2.1", PatientName="Doe^John")
+    study.add("1.2.1", PatientName="DOE^JOHN^^")
+    assert isinstance(study.select(), Done)
+    assert len(study.analyses()) == 1
+
+
 def test_a_late_image_runs_its_own_series_again_and_no_other(study: Study) -> None:
     study.add("1.2.1")
     study.add("1.2.2")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from node import logs
 from node.errors import DatabaseFailure, ModelCrashed, OutOfSpace, PeerUnreachable
 from node.index.database import Database
 from node.jobs.policy import DeliveryPolicy, WorkPolicy
@@ -375,3 +376,29 @@ def test_the_log_of_a_failure_shows_no_study(bench: Bench, caplog: pytest.LogCap
         bench.engine(ScriptedTask("work", lambda job: SetAside(ModelCrashed("x")))).run_until_idle(10)
     assert [record.message for record in caplog.records] == ["job set aside"]
     assert all("1.2.3.4.5" not in str(vars(record)) for record in caplog.records)
+
+
+def test_an_unforeseen_error_is_logged_by_where_it_arose_and_quoted_at_debug_alone(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(job: Job) -> Outcome:
+        raise KeyError("DOE^JOHN")
+
+    def refuse(connection: sqlite3.Connection) -> None:
+        raise KeyError("DOE^JOHN")
+
+    bench.enqueue("work", "in the task")
+    bench.enqueue("other", "in its outcome")
+    with caplog.at_level(logging.DEBUG):
+        bench.engine(ScriptedTask("work", stumble), policy=AT_ONCE).run_until_idle(10)
+        bench.engine(ScriptedTask("other", lambda job: Done(refuse)), policy=AT_ONCE).run_until_idle(10)
+    lines = dict.fromkeys((logging.DEBUG, logging.ERROR), "")
+    for record in caplog.records:
+        line = logs.TextFormatter().format(record)
+        assert record.levelno == logging.DEBUG or "DOE" not in line
+        lines[record.levelno] = lines.get(record.levelno, "") + line
+    assert "error=KeyError" in lines[logging.ERROR]
+    for function in ("stumble", "refuse"):
+        assert f" {function}" in lines[logging.ERROR]
+    assert "test_jobs_worker.py:" in lines[logging.ERROR]
+    assert "KeyError: 'DOE^JOHN'" in lines[logging.DEBUG]

@@ -82,6 +82,36 @@ def test_a_patient_without_an_id_can_be_asked_about(index: Indexed) -> None:
         assert len(index.find(asked, "patient")) == 1
 
 
+def test_below_the_patient_a_study_answers_what_its_own_instances_say(index: Indexed) -> None:
+    index.add(
+        instance(study_instance_uid="1.1", PatientName="Phantom^Test", PatientSex="M"),
+        instance(study_instance_uid="1.2", PatientName="Berta^B", PatientSex="", PatientBirthDate="19990101"),
+    )
+    upper = {
+        "PATIENT": {},
+        "STUDY": {"StudyInstanceUID": "1.2"},
+        "SERIES": {"StudyInstanceUID": "1.2", "SeriesInstanceUID": ""},
+    }
+    wanted = {"PatientName": "", "PatientSex": "", "PatientID": "PHANTOM-1"}
+    found = {}
+    for level, keys in upper.items():
+        (answer,) = index.find(identifier(level, **wanted, **keys), "patient")
+        found[level] = (str(answer.PatientName), answer.PatientSex or "", answer.PatientID)
+    # The patient was named first by the other study.
+    assert found == {
+        "PATIENT": ("Phantom^Test", "M", "PHANTOM-1"),
+        "STUDY": ("Berta^B", "", "PHANTOM-1"),
+        "SERIES": ("Berta^B", "", "PHANTOM-1"),
+    }
+
+    def studies(**keys: str) -> list[str]:
+        asked = identifier("STUDY", **{"StudyInstanceUID": "", **keys})
+        return [str(answer.StudyInstanceUID) for answer in index.find(asked)]
+
+    assert studies(PatientName="berta*") == studies(PatientBirthDate="19990101") == ["1.2"]
+    assert studies(PatientName="Phantom*") == studies(PatientSex="M") == ["1.1"]
+
+
 def test_what_tells_how_to_read_is_no_key(filled: Indexed) -> None:
     asked = identifier("STUDY", QueryRetrieveView="CLASSIC", TimezoneOffsetFromUTC="+0100", StudyID="")
     parsed = query.parse_identifier(asked, "study")

@@ -45,13 +45,16 @@ IMAGE_TYPES = (
 
 
 def made_instances() -> list[Dataset]:
-    """48 instances of 12 studies of 9 patients, whose attributes agree within each level."""
+    """48 instances of 12 studies of 9 patients.
+
+    Their attributes agree within each level, but the studies of one patient spell the name differently.
+    """
     instances = []
     for number in range(48):
         study, series = number // 4, number // 2
         patient = study % 9
         raw: dict[str, Any] = {
-            "PatientName": NAMES[(patient * 3 + 1) % len(NAMES)],
+            "PatientName": NAMES[(study * 3 + 1) % len(NAMES)],
             "PatientID": "" if patient == 8 else f"ID-{patient}",
             "PatientBirthDate": DATES[patient % len(DATES)],
             "OtherPatientIDs": ["X1", f"X{patient}"] if patient % 2 else "",
@@ -359,6 +362,28 @@ def test_ranges_have_both_ends(vr: str, key: str, low: str, high: str) -> None:
 def test_a_key_that_cannot_be_understood_is_refused(index: Indexed, keyword: str, key: str) -> None:
     with pytest.raises(IdentifierInvalid):
         index.find(identifier("STUDY", **{keyword: key}))
+
+
+@pytest.mark.parametrize("level", ["PATIENT", "STUDY"])
+@pytest.mark.parametrize("key", [b"\x1b$B", b"\x1b$B \x1b(B", b"\x1b(B"])
+def test_a_broken_key_that_decodes_to_nothing_is_refused(index: Indexed, level: str, key: bytes) -> None:
+    index.add(instance())
+    for charset in ("ISO 2022 IR 6\\ISO 2022 IR 87", ""):
+        with pytest.raises(IdentifierInvalid):
+            index.find(identifier(level, charset=charset, PatientName=key), "patient")
+        with pytest.raises(IdentifierInvalid):
+            index.find(identifier("STUDY", charset=charset, StudyDescription=key))
+    # No escape sequences in these: the bytes are characters that no name has.
+    assert index.find(identifier(level, PatientName=key), "patient") == []
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PatientName", "StudyDescription", "AccessionNumber", "StudyInstanceUID"]
+)
+def test_a_key_of_delimiters_alone_matches_nothing(index: Indexed, keyword: str) -> None:
+    index.add(instance(AccessionNumber="1", StudyDescription="x"))
+    assert index.find(identifier("STUDY", **{keyword: "\\"})) == []
+    assert len(index.find(identifier("STUDY", **{keyword: "  "}))) == 1
 
 
 def test_wild_cards_in_uids_and_numbers_are_no_wild_cards(index: Indexed) -> None:

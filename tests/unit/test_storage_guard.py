@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import ArchiveUnavailable
+from node.errors import ArchiveUnavailable, OutOfSpace
 from node.storage.guard import DataDirectory, inspect, state_file_of
 
 
@@ -127,6 +128,20 @@ def test_an_archive_folder_that_is_gone_is_refused_when_instances_lie_in_it(data
     directory.close()
 
 
+def test_an_archive_whose_index_is_gone_is_refused_before_an_empty_one_takes_its_place(data_dir, config_file):
+    start(data_dir, config_file)
+    directory = DataDirectory.beside(data_dir, config_file)
+    directory.check_index(data_dir / "index.sqlite")
+    file = data_dir / "archive" / "ab" / "cd" / "abcd.dcm"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(ArchiveUnavailable, match=r"its index index\.sqlite is gone") as refused:
+        directory.check_index(data_dir / "index.sqlite")
+    assert "restore" in refused.value.action
+    (data_dir / "index.sqlite").touch()
+    directory.check_index(data_dir / "index.sqlite")
+
+
 def test_a_state_file_that_cannot_be_written_only_warns(data_dir, tmp_path, caplog):
     config_file = tmp_path / "absent" / "config.toml"
     with caplog.at_level(logging.WARNING):
@@ -152,3 +167,24 @@ def test_inspecting_changes_nothing(data_dir, config_file):
     assert not data_dir.exists()
     archive_id = start(data_dir, config_file)
     assert inspect(data_dir, state_file_of(config_file)) == archive_id
+
+
+@pytest.mark.parametrize("call", ["pwrite", "statvfs"])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_start_on_a_full_disk_says_what_to_do_and_leaves_the_directory_free(
+    data_dir, config_file, monkeypatch, call, is_new
+):
+    if not is_new:
+        start(data_dir, config_file)
+
+    def full(*arguments):
+        if call == "statvfs":
+            return os.statvfs_result((4096, 4096, 100000, 0, 0, 1000, 1000, 1000, 0, 255))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, call, full)
+        with pytest.raises(OutOfSpace, match="is full") as refusal:
+            start(data_dir, config_file)
+    assert refusal.value.action == f"free disk space where {data_dir} lies, then start again"
+    assert start(data_dir, config_file)
