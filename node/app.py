@@ -6,7 +6,7 @@ import logging
 from contextlib import ExitStack
 
 from handlers.bindings import BINDINGS
-from node import alarms
+from node import alarms, running
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
@@ -54,6 +54,7 @@ class App:
         self._config = config
         self._clock = clock or Clock()
         self._exits = ExitStack()
+        self._config_sha256 = running.digest_of(config.source)
 
     def start(self) -> None:
         """Take the data directory, repair what the last run left, and open the port last.
@@ -105,6 +106,12 @@ class App:
         exits.callback(self.server.stop)
         self.engine.start()
         exits.callback(self.engine.stop)
+        running.record(
+            config.node.data_dir,
+            port=self.server.port,
+            config_sha256=self._config_sha256,
+            started_at=clock.timestamp(),
+        )
         self.schedule.start()
         exits.callback(self.schedule.stop)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import islice
 
 from node import alarms
 from node.cli import output
@@ -32,11 +33,12 @@ def study_named(opened: Records, text: str) -> str:
     if not wanted:
         raise WrongUsage("no study is named", action="'anode studies' lists them")
     with opened.database.read() as connection:
-        found = [
+        meant = (
             uid
             for uid in opened.index.studies_named(connection, wanted, limit=_ALL)
             if (uid.endswith(wanted) if is_end else _is_meant(opened, connection, uid, wanted))
-        ]
+        )
+        found = list(islice(meant, _SHOWN + 1))
     if len(found) == 1:
         return found[0]
     if found:
