@@ -24,7 +24,10 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
+# JPEG 2000 is slow enough that settling lags behind receiving
 CONFIGURATION = """
+[transcode]
+to = "jpeg2000"
 [study]
 quiet_seconds = 2
 [jobs]
