@@ -189,10 +189,6 @@ class JobError(AnodeError):
     """A job cannot be done."""
 
 
-class NoMatchingSeries(JobError):
-    """No series of the study matches the analysis' ``when``; says which key differed."""
-
-
 class ModelCrashed(JobError):
     """The model raised, or its process died."""
 

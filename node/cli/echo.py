@@ -15,9 +15,6 @@ from node.errors import AssociationRejected, PeerError
 if TYPE_CHECKING:
     from node.cli.command import Commands
 
-VERIFICATION_SOP_CLASS_UID = "1.2.840.10008.1.1"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _OWN_TIMEOUT_SECONDS = 3.0
@@ -57,6 +54,7 @@ def register(commands: Commands) -> None:
 def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
     """Send one C-ECHO to ``peer``; every failure of the peer is told, none raised."""
     from node.wire import scu
+    from node.wire.sop_classes import UNCOMPRESSED, VERIFICATION
 
     begin = time.monotonic()
     problem = ""
@@ -67,11 +65,7 @@ def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
             peer.port,
             calling_ae_title=config.node.ae_title,
             called_ae_title=peer.ae_title,
-            contexts=[
-                scu.ProposedContext(
-                    VERIFICATION_SOP_CLASS_UID, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-                )
-            ],
+            contexts=[scu.ProposedContext(VERIFICATION, UNCOMPRESSED)],
             timeout_seconds=timeout_seconds,
             max_pdu_bytes=config.limits.max_pdu_bytes,
         ) as association:

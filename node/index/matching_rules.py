@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-
-from pydicom.datadict import tag_for_keyword
 
 
 def differs(when: Mapping[str, str], header: Mapping[str, str]) -> tuple[str, str, str] | None:
@@ -23,11 +21,6 @@ def differs(when: Mapping[str, str], header: Mapping[str, str]) -> tuple[str, st
         if not any(expression.fullmatch(value) for value in values):
             return keyword, pattern, actual
     return None
-
-
-def unknown_keywords(when: Iterable[str]) -> list[str]:
-    """Return those that are no keywords of PS3.6."""
-    return [keyword for keyword in when if tag_for_keyword(keyword) is None]
 
 
 @lru_cache(maxsize=1024)

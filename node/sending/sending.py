@@ -14,10 +14,7 @@ from node.sending.dicom_files import DicomFile
 from node.status import SUCCESS, is_store_warning
 from node.wire import scu
 from node.wire.negotiation import AcceptedContext
-
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+from node.wire.sop_classes import UNCOMPRESSED
 
 MAX_PRESENTATION_CONTEXTS = 128
 """PS3.8 section 9.3.2.2: context IDs are the odd numbers from 1 to 255."""

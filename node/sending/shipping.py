@@ -15,9 +15,7 @@ from node.services import Services
 from node.transcode.outgoing import Outgoing
 from node.wire.association import Answer, Association
 from node.wire.negotiation import ProposedContext
-from node.wire.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-
-UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+from node.wire.sop_classes import UNCOMPRESSED
 
 #: PS3.8 section 9.3.2.2: context IDs are the odd numbers from 1 to 255.
 MOST_CONTEXTS = 128

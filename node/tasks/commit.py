@@ -21,10 +21,9 @@ from node.verification import verify
 from node.wire.association import Answer, Association
 from node.wire.negotiation import ProposedContext
 from node.wire.sop_classes import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
+    UNCOMPRESSED,
 )
 
 logger = logging.getLogger(__name__)
@@ -128,9 +127,7 @@ def _report_on_new(services: Services, ae_title: str, report: Report) -> Answer:
             f"{ae_title} has ended its association and is not in the configuration",
             action=f"add {ae_title} to [[peers]], then run 'anode retry'",
         )
-    proposed = ProposedContext(
-        STORAGE_COMMITMENT_PUSH_MODEL, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN), scp_role=True
-    )
+    proposed = ProposedContext(STORAGE_COMMITMENT_PUSH_MODEL, UNCOMPRESSED, scp_role=True)
     with services.peers.connect(peer, [proposed]) as association:
         return _send(association, report)
 

@@ -33,10 +33,9 @@ from node.wire.association import Answer, Request, Response
 from node.wire.negotiation import ProposedContext
 from node.wire.scu import RequestedAssociation
 from node.wire.sop_classes import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
+    UNCOMPRESSED,
 )
 
 logger = logging.getLogger(__name__)
@@ -101,9 +100,7 @@ class _Inquiry:
 
         Raises PeerError when the peer could not be asked; the results then count as not asked.
         """
-        proposed = ProposedContext(
-            STORAGE_COMMITMENT_PUSH_MODEL, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-        )
+        proposed = ProposedContext(STORAGE_COMMITMENT_PUSH_MODEL, UNCOMPRESSED)
         handlers = {"N-EVENT-REPORT": self._receive}
         with self._services.peers.connect(self._peer, [proposed], handlers=handlers) as association:
             if association.context_for(STORAGE_COMMITMENT_PUSH_MODEL) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.index.matching_rules import differs, unknown_keywords
+from node.index.matching_rules import differs
 
 HEADER = {
     "Modality": "CT",
@@ -46,7 +46,3 @@ def test_every_line_matches(when: dict[str, str]) -> None:
 )
 def test_the_first_line_that_differs_is_named(when: dict[str, str], difference: tuple[str, str, str]) -> None:
     assert differs(when, HEADER) == difference
-
-
-def test_keywords_that_are_not_of_the_standard_are_named() -> None:
-    assert unknown_keywords(["Modality", "modality", "Foo"]) == ["modality", "Foo"]
