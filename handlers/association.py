@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from node.wire.negotiation import (
+from node.wire.contexts import (
     APPLICATION_CONTEXT,
     CALLED_AE_TITLE_UNKNOWN,
     CALLING_AE_TITLE_UNKNOWN,

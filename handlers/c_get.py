@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from handlers.sub_operations import SubOperations, instances_asked_for
@@ -17,5 +18,5 @@ def c_get(services: Services, request: Request) -> Iterator[Response]:
     """
     instances = instances_asked_for(services, request)
     sub_operations = SubOperations(services, request, len(instances))
-    yield from sub_operations.perform(request.association, instances)
+    yield from sub_operations.perform(request.association, deque(instances))
     yield sub_operations.final()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from handlers.sub_operations import SubOperations, instances_asked_for
@@ -28,17 +29,16 @@ def c_move(services: Services, request: Request) -> Iterator[Response]:
     for shipment in shipments(services, instances):
         if sub_operations.is_cancelled:
             break
-        # What the generator below has not counted yet when the association is lost.
-        left = list(shipment.instances)
+        # What the sub-operations have not counted yet when the association is lost.
+        left = deque(shipment.instances)
         try:
             with services.peers.connect(peer, shipment.contexts) as association:
-                while left and not sub_operations.is_cancelled:
-                    yield from sub_operations.perform(
-                        association,
-                        [left.pop(0)],
-                        move_originator_ae_title=request.association.calling_ae_title,
-                        move_originator_message_id=request.message_id,
-                    )
+                yield from sub_operations.perform(
+                    association,
+                    left,
+                    move_originator_ae_title=request.association.calling_ae_title,
+                    move_originator_message_id=request.message_id,
+                )
         except PeerError as error:
             if not request.association.is_established:
                 # It is the requestor that is gone.

@@ -10,6 +10,8 @@ from node.index.index import Provenance
 from node.services import Services
 from node.wire.association import Request, Response
 
+_SUCCESS = Response(status.SUCCESS)
+
 
 def c_store(services: Services, request: Request) -> Iterator[Response]:
     """Store the data set that follows the command; answer Success only when it is durable and indexed.
@@ -35,4 +37,4 @@ def c_store(services: Services, request: Request) -> Iterator[Response]:
         alarms.raise_alarm(data_dir, alarms.DISK_FULL, str(error), services.clock.timestamp())
         raise
     alarms.clear_alarm(data_dir, alarms.DISK_FULL)
-    yield Response(status.SUCCESS)
+    yield _SUCCESS

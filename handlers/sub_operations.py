@@ -6,20 +6,15 @@ PS3.4 sections C.4.2 and C.4.3; the numbers are those of PS3.7 sections 9.1.3 an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator
 
 from pydicom.dataset import Dataset
 
-from node.errors import (
-    IntegrityFailure,
-    NoAcceptedContext,
-    PeerError,
-    StorageFailure,
-    UnsupportedPixelData,
-)
+from node.errors import NoAcceptedContext, NodeError, ObjectError, PeerError
 from node.index.index import StoredInstance
 from node.query import query
-from node.sending.shipping import Shipment, send
+from node.sending.shipping import Shipping
 from node.services import Services
 from node.status import (
     CANCEL,
@@ -66,39 +61,42 @@ class SubOperations:
     def perform(
         self,
         association: Association,
-        shipment: Shipment | Sequence[StoredInstance],
+        left: deque[StoredInstance],
         *,
         move_originator_ae_title: str | None = None,
         move_originator_message_id: int | None = None,
     ) -> Iterator[Response]:
-        """Send instances one by one, and yield a pending response after each but the last.
+        """Send the instances of ``left`` one by one, and yield a pending response after each but the last.
 
-        Stops where the requestor cancels. A sub-operation that fails is counted, and the others go
-        on; a PeerError of a lost association is raised, with the present instance counted as failed.
+        Each is taken from ``left`` when its turn has come. Stops where the requestor cancels. A
+        sub-operation that fails is counted, and the others go on; a PeerError of a lost association is
+        raised, with the present instance counted as failed.
         """
-        instances = shipment.instances if isinstance(shipment, Shipment) else shipment
-        for stored in instances:
-            if self._request.is_cancelled():
-                self.is_cancelled = True
-                return
-            try:
-                answer = send(
-                    self._services,
-                    association,
-                    stored.sop_instance_uid,
-                    priority=int(self._request.command.get("Priority") or 0),
-                    move_originator_ae_title=move_originator_ae_title,
-                    move_originator_message_id=move_originator_message_id,
-                )
-            except (NoAcceptedContext, UnsupportedPixelData, IntegrityFailure, StorageFailure) as error:
-                self.fail([stored], str(error))
-            except PeerError as error:
-                self.fail([stored], str(error))
-                raise
-            else:
-                self._count(stored, answer.status, answer.comment)
-            if self._remaining:
-                yield self._response(PENDING, remaining=self._remaining)
+        with Shipping(
+            self._services,
+            association,
+            tuple(left),
+            priority=int(self._request.command.get("Priority") or 0),
+            move_originator_ae_title=move_originator_ae_title,
+            move_originator_message_id=move_originator_message_id,
+        ) as shipping:
+            while left:
+                if self._request.is_cancelled():
+                    self.is_cancelled = True
+                    return
+                stored = left.popleft()
+                try:
+                    answer = shipping.send_next()
+                except PeerError as error:
+                    self.fail([stored], str(error))
+                    if not isinstance(error, NoAcceptedContext):
+                        raise
+                except (ObjectError, NodeError, OSError) as error:
+                    self.fail([stored], str(error))
+                else:
+                    self._count(stored, answer.status, answer.comment)
+                if self._remaining:
+                    yield self._response(PENDING, remaining=self._remaining)
 
     def _count(self, stored: StoredInstance, status: int, comment: str) -> None:
         if status == SUCCESS:
@@ -109,16 +107,23 @@ class SubOperations:
             self._remaining -= 1
             self._warning += 1
         else:
-            self.fail([stored], f"status {status:04X} {comment}".rstrip())
+            self.fail([stored], f"status {status:04X} {comment}".rstrip(), shown=f"status {status:04X}")
 
-    def fail(self, instances: Sequence[StoredInstance], why: str) -> None:
-        """Count sub-operations that failed, or could not even be tried."""
+    def fail(self, instances: Collection[StoredInstance], why: str, *, shown: str = "") -> None:
+        """Count sub-operations that failed, or could not even be tried.
+
+        ``shown`` is what the log says where ``why`` has words of the peer, which may hold anything.
+        """
         self._remaining -= len(instances)
         self._failed.extend(stored.sop_instance_uid for stored in instances)
         self._last_failure = why
         logger.warning(
             "sub-operations failed",
-            extra={"association": self._request.association.number, "instances": len(instances)},
+            extra={
+                "association": self._request.association.number,
+                "instances": len(instances),
+                "reason": shown or why,
+            },
         )
 
     def final(self) -> Response:

@@ -27,7 +27,7 @@ from node.tasks.confirm import ConfirmTask
 from node.tasks.deliver import DeliverTask
 from node.tasks.select import SelectTask
 from node.tasks.settle import SettleTask
-from node.tasks.sweep import SweepTask
+from node.tasks.sweep import SweepTask, is_needed
 from node.wire.peers import Peers
 from node.wire.server import Server
 
@@ -99,7 +99,10 @@ class App:
         replayed = ingest.replay()
         if replayed:
             logger.warning("receive log replayed", extra={"instances": replayed})
-        self.engine = Engine(self.services, _groups(config))
+        storage.prepare(lambda segment: is_needed(self.services, segment))
+        settling = SettleTask()
+        exits.callback(settling.cancel)
+        self.engine = Engine(self.services, _groups(config, settling))
         self.server = Server(self.services, BINDINGS)
         self.schedule = Schedule(self.services)
         self.server.start()
@@ -120,15 +123,17 @@ class App:
         self._exits.close()
 
 
-def _groups(config: Config) -> tuple[Group, ...]:
+def _groups(config: Config, settling: SettleTask) -> tuple[Group, ...]:
     """Which task does which kind of job, and in whose threads."""
     work = RetryPolicy.for_work(config.jobs)
     delivery = RetryPolicy.for_delivery(config.jobs)
-    housekeeping = {task.kind: task for task in (SelectTask(), SettleTask(), SweepTask())}
+    housekeeping = {task.kind: task for task in (SelectTask(), SweepTask())}
     analysis = {task.kind: task for task in (AnalyzeTask(),)}
     sending = {task.kind: task for task in (DeliverTask(), ConfirmTask(), CommitTask())}
     return (
-        Group("work", housekeeping, config.jobs.workers, work),
+        # by itself: it waits while a burst of instances comes in
+        Group("settling", {settling.kind: settling}, config.jobs.workers, work),
+        Group("work", housekeeping, 1, work),
         Group("analyses", analysis, config.jobs.analyses, work),
         # a thread for each peer and kind, so that peers that stall never hold up another
         Group("delivery", sending, max(16, len(sending) * len(config.peers)), delivery, is_by_lane=True),

@@ -102,15 +102,22 @@ class Completion:
 
     # --- arrivals ------------------------------------------------------------
 
-    def arrived(self, connection: sqlite3.Connection, study_instance_uid: str) -> None:
-        """Re-arm a study for which an instance came from outside; never for what anode made."""
+    def arrived(
+        self, connection: sqlite3.Connection, study_instance_uid: str, last_arrival: float, count: int = 1
+    ) -> None:
+        """Re-arm a study for which instances came from outside; never for what anode made.
+
+        ``last_arrival`` in seconds since the epoch; ``count`` says how many came.
+        """
         connection.execute(
             "INSERT INTO study_arrival (study_instance_uid, revision, last_arrival, is_open)"
-            " VALUES (:study, 1, :now, :is_open) ON CONFLICT (study_instance_uid)"
-            " DO UPDATE SET revision = revision + 1, last_arrival = :now, is_open = :is_open",
+            " VALUES (:study, :count, :last_arrival, :is_open) ON CONFLICT (study_instance_uid)"
+            " DO UPDATE SET revision = revision + :count,"
+            " last_arrival = :last_arrival, is_open = :is_open",
             {
                 "study": study_instance_uid,
-                "now": self._clock.timestamp(),
+                "count": count,
+                "last_arrival": last_arrival,
                 # Without analyses nothing would ever close it again.
                 "is_open": bool(self._config.analyses),
             },

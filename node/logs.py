@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -53,6 +54,12 @@ def configured(config: LogConfig, stream: TextIO | None = None) -> Iterator[None
             logging.getLogger(name or None).setLevel(its_level)
         root.removeHandler(handler)
         handler.close()
+
+
+def frames(error: BaseException) -> str:
+    """Where ``error`` arose, the innermost last: ``file:line function``, and no values."""
+    found = traceback.extract_tb(error.__traceback__)
+    return " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in found)
 
 
 class TextFormatter(logging.Formatter):

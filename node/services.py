@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.clock import Clock
 from node.completion import Completion
@@ -11,6 +11,7 @@ from node.index.database import Database
 from node.index.index import Index
 from node.ingest.ingest import Ingest
 from node.jobs.queue import Queue
+from node.sending.memory import SendingMemory
 from node.storage.storage import Storage
 from node.wire.peers import Peers
 
@@ -28,3 +29,4 @@ class Services:
     completion: Completion
     ingest: Ingest
     peers: Peers
+    sending_memory: SendingMemory = field(default_factory=SendingMemory)

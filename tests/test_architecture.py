@@ -19,7 +19,12 @@ LAYERS = ("handlers", "node", "models")
 SQL_ROOMS = {"node/completion.py", "node/confirmations.py", "node/jobs/queue.py"}
 SQL_PREFIXES = ("node/index/", "node/query/")
 SQL = re.compile(r"\b(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET)\b", re.S)
-BROAD_EXCEPT_ROOMS = {"handlers/boundary.py", "node/jobs/worker.py", "node/__main__.py"}
+BROAD_EXCEPT_ROOMS = {
+    "handlers/boundary.py",
+    "node/jobs/worker.py",
+    "node/settling/child.py",
+    "node/__main__.py",
+}
 MODEL_LIBRARIES = {
     "numpy",
     "scipy",

@@ -87,6 +87,7 @@ def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
     yield _data_directory(config, running)
     yield _free_space(config)
     yield _port(config, running)
+    yield from _tls(config, running)
     for alarm in standing_alarms(config):
         yield Result("alarm", "warning", f"{alarm.name} since {output.moment(alarm.since)}: {alarm.message}")
     yield from _models(config)
@@ -177,16 +178,38 @@ def _port(config: Config, running: bool) -> Result:
                 "port", "warning", f"a node runs on {node.data_dir}, but {where} does not answer: {problem}"
             )
         return Result("port", "ok", f"{where}: the running node answers")
+    return _free_port("port", node.host, node.port)
+
+
+def _free_port(what: str, host: str, port: int) -> Result:
+    where = f"{host}:{port}"
+    if not port:
+        return Result(what, "ok", f"{host}: any port that is free")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            node.host, node.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except OSError as error:
-        return Result("port", "problem", f"{where} cannot be listened on: {error.strerror}")
-    return Result("port", "ok", f"{where} is free")
+        return Result(what, "problem", f"{where} cannot be listened on: {error.strerror}")
+    return Result(what, "ok", f"{where} is free")
+
+
+def _tls(config: Config, running: bool) -> Iterator[Result]:
+    if config.node.tls is None:
+        return
+    if config.node.tls.port is not None and not running:
+        yield _free_port("tls port", config.node.tls_host, config.node.tls.port)
+    from node.wire import tls
+
+    try:
+        tls.server_context(config.node.tls)
+    except ConfigurationError as error:
+        yield Result("tls", "problem", str(error))
+    else:
+        yield Result("tls", "ok", "certificate, key and trusted certificates can be used")
 
 
 def _models(config: Config) -> Iterator[Result]:
@@ -219,7 +242,8 @@ def _peer(config: Config, peer: PeerConfig, timeout_seconds: float) -> Result:
 def _is_this_node(config: Config, peer: PeerConfig) -> bool:
     """Whether the address of ``peer`` leads to the configured node."""
     node = config.node
-    if peer.port not in (node.port, running_port(config)):
+    tls_port = node.tls.port if node.tls is not None else None
+    if peer.port not in (node.port, tls_port, running_port(config)):
         return False
     try:
         mine = _addresses(node.host)

@@ -55,6 +55,7 @@ def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
     """Send one C-ECHO to ``peer``; every failure of the peer is told, none raised."""
     from node.wire import scu
     from node.wire.sop_classes import UNCOMPRESSED, VERIFICATION
+    from node.wire.tls import ClientTls
 
     begin = time.monotonic()
     problem = ""
@@ -68,6 +69,7 @@ def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
             contexts=[scu.ProposedContext(VERIFICATION, UNCOMPRESSED)],
             timeout_seconds=timeout_seconds,
             max_pdu_bytes=config.limits.max_pdu_bytes,
+            tls=ClientTls.of(config, peer),
         ) as association:
             answer = association.echo()
             if answer.status != 0:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from node import logs
+from node import allocation, logs
 from node.cli import command, output
 from node.cli.opening import configuration
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from node.cli.command import Commands
 
 _STOPPED_AT_ONCE = 1
+#: How long a thread may hold the interpreter while another wants it: with Python's 5 ms, one of many
+#: associations would now and then wait for all others in turn.
+_SWITCH_SECONDS = 0.0005
 #: What the node writes holds names and images: readable by its user and group alone.
 _PATIENTS_ARE_NOBODY_ELSES = 0o027
 
@@ -47,6 +51,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    allocation.keep_freed_memory()
     os.umask(_PATIENTS_ARE_NOBODY_ELSES)
     with logs.configured(config.log):
         from node.app import App  # after the signals: loading the libraries takes a moment
@@ -55,6 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
         app.start()
         try:
             where = f"{config.node.ae_title} on {_address(config.node.host, app.server.port)}"
+            if app.server.tls_port is not None:
+                where += f" and with TLS on {_address(config.node.tls_host, app.server.tls_port)}"
             output.note_ready(f"{where}, data in {config.node.data_dir}")
             told_to_stop.wait()
             output.note("stopping; a second signal stops at once")

@@ -113,6 +113,7 @@ def _send(
 
     from node.sending.recoding import uncompressed
     from node.sending.sending import Sender
+    from node.wire.tls import ClientTls
 
     sender = Sender(
         peer,
@@ -120,6 +121,7 @@ def _send(
         timeout_seconds=config.limits.network_timeout_seconds,
         max_pdu_bytes=config.limits.max_pdu_bytes,
         recode=uncompressed,
+        tls=ClientTls.of(config, peer),
     )
     total_bytes = sum(file.data_set_bytes for file in files)
     sent = []

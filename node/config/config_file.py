@@ -40,6 +40,7 @@ from node.config.settings import (
     RouteConfig,
     StorageConfig,
     StudyConfig,
+    TlsConfig,
     TranscodeConfig,
     TransferSyntaxChoice,
     Verb,
@@ -78,7 +79,11 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
     ),
     "storage": (
         StorageConfig,
-        {"segment_bytes": whole(1024**2, 16 * 1024**3), "free_space_reserve_bytes": whole(0)},
+        {
+            "segment_bytes": whole(1024**2, 16 * 1024**3),
+            "spare_segments": whole(1, 1024),
+            "free_space_reserve_bytes": whole(0),
+        },
     ),
     "transcode": (TranscodeConfig, {"to": transfer_syntax_choice(*get_args(TransferSyntaxChoice))}),
     "study": (StudyConfig, {"quiet_seconds": number(0)}),
@@ -103,12 +108,23 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
     ),
 }
 
+_TLS_PATH = ("node", "tls")
+_TLS: dict[str, Reader] = {
+    "port": whole(0, 65535),
+    "host": text,
+    "certificate": text,
+    "key": text,
+    "ca": text,
+    "verify_peers": boolean,
+}
 _PEER: dict[str, Reader] = {
     "ae_title": ae_title,
     "host": text,
     "port": whole(1, 65535),
     "allow": several(choice(*_VERBS), "verb", may_be_empty=True),
     "confirm_results": boolean,
+    "tls": boolean,
+    "tls_check_host_name": boolean,
 }
 _ROUTE: dict[str, Reader] = {"send_to": several(ae_title, "peer")}  # ``when`` is read key by key
 _ANALYSIS: dict[str, Reader] = {
@@ -191,11 +207,12 @@ class _Reading:
                 hint = suggestion(key, known) or self._home_of(key)
                 self._problem((key,), f"{what}: unknown {kind}{hint}")
         tables = {table: self._table(table) for table in _TABLES}
+        tls = self._tls()
         peers = self._peers()
         routes = self._routes({peer.ae_title for peer in peers})
         analyses = self._analyses({peer.ae_title for peer in peers})
         self._pauses(tables["jobs"])
-        node = self._node(tables["node"], bool(self.document.get("peers")))
+        node = self._node(tables["node"], tls, bool(self.document.get("peers")))
         if self.problems:
             ordered = sorted(set(self.problems))
             raise ConfigurationError([f"{self.path}:{one.line}: {one.message}" for one in ordered])
@@ -213,19 +230,50 @@ class _Reading:
             source=self.path,
         )
 
-    def _node(self, node: dict[str, Any], has_peers: bool) -> dict[str, Any]:
-        host = node.get("host", NodeConfig.host)
+    def _node(self, node: dict[str, Any], tls: TlsConfig | None, has_peers: bool) -> dict[str, Any]:
+        node["tls"] = tls
+        host, title = node.get("host", NodeConfig.host), "node"
+        if is_loopback(host) and tls is not None and tls.port is not None and tls.host is not None:
+            host, title = tls.host, "node.tls"
+        port = node.get("port", NodeConfig.port)
+        if tls is not None and tls.port == port and tls.port:
+            self._problem(
+                (*_TLS_PATH, "port"), f"[node.tls] port: {port} is [node] port already; each needs its own"
+            )
         on_loopback = is_loopback(host)
         accepts = node.setdefault("accept_unknown_peers", on_loopback)
         if not on_loopback and not has_peers and not accepts:
             self._problem(
-                ("node", "host"),
-                f"[node] host: {host} can be reached from other machines, but no [[peers]] are configured; "
-                "add them, or set accept_unknown_peers = true to let anyone in",
+                (*title.split("."), "host"),
+                f"[{title}] host: {host} can be reached from other machines, but no [[peers]] are "
+                "configured; add them, or set accept_unknown_peers = true to let anyone in",
             )
         data_dir = Path(node.get("data_dir", str(NodeConfig.data_dir))).expanduser()
         node["data_dir"] = (self.path.absolute().parent / data_dir).resolve()
         return node
+
+    def _tls(self) -> TlsConfig | None:
+        node = self.document.get("node")
+        raw = node.get("tls") if isinstance(node, dict) else None
+        if raw is None:
+            return None
+        if not isinstance(raw, dict):
+            self._problem(_TLS_PATH, f"[node] tls: {shown(raw)} is no table; write [node.tls]")
+            return None
+        values = self._values(_TLS_PATH, "[node.tls]", raw, _TLS)
+        for key in ("certificate", "key", "ca"):
+            if key in values:
+                values[key] = (self.path.absolute().parent / Path(values[key]).expanduser()).resolve()
+        wanted = {
+            "certificate": "key" in raw or "port" in raw,
+            "key": "certificate" in raw or "port" in raw,
+            "ca": raw.get("verify_peers") is not False,
+        }
+        for key, is_wanted in wanted.items():
+            if is_wanted and key not in raw:
+                why = ", or set verify_peers = false to trust anyone" if key == "ca" else ""
+                self._problem(_TLS_PATH, f"[node.tls]: '{key}' is missing{why}")
+        return TlsConfig(**values)
 
     def _pauses(self, jobs: dict[str, Any]) -> None:
         first = jobs.get("delivery_retry_first_seconds", 0)
@@ -246,10 +294,16 @@ class _Reading:
                 self._problem((*path, "ae_title"), message)
             elif title is not None:
                 lines[title] = self._line_of(path)
+            if values.get("tls") and self._lacks_tls():
+                self._problem((*path, "tls"), "[[peers]] tls: needs [node.tls] with what is to be trusted")
             values.setdefault("confirm_results", "commit" in values.get("allow", _VERBS))
             if title is not None:  # kept with faults in the rest, so that send_to may name it
                 peers.append(PeerConfig(**{"host": "", "port": 0, **values}))
         return peers
+
+    def _lacks_tls(self) -> bool:
+        node = self.document.get("node")
+        return not (isinstance(node, dict) and isinstance(node.get("tls"), dict))
 
     def _routes(self, peers: set[str]) -> list[RouteConfig]:
         routes = []
@@ -303,7 +357,8 @@ class _Reading:
             wrong = f"[[{table}]] stands in double brackets" if brackets else f"{shown(raw)} is no table"
             self._problem((table,), f"[{table}]: {wrong}; write [{table}]")
             return {}
-        return self._values((table,), f"[{table}]", raw, _TABLES[table][1])
+        plain = {key: value for key, value in raw.items() if (table, key) != _TLS_PATH}
+        return self._values((table,), f"[{table}]", plain, _TABLES[table][1])
 
     def _elements(self, array: str) -> list[tuple[config_lines.Path, dict[str, Any]]]:
         raw = self.document.get(array, [])
@@ -362,6 +417,7 @@ class _Reading:
     def _home_of(self, key: str) -> str:
         """Name the table in which a misplaced key is known."""
         homes = [f"[{table}]" for table, (_, readers) in _TABLES.items() if key in readers]
+        homes += ["[node.tls]"] if key in _TLS else []
         homes += [f"[[{title}]]" for title, readers in _ARRAYS.items() if key in readers]
         return f"; it belongs in {' or '.join(homes)}" if homes else ""
 

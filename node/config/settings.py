@@ -16,6 +16,23 @@ ResultKind = Literal["sr", "seg", "sc"]
 
 
 @dataclass(frozen=True)
+class TlsConfig:
+    """``[node.tls]``: a listener for TLS beside the plain one, and how associations use TLS.
+
+    Without ``port`` there is no listener, without ``host`` it has that of ``[node]``. The certificate
+    is also what we show to the peers that we call. ``verify_peers``: every peer, in both directions,
+    must show a certificate that ``ca`` vouches for.
+    """
+
+    port: int | None = None
+    host: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    verify_peers: bool = True
+
+
+@dataclass(frozen=True)
 class NodeConfig:
     """``[node]``: who this node is and whom it lets in."""
 
@@ -26,6 +43,12 @@ class NodeConfig:
     accept_unknown_peers: bool = True
     check_called_ae_title: bool = True
     accept_unknown_sop_classes: bool = False
+    tls: TlsConfig | None = None
+
+    @property
+    def tls_host(self) -> str:
+        """The address on which the listener for TLS stands, where there is one."""
+        return (self.tls.host if self.tls is not None else None) or self.host
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,7 @@ class StorageConfig:
     """``[storage]``: the receive log and the disk."""
 
     segment_bytes: int = 64 * 1024**2
+    spare_segments: int = 32
     free_space_reserve_bytes: int = 1024**3
 
 
@@ -98,7 +122,8 @@ class PeerConfig:
     """``[[peers]]``: another Application Entity.
 
     ``confirm_results`` asks the peer for storage commitment of what was delivered; the default
-    is whether ``commit`` is among ``allow``.
+    is whether ``commit`` is among ``allow``. With ``tls`` it is called over TLS, and with
+    ``tls_check_host_name`` its certificate must be one for ``host``.
     """
 
     ae_title: str
@@ -106,6 +131,8 @@ class PeerConfig:
     port: int
     allow: tuple[Verb, ...] = ("store", "query", "retrieve", "commit")
     confirm_results: bool = True
+    tls: bool = False
+    tls_check_host_name: bool = True
 
 
 @dataclass(frozen=True)

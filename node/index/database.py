@@ -1,7 +1,11 @@
 """The SQLite file: one writer that shares commits, readers with a snapshot each, and the schema.
 
-Durability: write-ahead log with ``synchronous=FULL``, so that what ``write`` has returned survives
-a loss of power. Writers from other processes (the commands) wait for each other up to ten seconds.
+Durability: a write-ahead log that is flushed with each commit, so that what ``write`` has returned
+survives a loss of power. Only what can be made again from elsewhere is not: commits all of whose calls
+``can_be_replayed`` survive a crash of the process at once, and a loss of power from the next flush on;
+rows of the ``deferral`` are committed a little later, but before anything that is read or written
+after them. Commits never overtake each other. Writers from other processes (the commands) wait for
+each other up to ten seconds.
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,6 +27,7 @@ import sqlite_utils
 
 from node.clock import Clock
 from node.errors import AnodeError, ArchiveUnavailable, DatabaseFailure, OutOfSpace
+from node.index.deferral import Deferral
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +44,8 @@ _MOST_IDLE_READERS = 16
 _CHECKPOINT_PAGES = 4000
 _WAL_BYTES = 256 * 1024**2
 _FULL_BYTES = 1024**2
+# What a transaction may meet outside of what it was asked to do; the writer's thread outlives it.
+_FAILURES = (sqlite3.Error, AnodeError, OSError, MemoryError)
 
 
 class Database:
@@ -94,20 +101,31 @@ class Database:
 
     def _prepare(self, path: Path) -> None:
         self._path = path
+        # None ends the writer's thread.
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._deferral: Deferral[Any] | None = None
         self._lock = threading.Lock()
         self._is_closed = False
         self._idle: list[sqlite3.Connection] = []
         self._thread: threading.Thread | None = None
         self._writing: sqlite3.Connection | None = None
+        self._is_flushing = True
 
     # --- writing -------------------------------------------------------------
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, work: Callable[[sqlite3.Connection], T], *, can_be_replayed: bool = False) -> T:
         """Run ``work`` in a transaction and return its result once that is durable.
 
         Calls that wait at the same time share one commit. What ``work`` raises undoes its own
         changes alone and is raised here. A call from within ``work`` runs inside its transaction.
+
+        Parameters
+        ----------
+        work : callable
+            Given the connection.
+        can_be_replayed : bool
+            Whether what is written would be written again at the next start, if a loss of power took
+            it; then its commit need not be flushed.
 
         Raises
         ------
@@ -116,22 +134,54 @@ class Database:
         DatabaseFailure
             The database failed, or is closed. Nothing of this call is kept.
         """
-        if threading.current_thread() is self._thread and self._writing is not None:
+        if self._is_writer() and self._writing is not None:
             savepoint = _Savepoint(self._writing)
             with savepoint:
                 result = work(self._writing)
             if savepoint.error is not None:
                 raise _translation(savepoint.error, self._path)
             return result
-        call = _Call(work)
+        call = _Call(work, can_be_replayed=can_be_replayed)
+        self._put(call)
+        return call.result()
+
+    def deferral(
+        self,
+        add: Callable[[sqlite3.Connection, Sequence[T]], None],
+        done: Callable[[Sequence[T], BaseException | None], None],
+    ) -> Deferral[T]:
+        """Make the deferral of this database, for its only owner; see ``Deferral`` for what it is given."""
+        self._deferral = Deferral(add, done, catch_up=self._catch_up, wake=lambda: self._put(_WAKE))
+        return self._deferral
+
+    def flush(self) -> None:
+        """Return when all that was committed survives a loss of power; raises as ``write`` does."""
+        self.write(_touch)
+
+    def _catch_up(self) -> None:
+        """Return when all rows that were deferred are committed; raise why they cannot be."""
+        deferral = self._deferral
+        if not deferral or self._is_writer():
+            return
+        # asked by the writer, right after its pass: later, another pass may have begun
+        self.write(lambda _connection: deferral.check(), can_be_replayed=True)
+
+    def _is_writer(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def _put(self, call: _Call) -> None:
+        """Hand a call to the writer's thread, which begins with the first one."""
         with self._lock:
             if self._is_closed:
                 raise DatabaseFailure("the database is closed")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name="database writer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._write, name="database writer", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise DatabaseFailure(f"the database cannot be written: {error}") from error
+                self._thread = thread
             self._calls.put(call)
-        return call.outcome.result()
 
     def _writer(self) -> sqlite3.Connection:
         with translated(self._path):
@@ -139,6 +189,7 @@ class Database:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
+                self._is_flushing = True
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA cache_size = -65536")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
@@ -153,49 +204,98 @@ class Database:
         """Thread of the writer: commit what has come together, again and again."""
         is_open = True
         while is_open:
-            call = self._calls.get()
-            calls = []
+            calls, is_open = self._next_calls()
+            if self._deferral:
+                self._deferral.write(self._transact, partial(_translation, path=self._path))
+            while calls:
+                calls = self._commit(calls)
+        if self._deferral:
+            logger.error("rows are left to the next start", extra={"rows": len(self._deferral)})
+
+    def _next_calls(self) -> tuple[list[_Call], bool]:
+        """Wait for calls, or until what is deferred is due; whether the database is still open."""
+        calls: list[_Call] = []
+        try:
+            call: _Call | None = _WAKE
+            while call is _WAKE:
+                call = self._calls.get(timeout=self._deferral.rest_seconds() if self._deferral else None)
             while call is not None:
                 calls.append(call)
                 if len(calls) == _MOST_CALLS_OF_A_COMMIT:
                     break
-                try:
-                    call = self._calls.get_nowait()
-                except queue.Empty:
-                    break
-            is_open = call is not None
-            while calls:
-                calls = self._commit(calls)
+                call = self._calls.get_nowait()
+        except queue.Empty:
+            return calls, True
+        return calls, call is not None
+
+    def _transact(self, work: Callable[[sqlite3.Connection], None]) -> BaseException | None:
+        """Do ``work`` in a transaction of its own that is not flushed; return what it or SQLite raised."""
+        try:
+            connection = self._writing or self._writer()
+            self._flush_commits(connection, False)
+            connection.execute("BEGIN IMMEDIATE")
+            transaction = _Transaction(connection)
+            with transaction:
+                work(connection)
+            if transaction.error is None:
+                connection.execute("COMMIT")
+        except _FAILURES as error:
+            self._undo()
+            return error
+        return transaction.error
 
     def _commit(self, calls: list[_Call]) -> list[_Call]:
         """Do ``calls`` in one transaction; return those that have to be done in another one."""
-        finished: list[tuple[_Call, Any]] = []
+        # What a call raises may rest on what others of this transaction did, so it is told after them.
+        outcomes: list[tuple[_Call, Any, BaseException | None]] = []
         try:
             connection = self._writing or self._writer()
+            self._flush_commits(connection, not all(call.can_be_replayed for call in calls))
             connection.execute("BEGIN IMMEDIATE")
             for number, call in enumerate(calls, 1):
-                savepoint = _Savepoint(connection)
+                savepoint = _Savepoint(connection) if len(calls) > 1 else _Transaction(connection)
                 with savepoint:
-                    finished.append((call, call.work(connection)))
+                    outcomes.append((call, call.work(connection), None))
                 if savepoint.error is not None:
-                    call.fail(_translation(savepoint.error, self._path))
+                    outcomes.append((call, None, _translation(savepoint.error, self._path)))
                 if not connection.in_transaction:
-                    # SQLite gave the whole transaction up, as it does when the disk is full.
+                    # There was no other part, or SQLite gave all up, as it does when the disk is full.
                     lost = _translation(savepoint.error, self._path)
-                    for other, _ in finished:
-                        other.fail(lost)
+                    for other, _, failure in outcomes:
+                        other.fail(failure or lost)
                     return calls[number:]
             connection.execute("COMMIT")
-        except (sqlite3.Error, AnodeError) as error:
-            if self._writing is not None and self._writing.in_transaction:
-                self._writing.execute("ROLLBACK")
+        except _FAILURES as error:
+            self._undo()
             logger.error("transaction failed", extra={"calls": len(calls), "reason": type(error).__name__})
             for call in calls:
                 call.fail(_translation(error, self._path))
             return []
-        for call, result in finished:
-            call.outcome.set_result(result)
+        for call, result, failure in outcomes:
+            if failure is None:
+                call.succeed(result)
+            else:
+                call.fail(failure)
         return []
+
+    def _undo(self) -> None:
+        """End a transaction that failed; a connection that cannot do that is given up for a new one."""
+        connection = self._writing
+        if connection is None:
+            return
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._writing = None
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _flush_commits(self, connection: sqlite3.Connection, is_flushing: bool) -> None:
+        """Have each commit from now on flushed, or not; in WAL mode a later flush brings the earlier ones."""
+        if is_flushing != self._is_flushing:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_flushing else 'NORMAL'}")
+            self._is_flushing = is_flushing
 
     # --- reading -------------------------------------------------------------
 
@@ -205,13 +305,28 @@ class Database:
 
         Raises
         ------
-        DatabaseFailure
-            The database failed, in the block as well, or is closed.
+        DatabaseFailure, OutOfSpace
+            The database failed, in the block as well, or is closed; or rows were deferred that it
+            cannot write now, so that what is read would not be all.
         """
+        self._catch_up()
         with translated(self._path):
             connection = self._reader()
             try:
                 connection.execute("BEGIN")
+                yield connection
+            finally:
+                self._take_back(connection)
+
+    @contextmanager
+    def look(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for a single statement, which does not see what is deferred.
+
+        Raises as ``read``.
+        """
+        with translated(self._path):
+            connection = self._reader()
+            try:
                 yield connection
             finally:
                 self._take_back(connection)
@@ -238,7 +353,10 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         place: Path | str = self._path
-        is_writable = os.access(self._path if self._path.exists() else self._path.parent, os.W_OK)
+        try:
+            is_writable = os.access(self._path if self._path.exists() else self._path.parent, os.W_OK)
+        except OSError as error:
+            raise DatabaseFailure(f"the index database cannot be reached: {error.strerror}") from error
         connection = sqlite3.connect(
             place if is_writable else f"{self._path.absolute().as_uri()}?mode=ro",
             uri=not is_writable,
@@ -272,14 +390,51 @@ class Database:
 class _Call:
     """One call of ``write`` on its way through the writer's thread."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], Any], *, can_be_replayed: bool) -> None:
         self.work = work
-        self.outcome: Future[Any] = Future()
+        self.can_be_replayed = can_be_replayed
+        self._done = threading.Lock()
+        self._done.acquire()
+        self._is_told = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def result(self) -> Any:
+        """Wait for the outcome, in the caller's thread."""
+        self._done.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def succeed(self, result: Any) -> None:
+        """Tell the caller that it is durable."""
+        self._tell(result, None)
 
     def fail(self, error: BaseException) -> None:
-        """Tell the caller, once."""
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
+        """Tell the caller, unless it has been told something already."""
+        self._tell(None, error)
+
+    def _tell(self, result: Any, error: BaseException | None) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._result, self._error = result, error
+            self._done.release()
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """For whom the place in the line is all that matters."""
+
+
+#: Tells the writer's thread that something is deferred.
+_WAKE = _Call(_nothing, can_be_replayed=True)
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    """Write something, as a commit of nothing is not flushed."""
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES ('flushes', '1')"
+        " ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+    )
 
 
 class _Savepoint:
@@ -300,6 +455,21 @@ class _Savepoint:
             if error is not None:
                 self._connection.execute("ROLLBACK TO call")
             self._connection.execute("RELEASE call")
+        return error is not None
+
+
+class _Transaction(_Savepoint):
+    """The whole transaction, where it has one part: undone when its block raises."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self.error = error
+        if error is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
         return error is not None
 
 

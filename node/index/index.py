@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from node.clock import Clock
 from node.errors import AlreadyIndexed, DatabaseFailure
-from node.index import identity
 from node.index.attributes import COLUMNS, IDENTITY_KEYWORDS, QueryLevel
-from node.index.index_values import header_values, kept_header
+from node.index.entry import Entry
+from node.index.levels import Above, Levels
 from node.ingest.header import Header
 from node.storage.location import Location
 
@@ -38,7 +39,11 @@ class Provenance:
 
     def to_json(self) -> str:
         """Write it as JSON; ``from_json`` reads it back."""
-        return json.dumps(asdict(self))
+        return self._as_json
+
+    @cached_property
+    def _as_json(self) -> str:
+        return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
@@ -93,6 +98,30 @@ FROM_INSTANCE = (
 )
 
 
+_INSERTED_COLUMNS = (
+    "series_id",
+    *COLUMNS[QueryLevel.IMAGE],
+    "received_transfer_syntax_uid",
+    "stored_transfer_syntax_uid",
+    "data_set_sha256",
+    "data_set_bytes",
+    "stored_bytes",
+    "location",
+    "segment",
+    "is_settled",
+    "kept_reason",
+    "proof",
+    "is_own",
+    "provenance",
+    "received_at",
+    "header",
+)
+_INSERT = (
+    f"INSERT INTO instance ({', '.join(_INSERTED_COLUMNS)})"
+    f" VALUES ({', '.join('?' * len(_INSERTED_COLUMNS))})"
+)
+
+
 def stored_instance(row: sqlite3.Row) -> StoredInstance:
     """Make a StoredInstance of a row of ``STORED_COLUMNS``."""
     values = tuple(row)
@@ -119,84 +148,55 @@ class Index:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._levels = Levels()
 
     # --- writing -------------------------------------------------------------
 
-    def add(self, connection: sqlite3.Connection, header: Header, stored: StoredInstance) -> None:
+    def add(self, connection: sqlite3.Connection, entry: Entry, stored: StoredInstance) -> Above:
         """Add an instance, with the rows above it where they are missing.
+
+        Returns
+        -------
+        Above
+            For ``remember``.
 
         Raises
         ------
         AlreadyIndexed
             An instance has this SOP Instance UID already. The caller's transaction is to be undone.
         """
-        values = header_values(header.data_set)
-        values |= {
-            "SOPInstanceUID": stored.sop_instance_uid,
-            "SOPClassUID": stored.sop_class_uid,
-            "SeriesInstanceUID": stored.series_instance_uid,
-            "StudyInstanceUID": stored.study_instance_uid,
-        }
-        study_id = self._study(connection, values, is_own=stored.is_own)
-        series_id, series_header = self._series(connection, study_id, values)
-        columns: dict[str, Any] = {
-            "series_id": series_id,
-            **identity.column_values(QueryLevel.IMAGE, values),
-            "received_transfer_syntax_uid": stored.received_transfer_syntax_uid,
-            "stored_transfer_syntax_uid": stored.stored_transfer_syntax_uid,
-            "data_set_sha256": stored.data_set_sha256,
-            "data_set_bytes": stored.data_set_bytes,
-            "stored_bytes": _stored_bytes(stored.proof, stored.data_set_bytes),
-            "location": str(stored.location),
-            "segment": _segment(stored.location),
-            "is_settled": stored.is_settled,
-            "kept_reason": stored.kept_reason,
-            "proof": None if stored.proof is None else _json(stored.proof),
-            "is_own": stored.is_own,
-            "provenance": stored.provenance.to_json(),
-            "received_at": stored.provenance.received_at,
-            "header": _json(_difference(kept_header(values), series_header)),
-        }
+        above = self._levels.above(connection, entry, is_own=stored.is_own)
+        values = (
+            above.series_id,
+            *entry.of_image,
+            stored.received_transfer_syntax_uid,
+            stored.stored_transfer_syntax_uid,
+            stored.data_set_sha256,
+            stored.data_set_bytes,
+            _stored_bytes(stored.proof, stored.data_set_bytes),
+            str(stored.location),
+            _segment(stored.location),
+            stored.is_settled,
+            stored.kept_reason,
+            None if stored.proof is None else _json(stored.proof),
+            stored.is_own,
+            stored.provenance.to_json(),
+            stored.provenance.received_at,
+            _json(entry.difference(above.series_header)),
+        )
         try:
-            identity.insert(connection, "instance", columns)
+            connection.execute(_INSERT, values)
         except sqlite3.IntegrityError as error:
             raise AlreadyIndexed("an instance with this SOP Instance UID is held already") from error
+        return above
 
-    def _study(self, connection: sqlite3.Connection, values: dict[str, str], *, is_own: bool) -> int:
-        uid = values["StudyInstanceUID"]
-        row = connection.execute("SELECT * FROM study WHERE StudyInstanceUID = ?", (uid,)).fetchone()
-        columns = identity.column_values(QueryLevel.STUDY, values)
-        if row is None:
-            patient_id = identity.patient_row(connection, values)
-            study_id = identity.insert(
-                connection, "study", {"patient_id": patient_id, "says_patient": 1, **columns}
-            )
-        else:
-            study_id = int(row["id"])
-            if identity.settle_patient(connection, row, values):
-                identity.complete(connection, "study", row, columns)
-        if not is_own:
-            # What this node made repeats its source, mended where that was odd.
-            identity.name_person(connection, study_id, identity.Person.of(values))
-        return study_id
+    def remember(self, entry: Entry, stored: StoredInstance, above: Above) -> None:
+        """Make the next ``add`` in this series cheaper; ``forget`` when the transaction fails."""
+        self._levels.remember(entry, above, is_own=stored.is_own)
 
-    def _series(
-        self, connection: sqlite3.Connection, study_id: int, values: dict[str, str]
-    ) -> tuple[int, dict[str, str]]:
-        """Row of the series within the study, and the header that its instances share."""
-        row = connection.execute(
-            "SELECT * FROM series WHERE SeriesInstanceUID = ? AND study_id = ?",
-            (values["SeriesInstanceUID"], study_id),
-        ).fetchone()
-        columns = identity.column_values(QueryLevel.SERIES, values)
-        if row is None:
-            header = kept_header(values)
-            row_id = identity.insert(
-                connection, "series", {"study_id": study_id, "header": _json(header), **columns}
-            )
-            return row_id, header
-        identity.complete(connection, "series", row, columns)
-        return int(row["id"]), json.loads(row["header"])
+    def forget(self) -> None:
+        """Forget what was remembered, because a transaction failed."""
+        self._levels.forget()
 
     def settle(
         self,
@@ -235,6 +235,13 @@ class Index:
         )
 
     # --- instances -----------------------------------------------------------
+
+    def holds(self, connection: sqlite3.Connection, sop_instance_uid: str) -> bool:
+        """Whether an instance is held under this UID."""
+        row = connection.execute(
+            "SELECT 1 FROM instance WHERE SOPInstanceUID = ?", (sop_instance_uid,)
+        ).fetchone()
+        return row is not None
 
     def get(self, connection: sqlite3.Connection, sop_instance_uid: str) -> StoredInstance | None:
         """Return the instance of this SOP Instance UID, if it is held."""
@@ -494,14 +501,7 @@ def _segment(location: Location) -> str:
     return location.path if location.kind == "log" else ""
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _difference(header: dict[str, str], series_header: dict[str, str]) -> dict[str, str]:
-    """Return what has to be laid over the header of the series to give this one."""
-    changed = {keyword: text for keyword, text in header.items() if series_header.get(keyword) != text}
-    return changed | {keyword: "" for keyword in series_header if keyword not in header}
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _stored_bytes(proof: dict[str, Any] | None, default: int | None) -> int | None:

@@ -16,13 +16,14 @@ from pydicom.multival import MultiValue
 from node.index import character_set
 from node.index.attributes import is_undivided
 from node.index.character_set import CharacterSet
+from node.ingest.elements import RawElement
 
 #: Longer values of other attributes than those with a column are left out of the kept header.
 HEADER_VALUE_CHARACTERS = 256
 #: Longer values are cut; the longest that the standard allows is that of LT (PS3.5 section 6.2).
 VALUE_CHARACTERS = 10240
 
-_SPECIFIC_CHARACTER_SET = 0x00080005
+SPECIFIC_CHARACTER_SET = 0x00080005
 _LOCALISED_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _PLAIN_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
 _NUMBERS = {
@@ -30,40 +31,40 @@ _NUMBERS = {
 }  # fmt: skip
 _READABLE_VRS = _LOCALISED_VRS | _PLAIN_VRS | _NUMBERS.keys() | {"AT"}
 _LEGACY_DATE = re.compile(r"(\d{4})[.\-/](\d{2})[.\-/](\d{2})")
+_PLAIN_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _REMEMBERED_BYTES = 128
 _LONGEST_RAW_BYTES = 4 * VALUE_CHARACTERS
 
 
-def header_values(data_set: Dataset) -> dict[str, str]:
+def header_values(elements: Mapping[int, RawElement], charset: CharacterSet, order: str) -> dict[str, str]:
     """Text of every top-level element that is neither a sequence nor bulk data, by its keyword.
 
     Values that are not text are written as such; several values are joined by a backslash. Dates
     and times lose the separators of old (1993's ``2004.01.19``, ``10:30``), numbers their padding.
     Nothing in a value makes this fail. Private elements and group lengths have no keyword and
-    are left out.
+    are left out. ``charset`` and ``order`` are as of ``raw_text``.
     """
-    charset = data_set_character_set(data_set)
-    order = "<" if data_set.original_encoding[1] is not False else ">"
     remembered = _remembered_text(charset, order)
     values: dict[str, str] = {}
-    for tag, element in data_set.items():
-        keyword, vr = _entry(int(tag))
-        if not keyword:
-            continue
-        if isinstance(element, RawDataElement):
-            raw = element.value
-            vr = element.VR or vr
-            is_long = raw is not None and len(raw) > _REMEMBERED_BYTES
-            text = raw_text(raw, vr, charset, order) if is_long else remembered(raw, vr)
+    for tag, (vr, raw, _) in elements.items():
+        if len(raw) <= _REMEMBERED_BYTES:
+            keyword, text = remembered(tag, vr, raw)
         else:
-            text = _decoded_text(element.value, element.VR.split(" or ")[0])
+            keyword, text = _text_of(tag, vr, raw, charset, order)
         if text is not None:
             values[keyword] = text
     return values
 
 
+def _text_of(
+    tag: int, vr: str | None, raw: bytes, charset: CharacterSet, order: str
+) -> tuple[str, str | None]:
+    keyword, dictionary_vr = keyword_and_vr(tag)
+    return keyword, raw_text(raw, vr or dictionary_vr, charset, order) if keyword else None
+
+
 @cache
-def _entry(tag: int) -> tuple[str, str]:
+def keyword_and_vr(tag: int) -> tuple[str, str]:
     """Keyword and value representation of a tag; an empty keyword for what is not kept."""
     if not tag & 0xFFFF or tag >> 16 & 1:
         return "", ""
@@ -73,7 +74,7 @@ def _entry(tag: int) -> tuple[str, str]:
 
 def data_set_character_set(data_set: Dataset) -> CharacterSet:
     """Specific Character Set (0008,0005) of a data set; the default one where it says none."""
-    element = data_set.get_item(_SPECIFIC_CHARACTER_SET)
+    element = data_set.get_item(SPECIFIC_CHARACTER_SET)
     value = None if element is None else element.value
     if isinstance(value, bytes):
         return character_set.character_set(value)
@@ -127,12 +128,14 @@ def raw_text(
 
 
 @lru_cache(maxsize=32)
-def _remembered_text(charset: CharacterSet, order: str) -> Callable[[bytes | None, str], str | None]:
-    """Return ``raw_text`` with a memory: most values of an instance are those of the one before."""
+def _remembered_text(
+    charset: CharacterSet, order: str
+) -> Callable[[int, str | None, bytes], tuple[str, str | None]]:
+    """Return ``_text_of`` with a memory: most values of an instance are those of the one before."""
 
-    @lru_cache(maxsize=4096)
-    def text(raw: bytes | None, vr: str) -> str | None:
-        return raw_text(raw, vr, charset, order)
+    @lru_cache(maxsize=8192)
+    def text(tag: int, vr: str | None, raw: bytes) -> tuple[str, str | None]:
+        return _text_of(tag, vr, raw, charset, order)
 
     return text
 
@@ -173,6 +176,10 @@ def _integer(value: str) -> str:
 def _decimal(value: str) -> str:
     if len(value) > 32:
         return value
+    if len(value) <= 16 and _PLAIN_DECIMAL.fullmatch(value):
+        # what nearly all are, without the detour by a number
+        text = value.rstrip("0").rstrip(".") if "." in value else value
+        return "0" if text == "-0" else text
     try:
         number = Decimal(value)
     except InvalidOperation:
@@ -219,8 +226,11 @@ def _part(part: object, vr: str) -> str:
     return str(original) if isinstance(original, str) else str(part)
 
 
+def is_kept(text: str) -> bool:
+    """Whether a value is kept for every instance: when it is short enough, and not empty."""
+    return 0 < len(text) <= HEADER_VALUE_CHARACTERS
+
+
 def kept_header(values: Mapping[str, str]) -> dict[str, str]:
-    """Return the values that are short enough to be kept for every instance."""
-    return {
-        keyword: text for keyword, text in values.items() if text and len(text) <= HEADER_VALUE_CHARACTERS
-    }
+    """Return the values that are kept for every instance."""
+    return {keyword: text for keyword, text in values.items() if is_kept(text)}

@@ -63,6 +63,11 @@ class Duplicates:
         self._index = index
         self._storage = storage
 
+    def is_held(self, sop_instance_uid: str) -> bool:
+        """Whether an instance is held under this UID now."""
+        with self._database.look() as connection:
+            return self._index.holds(connection, sop_instance_uid)
+
     def held(self, sop_instance_uid: str) -> StoredInstance | None:
         """The instance that is held under this UID now."""
         with self._database.read() as connection:

@@ -6,9 +6,11 @@ hostile one. It reads a file by pages, so memory does not grow with the object.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Iterator
+from functools import cache
 from typing import BinaryIO, NamedTuple
 
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
@@ -51,8 +53,15 @@ _SHORT_VRS = frozenset(
 _LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
-_VR_TEXT = {vr: vr.decode() for vr in _SHORT_VRS | _LONG_VRS}
+_SHORT_TEXT = {vr: vr.decode() for vr in _SHORT_VRS}
+_LONG_TEXT = {vr: vr.decode() for vr in _LONG_VRS if vr != b"SQ"}
+_VR_TEXT = {**_SHORT_TEXT, **_LONG_TEXT, b"SQ": "SQ"}
 _PAGE_BYTES = 64 * 1024
+# tag and length; tag, VR and short length; long length
+_UNPACKERS = {
+    order == "<": tuple(struct.Struct(order + form).unpack_from for form in ("HHL", "HH2sH", "L"))
+    for order in "<>"
+}
 
 
 class Element(NamedTuple):
@@ -88,6 +97,16 @@ def vr_of(tag: int, private_creator: str | None = None) -> str | None:
         return None
 
 
+#: An element by its VR (None where the encoding does not say it), its encoded value without delimiters,
+#: and whether items in it are encoded in Implicit VR.
+RawElement = tuple[str | None, bytes, bool]
+
+
+@cache
+def _is_sequence(tag: int) -> bool:
+    return vr_of(tag) == "SQ"
+
+
 class ElementWalk:
     """Walks the elements of one encoded data set, or of the items of one encoded sequence.
 
@@ -103,6 +122,8 @@ class ElementWalk:
         Deepest nesting of sequences that is followed.
     length : int or None
         Length of the data set where ``file`` has only its beginning.
+    start : bytes
+        The first bytes of ``file``, where they are at hand.
 
     Attributes
     ----------
@@ -118,6 +139,7 @@ class ElementWalk:
         is_little_endian: bool,
         max_depth: int,
         length: int | None = None,
+        start: bytes = b"",
     ) -> None:
         self._file = file
         self.readable = file.seek(0, os.SEEK_END)
@@ -125,12 +147,19 @@ class ElementWalk:
         self.is_implicit = is_implicit
         self.is_little_endian = is_little_endian
         self._max_depth = max_depth
-        order = "<" if is_little_endian else ">"
-        self._unpack_implicit = struct.Struct(f"{order}HHL").unpack_from
-        self._unpack_explicit = struct.Struct(f"{order}HH2sH").unpack_from
-        self._unpack_length = struct.Struct(f"{order}L").unpack_from
-        self._page = b""
+        self._unpack_implicit, self._unpack_explicit, self._unpack_length = _UNPACKERS[is_little_endian]
+        self._page = start
         self._page_start = 0
+
+    def over(self, encoded: bytes) -> ElementWalk:
+        """A walk over other bytes that are encoded in the same way."""
+        return ElementWalk(
+            io.BytesIO(encoded),
+            is_implicit=self.is_implicit,
+            is_little_endian=self.is_little_endian,
+            max_depth=self._max_depth,
+            start=encoded,
+        )
 
     def value(self, element: Element) -> bytes:
         """The encoded value, without delimiters."""
@@ -138,6 +167,13 @@ class ElementWalk:
         if start >= 0 and start + element.length <= len(self._page):
             return self._page[start : start + element.length]
         return self.read(element.value_offset, element.length)
+
+    def raw(self, element: Element) -> RawElement:
+        """The element with its value; what only says UN, and has a delimiter, is a sequence."""
+        vr = element.vr
+        if element.is_undefined and vr in (None, "UN") and element.tag not in PIXEL_DATA_TAGS:
+            vr = "SQ"
+        return vr, self.value(element), element.is_implicit
 
     def read(self, offset: int, count: int) -> bytes:
         """Read ``count`` bytes from ``offset``; fewer only at the end."""
@@ -160,13 +196,66 @@ class ElementWalk:
         LimitExceeded
             Sequences are nested more deeply than allowed.
         """
-        position, end = 0, self.length
-        while position < end:
-            element = self._element(position, end, 0, self.is_implicit)
-            if element.tag >> 16 == 0xFFFE:
-                raise MalformedDataSet(f"{tag_text(element.tag)} stands outside of a sequence")
+        position = 0
+        while position < self.length:
+            element = self.element_at(position)
             yield element
             position = element.end
+
+    def tag_at(self, position: int) -> int:
+        """Tag of the top-level element that begins at ``position``; raises MalformedDataSet at the end."""
+        index = self._at(position, 8)
+        group, number, _ = self._unpack_implicit(self._page, index)
+        return int(group << 16 | number)
+
+    def element_at(self, position: int) -> Element:
+        """Read the top-level element that begins at ``position``; raises as ``elements`` does."""
+        element = self._element(position, self.length, 0, self.is_implicit)
+        if element.tag >> 16 == 0xFFFE:
+            raise MalformedDataSet(f"{tag_text(element.tag)} stands outside of a sequence")
+        return element
+
+    def plain_elements(
+        self,
+        start: bytes,
+        position: int,
+        found: dict[int, RawElement],
+        starts: list[int],
+        stop: frozenset[int],
+    ) -> int:
+        """Put the elements from ``position`` on into ``found`` by their tags; return where it ended.
+
+        Where each begins is added to ``starts``. Made for speed: it goes on as long as the elements lie
+        whole in ``start``, the first bytes of the data set, are none of ``stop``, and are neither sequences
+        nor anything else that asks for a closer look, for which ``element_at`` is there.
+        """
+        is_implicit, end = self.is_implicit, len(start)
+        unpack = self._unpack_implicit if is_implicit else self._unpack_explicit
+        vr: str | None = None
+        while position + 12 <= end:
+            value = position + 8
+            if is_implicit:
+                group, number, length = unpack(start, position)
+                tag = group << 16 | number
+                if _is_sequence(tag):
+                    break
+            else:
+                group, number, raw_vr, length = unpack(start, position)
+                tag = group << 16 | number
+                vr = _SHORT_TEXT.get(raw_vr)
+                if vr is None:
+                    vr = _LONG_TEXT.get(raw_vr)
+                    if vr is None:
+                        break
+                    (length,) = self._unpack_length(start, value)
+                    value += 4
+            value_end = value + length
+            if value_end > end or tag in stop or group == 0xFFFE:
+                break
+            found[tag] = (vr, start[value:value_end], is_implicit)
+            starts.append(position)
+            position = value_end
+        return position
 
     def items(self) -> Iterator[tuple[int, int]]:
         """Yield (offset, length) of the content of each item, for a walk over a sequence's value."""

@@ -1,20 +1,26 @@
-"""The one way in: durable bytes first, then the index row and its jobs in one transaction."""
+"""The one way in: durable bytes first, then the index row and its jobs in one transaction.
+
+The record in the receive log is the journal of the index: what stands in it is indexed, now or by
+``replay``. So instances from peers need not wait for a transaction; their rows are written by the
+deferral of the database, many in one, before anybody looks.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
 from node.errors import (
-    AlreadyIndexed,
     CommandMismatch,
     ConflictingInstance,
     IntegrityFailure,
@@ -24,17 +30,34 @@ from node.errors import (
 )
 from node.index import matching_rules
 from node.index.database import Database
+from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
+from node.ingest.claims import Claims
 from node.ingest.duplicates import Duplicates
-from node.ingest.header import Header, read_header
+from node.ingest.header import Header, HeaderReader, read_header
+from node.ingest.header_memory import HeaderMemory
 from node.ingest.made_here import carries_our_marks
+from node.ingest.pace import Pace
 from node.jobs.queue import Queue
 from node.storage import archive
 from node.storage.location import Location
 from node.storage.receive_log import ReplayedRecord
+from node.storage.reception import Reception
 from node.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
+
+# Nearly every header ends before.
+_ENOUGH_FOR_A_HEADER_BYTES = 32 * 1024
+_UNLIMITED = 1 << 62
+
+
+class _Arrival(NamedTuple):
+    """A durable instance whose row is to be written; ``arrived_at`` in seconds since the epoch."""
+
+    entry: Entry
+    stored: StoredInstance
+    arrived_at: float
 
 
 @dataclass(frozen=True)
@@ -52,8 +75,18 @@ class Receipt:
     data_set_bytes: int
 
 
+class _Memory(threading.local):
+    """What each thread remembers; it serves one association at a time."""
+
+    def __init__(self) -> None:
+        self.headers = HeaderMemory()
+
+
 class Ingest:
-    """Takes instances in, from peers and from the node's own analyses."""
+    """Takes instances in, from peers and from the node's own analyses.
+
+    ``pace`` says how fast they come from peers.
+    """
 
     def __init__(
         self,
@@ -73,13 +106,20 @@ class Ingest:
         self._storage = storage
         self._queue = queue
         self._completion = completion
+        self.pace = Pace(clock)
         self._duplicates = Duplicates(config, clock, database, index, storage)
+        self._claims = Claims()
+        self._memory = _Memory()
+        self._unindexed: set[str] = set()  # segments with records that could not be indexed
+        self._unindexed_uids: set[str] = set()
+        self._is_in_doubt = False  # whether what the index remembers was committed
+        self._arrivals = database.deferral(self._add_arrivals, self._arrived)
 
     # --- from peers ----------------------------------------------------------
 
     def receive(
         self,
-        fragments: Iterable[bytes | memoryview],
+        fragments: Iterable[Sequence[bytes | memoryview]],
         *,
         sop_class_uid: str,
         sop_instance_uid: str,
@@ -90,7 +130,7 @@ class Ingest:
 
         Parameters
         ----------
-        fragments : iterable of bytes
+        fragments : iterable of sequences of bytes
             The data set as it streams in. What it raises goes through, and nothing is left behind.
         sop_class_uid, sop_instance_uid : str
             Those of the C-STORE command (PS3.7 section 9.3.1).
@@ -110,30 +150,53 @@ class Ingest:
             The node cannot keep it. Where only the database failed, the bytes may be durable, and
             are then indexed at the next start.
         """
-        limits = self._config.limits
-        with self._storage.begin(limits.instance_bytes) as reception:
-            for fragment in fragments:
-                reception.write(fragment)
-            header = read_header(reception.data_set(), transfer_syntax_uid, limits)
-            _check_command(header, sop_class_uid, sop_instance_uid)
-            held = self._duplicates.held(header.sop_instance_uid)
-            if held is None:
-                location = reception.commit(transfer_syntax_uid, provenance.to_json())
+        command = (sop_class_uid, sop_instance_uid)
+        self.pace.count()
+        reader = HeaderReader(transfer_syntax_uid, self._config.limits, self._memory.headers)
+        entry: Entry | None = None
+        has_looked = False
+        with self._storage.begin(self._config.limits.instance_bytes) as reception:
+            for together in fragments:
+                reception.write(together)
+                if not has_looked and reception.length >= _ENOUGH_FOR_A_HEADER_BYTES:
+                    # While this is done, the kernel takes in what the peer sends next.
+                    has_looked = True
+                    if reader.read_start(bytes(reception.start_bytes)):
+                        entry = _checked_entry(reader.header, command)
+            reader.check_rest(reception.data_set())
+            header = reader.header
+            entry = entry or _checked_entry(header, command)
+            self._claim(sop_instance_uid)
+            is_claim_ours = True
+            try:
+                if self._duplicates.is_held(sop_instance_uid):
+                    return self._receive_again(reception, header, provenance)
+                self._arrivals.check()
+                location = reception.commit(header.transfer_syntax_uid, provenance.to_json())
                 stored = self._stored(header, location, reception.sha256, reception.length, provenance)
-                if self._index_new(header, stored):
-                    return _receipt("stored", header, reception.length)
-                # Another association brought the same UID between the look and the transaction.
-                reception.revoke()
-                held = self._duplicates.held(header.sop_instance_uid)
-            if held is None:
-                raise StorageFailure("an instance was indexed and is gone from the index")
-            data_set, digest = reception.data_set(), reception.sha256
-            comparison = self._duplicates.check(data_set, digest, header, held, provenance)
-            if not comparison.is_repair:
-                return _receipt("same", header, reception.length)
-            location = reception.commit(transfer_syntax_uid, provenance.to_json())
-            self._repair(comparison.held, location)
-            return _receipt("repaired", header, reception.length)
+                self._arrivals.put(_Arrival(entry, stored, self._clock.timestamp()))
+                is_claim_ours = False  # it ends when the row is there
+                return _receipt("stored", header, reception.length)
+            finally:
+                if is_claim_ours:
+                    self._claims.release((sop_instance_uid,))
+
+    def _receive_again(self, reception: Reception, header: Header, provenance: Provenance) -> Receipt:
+        """Compare an instance whose UID is held; raises as ``receive`` does."""
+        held = self._held(header.sop_instance_uid)
+        data_set, digest = reception.data_set(), reception.sha256
+        comparison = self._duplicates.check(data_set, digest, header, held, provenance)
+        if not comparison.is_repair:
+            return _receipt("same", header, reception.length)
+        location = reception.commit(header.transfer_syntax_uid, provenance.to_json())
+        self._repair(comparison.held, location)
+        return _receipt("repaired", header, reception.length)
+
+    def _held(self, sop_instance_uid: str) -> StoredInstance:
+        held = self._duplicates.held(sop_instance_uid)
+        if held is None:
+            raise StorageFailure("an instance was indexed and is gone from the index")
+        return held
 
     def _repair(self, damaged: StoredInstance, location: Location) -> None:
         """Replace what is damaged with the same bytes, which are durable at ``location``."""
@@ -151,25 +214,75 @@ class Ingest:
             connection, sop_instance_uid, damaged=damaged.location, location=location
         )
         if is_repaired:
-            self._enqueue_settling(connection, damaged)
+            self._enqueue_settling(connection, [damaged])
         return is_repaired
 
-    def _enqueue_settling(self, connection: sqlite3.Connection, stored: StoredInstance) -> None:
-        self._queue.enqueue(
+    def _claim(self, sop_instance_uid: str) -> None:
+        """Claim a UID once nobody else does; raise StorageFailure where a record of it is not indexed."""
+        self._claims.take(sop_instance_uid, check=self._arrivals.check)
+        if sop_instance_uid in self._unindexed_uids:
+            self._claims.release((sop_instance_uid,))
+            raise StorageFailure("an instance of this UID is held and could not be indexed; restart the node")
+
+    # --- rows ------------------------------------------------------------------
+
+    def _add_arrivals(self, connection: sqlite3.Connection, arrivals: Sequence[_Arrival]) -> None:
+        """Index instances, in the transaction of the deferral."""
+        if self._is_in_doubt:
+            # the last transaction failed
+            self._index.forget()
+        self._is_in_doubt = True
+        for entry, stored, _ in arrivals:
+            above = self._index.add(connection, entry, stored)
+            self._index.remember(entry, stored, above)
+        last_arrival = max(arrival.arrived_at for arrival in arrivals)
+        self._add_jobs(connection, [arrival.stored for arrival in arrivals], last_arrival)
+
+    def _add_jobs(
+        self, connection: sqlite3.Connection, instances: Sequence[StoredInstance], last_arrival: float
+    ) -> None:
+        """Enqueue what follows from instances that are new in the index."""
+        self._enqueue_settling(connection, instances)
+        # What anode made is neither routed nor a reason to analyse, also when a PACS sends it back.
+        foreign = [stored for stored in instances if not stored.is_own]
+        for study_instance_uid, count in Counter(stored.study_instance_uid for stored in foreign).items():
+            self._completion.arrived(connection, study_instance_uid, last_arrival, count)
+        if self._config.routes:
+            for stored in foreign:
+                self._route(connection, stored)
+
+    def _arrived(self, arrivals: Sequence[_Arrival], error: BaseException | None) -> None:
+        """Deal with what became of the rows of arrivals; their records are durable in any case."""
+        if error is None:
+            self._is_in_doubt = False
+        else:
+            for _, stored, _ in arrivals:
+                self._unindexed.add(stored.location.path)
+                self._unindexed_uids.add(stored.sop_instance_uid)
+                logger.error(
+                    "an instance could not be indexed; its record is kept, and the next start tries again",
+                    extra={"segment": stored.location.path, "error": type(error).__name__},
+                )
+                logger.debug("not indexed: detail", extra={"reason": str(error)})
+        self._claims.release(arrival.stored.sop_instance_uid for arrival in arrivals)
+
+    def holds_unindexed(self, segment: str) -> bool:
+        """Whether a segment of the receive log holds a record that the next start has to index."""
+        return segment in self._unindexed
+
+    def _enqueue_settling(self, connection: sqlite3.Connection, instances: Sequence[StoredInstance]) -> None:
+        self._queue.enqueue_all(
             connection,
             "settle",
-            key=stored.sop_instance_uid,
-            payload={"sop_instance_uid": stored.sop_instance_uid},
-            study_instance_uid=stored.study_instance_uid,
-            again=True,
+            [
+                (
+                    stored.sop_instance_uid,
+                    {"sop_instance_uid": stored.sop_instance_uid},
+                    stored.study_instance_uid,
+                )
+                for stored in instances
+            ],
         )
-
-    def _index_new(self, header: Header, stored: StoredInstance) -> bool:
-        """Index an instance in a transaction of its own; False when its UID is held already."""
-        try:
-            return self._database.write(lambda connection: self._add(connection, header, stored))
-        except AlreadyIndexed:
-            return False
 
     def _stored(
         self,
@@ -192,28 +305,11 @@ class Ingest:
             is_settled=False,
             kept_reason="",
             proof=None,
-            is_own=provenance.own or carries_our_marks(header.data_set),
+            is_own=provenance.own or carries_our_marks(header),
             provenance=provenance,
         )
 
-    def _add(self, connection: sqlite3.Connection, header: Header, stored: StoredInstance) -> bool:
-        """Index an instance and enqueue its jobs, in the caller's transaction.
-
-        Returns whether it was new; when not, nothing has been done.
-        """
-        if self._index.get(connection, stored.sop_instance_uid) is not None:
-            return False
-        self._index.add(connection, header, stored)
-        self._enqueue_settling(connection, stored)
-        # What anode made is neither routed nor a reason to analyse, also when a PACS sends it back.
-        if not stored.is_own:
-            self._route(connection, stored)
-            self._completion.arrived(connection, stored.study_instance_uid)
-        return True
-
     def _route(self, connection: sqlite3.Connection, stored: StoredInstance) -> None:
-        if not self._config.routes:
-            return
         header = self._index.header_of(connection, stored.sop_instance_uid)
         for route in self._config.routes:
             if matching_rules.differs(route.when, header) is not None:
@@ -272,13 +368,33 @@ class Ingest:
             received_at=self._clock.timestamp(),
             own=True,
         )
+        read = [self._read_own(part10) for part10 in part10_objects]
+        # in the order of the UIDs, so that two of these never wait for each other
+        claimed: list[str] = []
+        try:
+            for sop_instance_uid in sorted({header.sop_instance_uid for _, header in read}):
+                self._claim(sop_instance_uid)
+                claimed.append(sop_instance_uid)
+            return self._index_own(read, provenance, then)
+        finally:
+            self._claims.release(claimed)
+
+    def _index_own(
+        self,
+        read: Sequence[tuple[memoryview, Header]],
+        provenance: Provenance,
+        then: Callable[[sqlite3.Connection], object],
+    ) -> list[StoredInstance]:
+        """Make what this node made durable and index it, in one transaction."""
         with self._storage.without_reclaiming():
-            made = [self._make_durable(part10, provenance) for part10 in part10_objects]
+            made = [self._make_durable(data_set, header, provenance) for data_set, header in read]
 
             def index(connection: sqlite3.Connection) -> list[StoredInstance]:
                 held = []
                 for header, stored, damaged in made:
-                    self._add(connection, header, stored)
+                    if not self._index.holds(connection, stored.sop_instance_uid):
+                        self._index.add(connection, Entry.of(header), stored)
+                        self._add_jobs(connection, [stored], provenance.received_at)
                     if damaged is not None:
                         self._add_repair(connection, damaged, stored.location)
                     held.append(self._index.get(connection, stored.sop_instance_uid) or stored)
@@ -287,16 +403,19 @@ class Ingest:
 
             return self._database.write(index)
 
+    def _read_own(self, part10: bytes) -> tuple[memoryview, Header]:
+        """The data set of a Part 10 file, and its header."""
+        file = BytesIO(part10)
+        data_set = memoryview(part10)[archive.data_set_offset(file) :]
+        return data_set, read_header(data_set, archive.transfer_syntax_uid(file), self._config.limits)
+
     def _make_durable(
-        self, part10: bytes, provenance: Provenance
+        self, data_set: memoryview, header: Header, provenance: Provenance
     ) -> tuple[Header, StoredInstance, StoredInstance | None]:
         """Write one object of our own to the receive log, unless it is held already.
 
         The last of what it returns is the row that is to be repaired with it.
         """
-        file = BytesIO(part10)
-        data_set = memoryview(part10)[archive.data_set_offset(file) :]
-        header = read_header(data_set, archive.transfer_syntax_uid(file), self._config.limits)
         held = self._duplicates.held(header.sop_instance_uid)
         if held is not None:
             digest = hashlib.sha256(data_set).hexdigest()
@@ -311,7 +430,7 @@ class Ingest:
             if not comparison.is_repair:
                 return header, held, None
         with self._storage.begin() as reception:
-            reception.write(data_set)
+            reception.write([data_set])
             location = reception.commit(header.transfer_syntax_uid, provenance.to_json())
         stored = self._stored(header, location, reception.sha256, reception.length, provenance)
         return header, stored, held
@@ -345,11 +464,23 @@ class Ingest:
         provenance = Provenance.from_json(record.provenance)
         digest, length = record.data_set_sha256, record.data_set_bytes
         with self._storage.open(record.location) as file:
-            header = read_header(file, record.transfer_syntax_uid, self._config.limits)
-            held = self._duplicates.held(header.sop_instance_uid)
-            if held is None:
-                stored = self._stored(header, record.location, digest, length, provenance)
-                return self._index_new(header, stored)
+            # It was accepted once: a limit that was lowered since does not take it away.
+            limits = replace(self._config.limits, header_bytes=_UNLIMITED, instance_bytes=_UNLIMITED)
+            header = read_header(file, record.transfer_syntax_uid, limits)
+            stored = self._stored(header, record.location, digest, length, provenance)
+            arrival = _Arrival(Entry.of(header), stored, self._clock.timestamp())
+            # what can fail for this record alone is done: nobody else would give its claim up
+            self._claim(header.sop_instance_uid)
+            is_claim_ours = True
+            try:
+                if not self._duplicates.is_held(header.sop_instance_uid):
+                    self._arrivals.put(arrival)
+                    is_claim_ours = False  # it ends when the row is there
+                    return True
+            finally:
+                if is_claim_ours:
+                    self._claims.release((header.sop_instance_uid,))
+            held = self._held(header.sop_instance_uid)
             try:
                 comparison = self._duplicates.check(file, digest, header, held, provenance)
             except ConflictingInstance:
@@ -360,12 +491,14 @@ class Ingest:
             return False
 
 
-def _check_command(header: Header, sop_class_uid: str, sop_instance_uid: str) -> None:
-    """Compare the data set with the command (PS3.4 section B.2.3: A900 when they differ)."""
+def _checked_entry(header: Header, command: tuple[str, str]) -> Entry:
+    """Read the header, after comparing it with the command (PS3.4 section B.2.3: A900 when they differ)."""
+    sop_class_uid, sop_instance_uid = command
     if header.sop_class_uid != sop_class_uid:
         raise CommandMismatch("the SOP Class UID of the data set is not that of the command")
     if header.sop_instance_uid != sop_instance_uid:
         raise CommandMismatch("the SOP Instance UID of the data set is not that of the command")
+    return Entry.of(header)
 
 
 def _receipt(outcome: Literal["stored", "same", "repaired"], header: Header, data_set_bytes: int) -> Receipt:

@@ -67,6 +67,20 @@ SCHEMA: tuple[str, ...] = (
     ) WITHOUT ROWID""",
 )
 
+_ENQUEUE = (
+    "INSERT INTO job (kind, key, lane, payload, study_instance_uid, created_at, since, due_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_ENQUEUE_AGAIN = (
+    _ENQUEUE.removesuffix("DO NOTHING") + "(kind, key) DO UPDATE SET payload = excluded.payload,"
+    " lane = excluded.lane, study_instance_uid = excluded.study_instance_uid, state = 'ready',"
+    " attempts = 0, crashes = 0, runs_alone = 0, created_at = excluded.created_at,"
+    " since = excluded.since, due_at = excluded.due_at, finished_at = NULL, failed_at = NULL,"
+    " error_name = '', error = '', action = '' WHERE job.state IN ('done', 'set_aside')"
+)
+
+_WANT_AGAIN = "UPDATE job SET is_wanted_again = 1 WHERE kind = ? AND key = ? AND state = 'leased'"
+
 #: A job during which the node died so often is set aside: most likely it is the cause.
 MOST_CRASHES = 10
 #: The longest pause after a crash; the first repetition is at once.
@@ -129,28 +143,32 @@ class Queue:
         """
         now = self._clock.timestamp()
         due_at = now if not_before is None else not_before
-        on_conflict = "DO NOTHING"
-        if again:
-            on_conflict = (
-                "(kind, key) DO UPDATE SET payload = excluded.payload, lane = excluded.lane,"
-                " study_instance_uid = excluded.study_instance_uid, state = 'ready', attempts = 0,"
-                " crashes = 0, runs_alone = 0, created_at = excluded.created_at, since = excluded.since,"
-                " due_at = excluded.due_at, finished_at = NULL, failed_at = NULL, error_name = '',"
-                " error = '', action = '' WHERE job.state IN ('done', 'set_aside')"
-            )
         added = connection.execute(
-            "INSERT INTO job (kind, key, lane, payload, study_instance_uid, created_at, since, due_at)"
-            f" VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT {on_conflict}",
+            _ENQUEUE_AGAIN if again else _ENQUEUE,
             (kind, key, lane, json.dumps(payload), study_instance_uid, now, due_at, due_at),
         ).rowcount
         if again and not added:
-            connection.execute(
-                "UPDATE job SET is_wanted_again = 1 WHERE kind = ? AND key = ? AND state = 'leased'",
-                (kind, key),
-            )
+            connection.execute(_WANT_AGAIN, (kind, key))
         if added:
             self._notify(kind)
         return added > 0
+
+    def enqueue_all(
+        self,
+        connection: sqlite3.Connection,
+        kind: str,
+        jobs: Sequence[tuple[str, dict[str, Any], str]],
+    ) -> None:
+        """Add jobs of (key, payload, Study Instance UID) as ``enqueue`` does with ``again``."""
+        now = self._clock.timestamp()
+        added = connection.executemany(
+            _ENQUEUE_AGAIN,
+            [(kind, key, "", json.dumps(payload), study, now, now, now) for key, payload, study in jobs],
+        ).rowcount
+        if added < len(jobs):
+            # those that were added are not leased
+            connection.executemany(_WANT_AGAIN, [(kind, key) for key, _, _ in jobs])
+        self._notify(kind)
 
     # --- leasing -------------------------------------------------------------
 
@@ -173,7 +191,8 @@ class Queue:
                     return jobs
             return []
 
-        return self._database.write(work)
+        # A lease that a loss of power takes is one that nobody holds any more.
+        return self._database.write(work, can_be_replayed=True)
 
     def _lease(
         self,
@@ -223,7 +242,7 @@ class Queue:
             )
 
         if rows:
-            self._database.write(work)
+            self._database.write(work, can_be_replayed=True)
 
     def release(self, connection: sqlite3.Connection, job: Job) -> None:
         """Give a job back as if it had not been taken: the node stops in the middle of it."""
@@ -281,7 +300,7 @@ class Queue:
 
     def finish(self, connection: sqlite3.Connection, job: Job) -> None:
         """Mark a leased job done; LeaseLost, which undoes the transaction, when it is leased no more."""
-        self._end(
+        state = self._end(
             connection,
             job,
             "state = CASE WHEN is_wanted_again THEN 'ready' ELSE 'done' END, finished_at = :now,"
@@ -291,7 +310,8 @@ class Queue:
         )
         if job.lane:
             self._unblock(connection, job.kind, job.lane)
-        self._notify(job.kind)
+        if job.lane or state == "ready":
+            self._notify(job.kind)
 
     def retry(
         self,
@@ -325,14 +345,16 @@ class Queue:
         if job.lane:
             self._notify(job.kind)
 
-    def _end(self, connection: sqlite3.Connection, job: Job, change: str, values: dict[str, Any]) -> None:
-        ended = connection.execute(
+    def _end(self, connection: sqlite3.Connection, job: Job, change: str, values: dict[str, Any]) -> str:
+        """End the lease of a job, and return the state that it is in then."""
+        row = connection.execute(
             f"UPDATE job SET {change}, lease_owner = NULL, lease_until = NULL"
-            " WHERE id = :id AND state = 'leased' AND lease_number = :lease_number",
+            " WHERE id = :id AND state = 'leased' AND lease_number = :lease_number RETURNING state",
             {**values, "id": job.id, "lease_number": job.lease_number, "now": self._clock.timestamp()},
-        ).rowcount
-        if not ended:
+        ).fetchone()
+        if row is None:
             raise LeaseLost(f"job {job.id} ({job.kind}) is leased to this worker no more")
+        return str(row[0])
 
     def hasten(self, connection: sqlite3.Connection, kind: str, key: str) -> None:
         """Make a waiting job due now, or one that runs due once more: what it waits for has come."""

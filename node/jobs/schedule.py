@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMPLETION_SECONDS = 1.0
-SWEEP_SECONDS = 60.0
+SWEEP_SECONDS = 10.0
 
 
 class Schedule:

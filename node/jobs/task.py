@@ -41,9 +41,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """The job is done; ``apply`` writes what follows from it in the transaction that ends the job."""
+    """The job is done; ``apply`` writes what follows from it in the transaction that ends the job.
+
+    ``can_be_replayed`` says that nobody would notice if a crash took the outcome and the job were done
+    again. Then it may be written together with the outcomes of the next jobs of its batch, and is not
+    flushed to disk.
+    """
 
     apply: Callable[[sqlite3.Connection], None] | None = None
+    can_be_replayed: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import os
 import sqlite3
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from node import logs
 from node.errors import AnodeError, LeaseLost, NodeError, OutOfSpace, PeerRefused, UnexpectedFailure
 from node.jobs.policy import RetryPolicy
 from node.jobs.task import Cancellable, Done, Job, Outcome, Retry, SetAside, Task
@@ -37,6 +37,8 @@ POLL_SECONDS = 2.0
 LEASE_SECONDS = 60.0
 #: How long the dispatcher of lanes rests between two looks.
 DISPATCH_REST_SECONDS = 0.02
+#: How long outcomes that can be replayed are collected for one transaction.
+OUTCOMES_WAIT_SECONDS = 1.0
 #: How long a thread rests when the database cannot be used.
 DATABASE_REST_SECONDS = 5.0
 
@@ -186,7 +188,7 @@ class Engine:
             due_at: float | None = None
             try:
                 # A write waits behind the transaction that woke this thread, a read does not.
-                self._services.database.write(_nothing)
+                self._services.database.write(_nothing, can_be_replayed=True)
                 for kind in group.tasks:
                     for lane, lane_due_at in self._queue.lanes(kind):
                         if lane_due_at > now:
@@ -266,14 +268,22 @@ class Engine:
     def _run(self, group: Group, jobs: list[Job]) -> None:
         task = group.tasks[jobs[0].kind]
         left = {job.id: job for job in jobs}
+        unwritten: list[tuple[Job, Done]] = []
         outcomes: Iterator[tuple[Job, Outcome]] | None = None
+        begun = time.monotonic()
         try:
             outcomes = iter(task.run(self._services, jobs))
             for job, outcome in outcomes:
                 left.pop(job.id, None)
-                self._write(group, job, outcome)
+                if isinstance(outcome, Done) and outcome.can_be_replayed:
+                    unwritten.append((job, outcome))
+                else:
+                    self._write(group, job, outcome)
                 if self._stopping.is_set():
                     break
+                if time.monotonic() - begun > OUTCOMES_WAIT_SECONDS:
+                    self._write_together(group, unwritten)
+                    begun = time.monotonic()
         except Exception as error:
             self._log_failure(jobs[0], error)
             for job in left.values():
@@ -283,6 +293,7 @@ class Engine:
             close = getattr(outcomes, "close", None)
             if close is not None:
                 close()
+            self._write_together(group, unwritten)
         if not left:
             return
         if self._stopping.is_set():
@@ -292,6 +303,30 @@ class Engine:
         missing = UnexpectedFailure("the task ended without saying what became of this job")
         for job in left.values():
             self._fail(group, job, missing, alone=True)
+
+    def _write_together(self, group: Group, outcomes: list[tuple[Job, Done]]) -> None:
+        """Apply outcomes that can be replayed in one transaction, and take them from the list."""
+        together = outcomes.copy()
+        outcomes.clear()
+
+        def work(connection: sqlite3.Connection) -> None:
+            for job, outcome in together:
+                if outcome.apply is not None:
+                    outcome.apply(connection)
+                self._queue.finish(connection, job)
+
+        if not together:
+            return
+        try:
+            self._services.database.write(work, can_be_replayed=True)
+        except Exception:
+            # Each by itself: one may have lost its lease, and the others must not suffer for it.
+            for job, outcome in together:
+                self._write(group, job, outcome)
+            return
+        self._forget(job for job, _ in together)
+        for job, outcome in together:
+            self._log(job, outcome)
 
     def _write(self, group: Group, job: Job, outcome: Outcome) -> None:
         """Apply an outcome in one transaction with the end of its job."""
@@ -308,7 +343,8 @@ class Engine:
                     self._retry(connection, group, job, outcome)
 
         try:
-            self._services.database.write(work)
+            can_be_replayed = isinstance(outcome, Done) and outcome.can_be_replayed
+            self._services.database.write(work, can_be_replayed=can_be_replayed)
         except LeaseLost as error:
             logger.warning(
                 "job outcome refused", extra={"job": job.id, "kind": job.kind, "error": error.name}
@@ -390,7 +426,7 @@ class Engine:
                 self._queue.release(connection, job)
 
         if jobs:
-            self._services.database.write(work)
+            self._services.database.write(work, can_be_replayed=True)
 
     def _forget(self, jobs: Iterable[Job]) -> None:
         with self._lock:
@@ -417,18 +453,12 @@ class Engine:
             logger.warning("task failed", extra=facts)
         else:
             # The message of an unforeseen error may hold values of a data set; where it arose does not.
-            logger.error("task failed", extra={**facts, "frames": _frames(error)})
+            logger.error("task failed", extra={**facts, "frames": logs.frames(error)})
             logger.debug("task failed: detail", extra=facts, exc_info=error)
 
 
 def _nothing(connection: sqlite3.Connection) -> None:
     del connection
-
-
-def _frames(error: Exception) -> str:
-    """Where ``error`` arose, the innermost last: ``file:line function``, and no values."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
 
 
 def _as_anode_error(error: Exception) -> AnodeError:

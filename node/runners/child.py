@@ -6,25 +6,26 @@ crash, with a traceback on standard error.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
 import sys
 from pathlib import Path
 
+from node import subordinate
+
 OUT_OF_MEMORY = 3
-NICENESS = 5
-_PR_SET_PDEATHSIG = 1
+NICENESS = 10
 
 
 def main(arguments: list[str]) -> int:
     """Run one job."""
     folder, parent, memory_mb = Path(arguments[0]), int(arguments[1]), int(arguments[2])
-    _die_with(parent)
-    os.nice(NICENESS)
-    # A core file would hold images.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    subordinate.end_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        # It ended before the line above.
+        return 1
+    subordinate.stand_back(NICENESS)
     from models import registry
     from node.runners.job_folder import JobFolder
 
@@ -53,15 +54,6 @@ def main(arguments: list[str]) -> int:
         print(f"out of memory: {error}", file=sys.stderr)
         return OUT_OF_MEMORY
     return 0
-
-
-def _die_with(parent: int) -> None:
-    """End when the node ends, however it ends (Linux; elsewhere the time limit has to do)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        # It ended before the line above.
-        sys.exit(1)
 
 
 def _limit_memory(memory_mb: int) -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from node.errors import MalformedDataSet
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, walk
-from node.storage.window import window
+from node.storage.window import LastingWindow
 
 MEDIA_STORAGE_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 
@@ -77,7 +77,7 @@ def read(path: Path) -> DicomFile:
 def open_data_set(file: DicomFile) -> BinaryIO:
     """Open the data set alone, as a file of its own; raises OSError when the file is gone."""
     opened = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    return window(opened, file.data_set_offset, file.data_set_bytes, owns_file=True)
+    return LastingWindow(opened, file.data_set_offset, file.data_set_bytes, owns_file=True)
 
 
 def _read(path: Path, file: BinaryIO) -> DicomFile:

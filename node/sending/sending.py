@@ -9,15 +9,14 @@ from typing import BinaryIO
 
 from node.config.settings import PeerConfig
 from node.errors import AnodeError, PeerError
-from node.sending import dicom_files
+from node.sending import contexts, dicom_files
+from node.sending.contexts import Part
 from node.sending.dicom_files import DicomFile
 from node.status import SUCCESS, is_store_warning
 from node.wire import scu
-from node.wire.negotiation import AcceptedContext
+from node.wire.contexts import AcceptedContext, ProposedContext
 from node.wire.sop_classes import UNCOMPRESSED
-
-MAX_PRESENTATION_CONTEXTS = 128
-"""PS3.8 section 9.3.2.2: context IDs are the odd numbers from 1 to 255."""
+from node.wire.tls import ClientTls
 
 Recode = Callable[[DicomFile, str], BinaryIO]
 """Opens the data set of a file in another, uncompressed transfer syntax; raises AnodeError."""
@@ -54,6 +53,8 @@ class Sender:
         As the associations are requested.
     recode
         For peers that do not take a file as it is.
+    tls
+        How to call over TLS; None is plain.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class Sender:
         timeout_seconds: float,
         max_pdu_bytes: int,
         recode: Recode,
+        tls: ClientTls | None = None,
     ) -> None:
         self._peer = peer
         self._calling_ae_title = calling_ae_title
         self._timeout_seconds = timeout_seconds
         self._max_pdu_bytes = max_pdu_bytes
         self._recode = recode
+        self._tls = tls
 
     def send(self, files: Sequence[DicomFile]) -> Iterator[Sent]:
         """Send ``files`` in their order and yield what came of each.
@@ -77,12 +80,12 @@ class Sender:
         A file during which the association was lost is tried once more on a new one. When no
         association can be had, the rest is not tried.
         """
-        for batch in batches(files):
-            left = deque(batch)
+        for part in parts(files):
+            left = deque(part.instances)
             lost_before: DicomFile | None = None
             while left:
                 try:
-                    association = self._associate(batch)
+                    association = self._associate(part.contexts)
                 except PeerError as error:
                     yield from (Sent(file, None, problem=str(error)) for file in left)
                     break
@@ -97,15 +100,16 @@ class Sender:
                     elif left:
                         lost_before = left[0]
 
-    def _associate(self, batch: Sequence[DicomFile]) -> scu.RequestedAssociation:
+    def _associate(self, proposed: Sequence[ProposedContext]) -> scu.RequestedAssociation:
         return scu.connect(
             self._peer.host,
             self._peer.port,
             calling_ae_title=self._calling_ae_title,
             called_ae_title=self._peer.ae_title,
-            contexts=proposals(batch),
+            contexts=proposed,
             timeout_seconds=self._timeout_seconds,
             max_pdu_bytes=self._max_pdu_bytes,
+            tls=self._tls,
         )
 
     def _send_one(self, association: scu.RequestedAssociation, file: DicomFile) -> Sent:
@@ -142,35 +146,10 @@ class Sender:
         return Sent(file, answer.status, answer.comment, context.transfer_syntax_uid)
 
 
-def batches(files: Iterable[DicomFile]) -> Iterator[list[DicomFile]]:
+def parts(files: Iterable[DicomFile]) -> Iterator[Part[DicomFile]]:
     """Divide ``files``, in their order, so that each part needs at most 128 presentation contexts."""
-    batch: list[DicomFile] = []
-    kinds: dict[tuple[str, str], DicomFile] = {}  # one file for each SOP class and transfer syntax
-    for file in files:
-        kind = (file.sop_class_uid, file.transfer_syntax_uid)
-        if kind not in kinds:
-            if len(proposals([*kinds.values(), file])) > MAX_PRESENTATION_CONTEXTS:
-                yield batch
-                batch, kinds = [], {}
-            kinds[kind] = file
-        batch.append(file)
-    if batch:
-        yield batch
 
+    def needs(file: DicomFile) -> tuple[str, tuple[str, ...]]:
+        return file.sop_class_uid, tuple(dict.fromkeys((file.transfer_syntax_uid, *UNCOMPRESSED)))
 
-def proposals(files: Iterable[DicomFile]) -> list[scu.ProposedContext]:
-    """Return the contexts that ``files`` need.
-
-    Each SOP class has one context for each transfer syntax of its files, alone, so that the peer
-    cannot choose another; and one with the uncompressed syntaxes that are not among these.
-    """
-    wanted: dict[str, dict[str, None]] = {}
-    for file in files:
-        wanted.setdefault(file.sop_class_uid, {})[file.transfer_syntax_uid] = None
-    contexts = []
-    for sop_class_uid, transfer_syntax_uids in wanted.items():
-        contexts += [scu.ProposedContext(sop_class_uid, (one,)) for one in transfer_syntax_uids]
-        others = tuple(one for one in UNCOMPRESSED if one not in transfer_syntax_uids)
-        if others:
-            contexts.append(scu.ProposedContext(sop_class_uid, others))
-    return contexts
+    return contexts.parts(files, needs)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from node.errors import NodeError, OutOfSpace, StorageFailure
 
+# What the system takes in one call; POSIX promises 16 at least.
+_MOST_BUFFERS = max(16, os.sysconf("SC_IOV_MAX"))
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -34,6 +38,29 @@ def write_at(file: int, data: bytes | bytearray | memoryview, offset: int) -> No
         offset += written
 
 
+def write_all_at(file: int, fragments: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+    """Write all ``fragments`` behind each other from byte ``offset`` on, in as few calls as can be."""
+    if len(fragments) == 1:
+        write_at(file, fragments[0], offset)
+        return
+    left = list(fragments)
+    while left:
+        try:
+            written = os.pwritev(file, left[:_MOST_BUFFERS], offset)
+        except OSError as error:
+            raise failure(error, "writing an instance") from error
+        if written == sum(map(len, left)):
+            return
+        offset += written
+        done = 0
+        while done < len(left) and written >= len(left[done]):
+            written -= len(left[done])
+            done += 1
+        del left[:done]
+        if written:
+            left[0] = memoryview(left[0])[written:]
+
+
 def read_at(file: int, count: int, offset: int) -> bytes:
     """Read up to ``count`` bytes at byte ``offset``; fewer only at the end of the file."""
     try:
@@ -46,6 +73,24 @@ def read_at(file: int, count: int, offset: int) -> bytes:
     except OSError as error:
         raise failure(error, "reading an instance") from error
     return data
+
+
+def allocate(file: int, size: int) -> None:
+    """Give the open file descriptor ``file`` space for ``size`` bytes, without writing them."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise failure(error, "allocating a segment of the receive log") from error
+
+
+def begin_writing_out(file: int, offset: int, count: int) -> None:
+    """Have the system begin to write out what was just written, so that ``sync_data`` finds less to do.
+
+    A hint without a promise: nothing is durable by it, and what is wrong is ``sync_data``'s to find.
+    """
+    # Linux writes dirty pages out for it, and then drops those that are clean: these are not yet.
+    with suppress(OSError):
+        os.posix_fadvise(file, offset, count, os.POSIX_FADV_DONTNEED)
 
 
 def sync_data(file: int) -> None:

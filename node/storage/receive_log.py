@@ -1,7 +1,9 @@
 """The receive log: a pool of preallocated segments that makes Success cheap.
 
-One reception at a time holds a segment and appends one record to it. When no record of a segment
-is needed any more, the segment is used again under the next number; numbers never come back.
+One reception at a time holds a segment and appends one record to it; a record that is longer goes
+on in further segments, which hold nothing else. When no record of a segment is needed any more,
+the segment and those that continue its records are used again under the next numbers; numbers
+never come back.
 """
 
 from __future__ import annotations
@@ -10,32 +12,36 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from node.clock import Clock
-from node.errors import NodeError, StorageFailure
+from node.errors import IntegrityFailure, NodeError, StorageFailure
 from node.storage import disk
+from node.storage.chain import ChainWindow, Part, parts, read_link
+from node.storage.free_space import FreeSpace
 from node.storage.location import Location
-from node.storage.record import BLOCK_BYTES, is_intact
+from node.storage.record import BLOCK_BYTES, Head, Life, is_intact
 from node.storage.segment import (
     Segment,
     begin_again,
-    create,
     lock_unread,
     numbers_in,
+    read_head,
+    read_life,
     records,
     segment_name,
     segment_path,
 )
-from node.storage.window import window
+from node.storage.spares import Spares
+from node.storage.window import Window
 
 logger = logging.getLogger(__name__)
 
-_MOST_FREE_SEGMENTS = 8
+# Who has just looked up a record did so in this run: a segment of an earlier one has no grace.
+_EVER = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,16 @@ class ReplayedRecord:
 class _Closed:
     """A segment that takes no more records.
 
-    ``idle_since`` is the monotonic time at which it was first found unneeded, in seconds;
-    ``is_kept`` means that it is not used again before the next start.
+    ``first`` is the segment in which the record begins that this one continues: it is needed as
+    long as that one is there. ``idle_since`` is the monotonic time at which it was first found
+    unneeded, in seconds; ``is_kept`` means that it is not used again before the next start.
     """
 
     number: int
     is_broken: bool = False
     awaits_replay: bool = False
     is_kept: bool = False
+    first: int | None = None
     idle_since: float | None = None
 
 
@@ -73,6 +81,8 @@ class ReceiveLog:
         Where the segments lie; created with the first segment.
     segment_bytes : int
         Size of a new segment.
+    spare_segments : int
+        How many segments are written ahead.
     reserve_bytes : int
         Free space that is never touched.
     grace_seconds : float
@@ -83,80 +93,105 @@ class ReceiveLog:
     """
 
     def __init__(
-        self, folder: Path, *, segment_bytes: int, reserve_bytes: int, grace_seconds: float, clock: Clock
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int,
+        spare_segments: int,
+        reserve_bytes: int,
+        grace_seconds: float,
+        clock: Clock,
     ) -> None:
         self.folder = folder
-        self.reserve_bytes = reserve_bytes
+        self.free_space = FreeSpace(folder, reserve_bytes, clock)
         self._segment_bytes = max(4 * BLOCK_BYTES, segment_bytes // BLOCK_BYTES * BLOCK_BYTES)
         self._grace_seconds = grace_seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._reclaiming = threading.RLock()
-        self._fresh: list[Segment] = []
         self._open: list[Segment] = []
+        self._ageing = 0
         numbers = numbers_in(folder)
-        self._closed = {number: _Closed(number, awaits_replay=True) for number in numbers}
-        self._next_number = numbers[-1] + 1 if numbers else 1
-        self._spare_maker: threading.Thread | None = None
+        self._closed = {number: _Closed(number, awaits_replay=True, idle_since=_EVER) for number in numbers}
+        next_number = numbers[-1] + 1 if numbers else 1
+        self._spares = Spares(
+            folder,
+            self._segment_bytes,
+            self.free_space,
+            next_number,
+            clock,
+            pool=spare_segments,
+            in_use=lambda: len(self._closed) + len(self._open),
+        )
         self._is_closing = False
 
     # --- handing out ---------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Have a spare segment ready for the first reception. Only where the log is written."""
+        self._spares.prepare()
 
     def take(self, *, empty: bool = False) -> Segment:
         """Check a segment out: one in use, else a spare one, else a new one.
 
         ``empty`` asks for one without records. Raises OutOfSpace or StorageFailure.
         """
-        with self._lock:
-            if self._open and not empty:
-                return self._open.pop()
-            if self._fresh:
-                return self._fresh.pop(0)
-        return self._make()
+        if not empty:
+            with self._lock:
+                if self._open:
+                    return self._open.pop()
+        return self._spares.take()
 
-    def release(self, segment: Segment, *, is_full: bool = False) -> None:
-        """Give a checked-out segment back; a broken or full one takes no more records."""
+    def release(
+        self,
+        segment: Segment,
+        continuations: Sequence[Segment] = (),
+        *,
+        is_full: bool = False,
+        holds_record: bool = True,
+    ) -> None:
+        """Give checked-out segments back; a broken or full one takes no more records.
+
+        Parameters
+        ----------
+        segment : Segment
+            The one in which the record begins.
+        continuations : sequence of Segment
+            Those in which it goes on.
+        is_full : bool
+            Close ``segment``, however much room is left.
+        holds_record : bool
+            Whether there is a record; without one the continuations are free again.
+        """
+        is_full = is_full or segment.size - segment.position < 2 * BLOCK_BYTES
+        unused: list[Segment] = []
         with self._lock:
-            is_full = is_full or segment.size - segment.position < 2 * BLOCK_BYTES
             if segment.is_broken or is_full or self._is_closing:
                 self._close(segment)
             elif segment.is_empty:
-                self._fresh.insert(0, segment)
+                unused.append(segment)
             else:
                 self._open.append(segment)
-            is_more_than_half_full = segment.position > segment.size // 2
-            if is_more_than_half_full and not (self._fresh or self._spare_maker or self._is_closing):
-                self._spare_maker = threading.Thread(target=self._make_spare, name="spare-segment")
-                self._spare_maker.start()
+                if not segment.is_ageing and segment.position > segment.size // 4:
+                    segment.is_ageing = True
+                    self._ageing += 1
+            for continuation in continuations:
+                if holds_record:
+                    self._close(continuation, first=segment.number)
+                elif continuation.is_broken or not _reopen(self.folder, continuation):
+                    self._close(continuation)
+                else:
+                    unused.append(continuation)
+            wanted = 1 + self._ageing
+        if unused:
+            self._spares.give(unused)
+        self._spares.want(wanted)
 
-    def _close(self, segment: Segment) -> None:
-        os.close(segment.file)
-        self._closed[segment.number] = _Closed(segment.number, is_broken=segment.is_broken)
-
-    def _make(self) -> Segment:
-        disk.make_directory(self.folder)
-        disk.check_free_space(self.folder, self.reserve_bytes + self._segment_bytes)
-        return create(self.folder, self._take_number(), self._segment_bytes)
-
-    def _take_number(self) -> int:
-        with self._lock:
-            self._next_number += 1
-            return self._next_number - 1
-
-    def _make_spare(self) -> None:
-        """Make a segment before somebody waits for it."""
-        segment = None
-        try:
-            segment = self._make()
-        except NodeError as error:
-            # The next reception that needs a segment meets the same fault and reports it.
-            logger.warning("no spare segment could be made", extra={"error": str(error)})
-        with self._lock:
-            self._spare_maker = None
-            if segment is not None and self._is_closing:
-                self._close(segment)
-            elif segment is not None:
-                self._fresh.append(segment)
+    def _close(self, segment: Segment, *, first: int | None = None) -> None:
+        segment.close()
+        self._ageing -= segment.is_ageing
+        segment.is_ageing = False
+        self._closed[segment.number] = _Closed(segment.number, is_broken=segment.is_broken, first=first)
 
     # --- reading -------------------------------------------------------------
 
@@ -164,10 +199,11 @@ class ReceiveLog:
         """Path of the segment that holds a record."""
         return segment_path(self.folder, location.path)
 
-    def open(self, location: Location) -> BinaryIO:
+    def open(self, location: Location) -> Window:
         """Open the data set of a record; raise StorageFailure when it is no longer here.
 
-        The reader holds a shared lock, which keeps the segment from being used again.
+        The reader holds a shared lock, which keeps the segment from being used again, and with it
+        those in which the record goes on. Raises IntegrityFailure when one of them is gone.
         """
         path = self.path(location)
         try:
@@ -181,7 +217,24 @@ class ReceiveLog:
                 raise
         except OSError as error:
             raise disk.failure(error, "opening a segment of the receive log") from error
-        return window(file, location.offset, location.length, owns_file=True)
+        try:
+            return self._record(file, location)
+        except BaseException:
+            os.close(file)
+            raise
+
+    def _record(self, file: int, location: Location) -> Window:
+        """Make the window on a record that begins in the open segment ``file``, which it owns then."""
+        count = os.fstat(file).st_size - location.offset
+        if location.length <= count:
+            return Window(file, location.offset, location.length, owns_file=True)
+        life = read_life(file)
+        head = read_head(file, location.offset, life) if life else None
+        if life is None or head is None or head.continued_in is None:
+            raise IntegrityFailure("the head of a record that goes on in another segment is damaged")
+        first_part = Part(self.path(location), location.offset, count)
+        chain = parts(self.folder, life, first_part, head.continued_in, location.length)
+        return ChainWindow(chain, lock=file)
 
     def replay(self, is_known: Callable[[Location], bool]) -> Iterator[ReplayedRecord]:
         """Yield the whole records of earlier runs that ``is_known`` does not know, oldest first.
@@ -191,17 +244,12 @@ class ReceiveLog:
         """
         for path in self.folder.glob("*.part"):
             path.unlink(missing_ok=True)
-        for number in sorted(closed.number for closed in self._closed.values() if closed.awaits_replay):
-            try:
-                file = os.open(segment_path(self.folder, segment_name(number)), os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise disk.failure(error, "opening a segment of the receive log") from error
-            try:
-                for offset, head in records(file, number):
-                    location = Location("log", segment_name(number), offset, head.data_set_bytes)
-                    if is_known(location):
-                        continue
-                    if is_intact(file, offset, head):
+        waiting = sorted(closed.number for closed in self._closed.values() if closed.awaits_replay)
+        lives = {number: life for number in waiting if (life := self._recall(number)) is not None}
+        for number in waiting:
+            if number in lives:
+                for location, head in self._heads(lives[number]):
+                    if not is_known(location) and self._is_whole(location, head):
                         yield ReplayedRecord(
                             location,
                             head.transfer_syntax_uid,
@@ -209,12 +257,38 @@ class ReceiveLog:
                             head.data_set_sha256,
                             head.data_set_bytes,
                         )
-                    else:
-                        # Its reception never came to an end, so nobody was told Success.
-                        logger.warning("torn record left out", extra={"segment": segment_name(number)})
-            finally:
-                os.close(file)
             self._closed[number].awaits_replay = False
+
+    def _recall(self, number: int) -> Life | None:
+        """Read in which life a segment of an earlier run is, and which record it continues, if any.
+
+        A continuation belongs to the segment in which its record begins for as long as that is
+        there, also when the record cannot be read: so nothing that is needed is ever used again.
+        """
+        with _opened(segment_path(self.folder, segment_name(number))) as file:
+            life = read_life(file)
+            link = read_link(file, life.key) if life else None
+        if life is None or life.number != number:
+            return None
+        if link is not None:
+            self._closed[number].first = link.first.number
+        return life
+
+    def _heads(self, life: Life) -> Iterator[tuple[Location, Head]]:
+        with _opened(segment_path(self.folder, segment_name(life.number))) as file:
+            for offset, head in records(file, life):
+                yield Location("log", segment_name(life.number), offset, head.data_set_bytes), head
+
+    def _is_whole(self, location: Location, head: Head) -> bool:
+        try:
+            with self.open(location) as data_set:
+                if is_intact(data_set, head):
+                    return True
+        except IntegrityFailure as error:
+            logger.debug("torn record: detail", extra={"reason": str(error)})
+        # Its reception never came to an end, so nobody was told Success.
+        logger.warning("torn record left out", extra={"segment": location.path})
+        return False
 
     # --- using again ---------------------------------------------------------
 
@@ -243,7 +317,11 @@ class ReceiveLog:
                 candidates = [
                     closed for closed in self._closed.values() if not (closed.awaits_replay or closed.is_kept)
                 ]
-            return sum(self._free(closed) for closed in candidates if self._is_idle(closed, is_live))
+            # A continuation comes after the segment in which its record begins.
+            candidates.sort(key=lambda closed: closed.first is not None)
+            freed = sum(self._free(closed) for closed in candidates if self._is_idle(closed, is_live))
+            self._spares.trim()
+            return freed
 
     def _close_idle(self, is_live: Callable[[str], bool]) -> None:
         """Close segments in use of which no record is needed; the pool keeps the others."""
@@ -260,6 +338,9 @@ class ReceiveLog:
                     self._close(segment)
 
     def _is_idle(self, closed: _Closed, is_live: Callable[[str], bool]) -> bool:
+        if closed.first is not None:
+            with self._lock:
+                return closed.first not in self._closed
         if is_live(segment_name(closed.number)):
             closed.idle_since = None
             return False
@@ -275,35 +356,54 @@ class ReceiveLog:
             file = lock_unread(path)
             if file is None:
                 return False
+            is_unfit = closed.is_broken or os.fstat(file).st_size < self._segment_bytes
+            # The one with the highest number stays, so that numbers never come back.
+            is_removable = closed.number != self._spares.newest_number
+            if is_unfit and not is_removable:
+                os.close(file)
+                return False
             with self._lock:
                 del self._closed[closed.number]
-            if closed.is_broken or os.fstat(file).st_size < self._segment_bytes:
+            if is_unfit or (is_removable and self._spares.are_enough):
                 path.unlink()
                 os.close(file)
                 disk.sync_directory(self.folder)
                 return True
-            segment = begin_again(self.folder, file, closed.number, self._take_number(), self._segment_bytes)
+            number = self._spares.take_number()
+            segment = begin_again(self.folder, file, closed.number, number, self._segment_bytes)
         except (NodeError, OSError) as error:
             logger.warning("a segment could not be freed", extra={"error": str(error)})
             return False
-        with self._lock:
-            self._fresh.append(segment)
-            # The one with the highest number stays, so that numbers never come back.
-            surplus = self._fresh[:-_MOST_FREE_SEGMENTS]
-            self._fresh = self._fresh[-_MOST_FREE_SEGMENTS:]
-        for unwanted in surplus:
-            os.close(unwanted.file)
-            segment_path(self.folder, unwanted.name).unlink(missing_ok=True)
+        self._spares.give([segment])
         return True
 
     def close(self) -> None:
         """Close all files; records stay as they are."""
         with self._lock:
             self._is_closing = True
-            maker = self._spare_maker
-        if maker is not None:
-            maker.join()
-        with self._lock:
-            for segment in self._open + self._fresh:
+            for segment in self._open:
                 self._close(segment)
-            self._open, self._fresh = [], []
+            self._open = []
+        self._spares.close()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise disk.failure(error, "opening a segment of the receive log") from error
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _reopen(folder: Path, segment: Segment) -> bool:
+    """Open a segment again that was closed when it was full; False where it cannot be."""
+    if segment.file < 0:
+        try:
+            segment.file = os.open(segment_path(folder, segment.name), os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+    return True

@@ -13,9 +13,9 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from node.errors import StorageFailure
-from node.storage import disk
 
 BLOCK_BYTES = 4096
 _MAGIC = b"ANODEREC"
@@ -23,20 +23,35 @@ _FORMAT = 1
 # magic, format, length of the description, record bytes, data set bytes, SHA-256
 _FIXED = struct.Struct(">8sHHQQ32s")
 _CHECKSUM = struct.Struct(">I")
+# what ``json.dumps`` makes of a text, without the way to it
+_as_json = json.encoder.encode_basestring_ascii
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of a segment: its number, and the random key that all in it is bound to."""
+
+    number: int
+    key: bytes
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the head of a record says; ``provenance`` is kept as the text that it was given as."""
+    """What the head of a record says; ``provenance`` is kept as the text that it was given as.
+
+    ``continued_in`` is the segment in which the data set goes on, where the one with the head ends
+    before it does.
+    """
 
     data_set_bytes: int
     data_set_sha256: str
     transfer_syntax_uid: str
     provenance: str
+    continued_in: Life | None = None
 
     @property
     def record_bytes(self) -> int:
-        """Bytes that the record takes in its segment, head included, in whole blocks."""
+        """Bytes that the record takes, head included, in whole blocks."""
         return record_bytes(self.data_set_bytes)
 
     def encode(self, key: bytes) -> bytes:
@@ -44,9 +59,11 @@ class Head:
 
         Raises StorageFailure when the provenance does not fit in a block.
         """
-        description = json.dumps(
-            {"transfer_syntax_uid": self.transfer_syntax_uid, "provenance": self.provenance}
-        ).encode()
+        # By hand: this is called for each instance, and the encoder of a whole object is slow.
+        facts = f'"transfer_syntax_uid": {_as_json(self.transfer_syntax_uid)}'
+        if self.continued_in is not None:
+            facts += f', "continued_in": [{self.continued_in.number}, "{self.continued_in.key.hex()}"]'
+        description = f'{{{facts}, "provenance": {_as_json(self.provenance)}}}'.encode("ascii")
         fixed = _FIXED.pack(
             _MAGIC,
             _FORMAT,
@@ -78,22 +95,19 @@ def decode(block: bytes, key: bytes) -> Head | None:
     if _CHECKSUM.unpack_from(block, end)[0] != zlib.crc32(block[:end], zlib.crc32(key)):
         return None
     description = json.loads(block[_FIXED.size : end])
+    continued_in = description.get("continued_in")
     return Head(
         data_set_bytes=data_set_bytes,
         data_set_sha256=digest.hex(),
         transfer_syntax_uid=description["transfer_syntax_uid"],
         provenance=description["provenance"],
+        continued_in=Life(continued_in[0], bytes.fromhex(continued_in[1])) if continued_in else None,
     )
 
 
-def is_intact(file: int, offset: int, head: Head) -> bool:
-    """Whether the data set at byte ``offset`` of ``file`` has the digest that ``head`` promises."""
+def is_intact(data_set: BinaryIO, head: Head) -> bool:
+    """Whether ``data_set`` is what ``head`` promises, by its digest."""
     digest = hashlib.sha256()
-    end = offset + head.data_set_bytes
-    while offset < end:
-        chunk = disk.read_at(file, min(1 << 20, end - offset), offset)
-        if not chunk:
-            return False
+    while chunk := data_set.read(1 << 20):
         digest.update(chunk)
-        offset += len(chunk)
     return digest.hexdigest() == head.data_set_sha256

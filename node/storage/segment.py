@@ -1,9 +1,12 @@
 """Segment files of the receive log.
 
 A segment is really written once (zeros) and made durable before its first use, so that appending
-a record changes no metadata of the file system. Its first block names its present life: the
-number, which is also the file's name, and a random key that every record head is bound to. A
-segment that is used again gets a new number and a new key, so nothing left in it counts.
+a record changes no metadata of the file system, which makes the flush several times cheaper. One
+that is needed at once is only allocated; what was never written of it is when it is used again.
+
+The first block names the segment's present life: the number, which is also the file's name, and a
+random key that every record head is bound to. A segment that is used again gets a new number and a
+new key, so nothing left in it counts.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from pathlib import Path
 
 from node.errors import NodeError, StorageFailure
 from node.storage import disk
-from node.storage.record import BLOCK_BYTES, Head, decode
+from node.storage.record import BLOCK_BYTES, Head, Life, decode
 
 SUFFIX = ".seg"
 _MAGIC = b"ANODESEG"
@@ -32,7 +35,8 @@ class Segment:
     """A segment open for appending.
 
     ``position`` is the byte at which the next record starts, ``size`` that of the file,
-    ``is_broken`` whether a write or flush failed, after which nothing more is written to it.
+    ``is_broken`` whether a write or flush failed, after which nothing more is written to it,
+    ``is_ageing`` whether a spare one is kept ready to follow it.
     """
 
     number: int
@@ -41,6 +45,18 @@ class Segment:
     size: int
     position: int = BLOCK_BYTES
     is_broken: bool = False
+    is_ageing: bool = False
+
+    @property
+    def life(self) -> Life:
+        """Its present life."""
+        return Life(self.number, self.key)
+
+    def close(self) -> None:
+        """Close the file, once."""
+        if self.file >= 0:
+            os.close(self.file)
+        self.file = -1
 
     @property
     def name(self) -> str:
@@ -80,10 +96,16 @@ def _begin_life(file: int, number: int) -> bytes:
     return key
 
 
-def create(folder: Path, number: int, size: int) -> Segment:
-    """Write a new segment of ``size`` bytes and make it durable, name included.
+def _fill(file: int, start: int, size: int) -> None:
+    for offset in range(start, size, len(_ZEROS)):
+        disk.write_at(file, _ZEROS[: size - offset], offset)
 
-    Raises OutOfSpace or StorageFailure; no file is left then.
+
+def create(folder: Path, number: int, size: int, *, is_written: bool = True) -> Segment:
+    """Make a new segment of ``size`` bytes and make it durable, name included.
+
+    ``is_written`` false only allocates it. Raises OutOfSpace or StorageFailure; no file is left
+    then.
     """
     path = segment_path(folder, segment_name(number))
     partial = path.with_suffix(".part")
@@ -92,8 +114,10 @@ def create(folder: Path, number: int, size: int) -> Segment:
     except OSError as error:
         raise disk.failure(error, "creating a segment of the receive log") from error
     try:
-        for offset in range(0, size, len(_ZEROS)):
-            disk.write_at(file, _ZEROS[: size - offset], offset)
+        if is_written:
+            _fill(file, 0, size)
+        else:
+            disk.allocate(file, size)
         key = _begin_life(file, number)
         try:
             partial.rename(path)
@@ -133,6 +157,8 @@ def begin_again(folder: Path, file: int, old_number: int, number: int, size: int
         old_path = segment_path(folder, segment_name(old_number))
         old_path.rename(segment_path(folder, segment_name(number)))
         disk.sync_directory(folder)
+        # Allocated and never written counts as a hole.
+        _fill(file, os.lseek(file, 0, os.SEEK_HOLE), size)
         key = _begin_life(file, number)
         fcntl.flock(file, fcntl.LOCK_UN)
     except OSError as error:
@@ -144,19 +170,27 @@ def begin_again(folder: Path, file: int, old_number: int, number: int, size: int
     return Segment(number, file, key, size)
 
 
-def records(file: int, number: int) -> Iterator[tuple[int, Head]]:
-    """Yield (offset of the data set, head) of each record in a segment, in order.
+def read_life(file: int) -> Life | None:
+    """Read in which life a segment is; None when its first block is damaged."""
+    block = disk.read_at(file, BLOCK_BYTES, 0)
+    if len(block) < BLOCK_BYTES:
+        return None
+    magic, number, key = _LIFE.unpack_from(block)
+    is_sound = _CHECKSUM.unpack_from(block, _LIFE.size)[0] == zlib.crc32(block[: _LIFE.size])
+    return Life(number, key) if magic == _MAGIC and is_sound else None
+
+
+def read_head(file: int, offset: int, life: Life) -> Head | None:
+    """Read the head of the record whose data set begins at byte ``offset``; None when it has none."""
+    return decode(disk.read_at(file, BLOCK_BYTES, offset - BLOCK_BYTES), life.key)
+
+
+def records(file: int, life: Life) -> Iterator[tuple[int, Head]]:
+    """Yield (offset of the data set, head) of each record that begins in a segment, in order.
 
     Whether the data set is whole is not looked at: ``record.is_intact`` says.
     """
-    block = disk.read_at(file, BLOCK_BYTES, 0)
-    if len(block) < BLOCK_BYTES:
-        return
-    magic, written_number, key = _LIFE.unpack_from(block)
-    is_sound = _CHECKSUM.unpack_from(block, _LIFE.size)[0] == zlib.crc32(block[: _LIFE.size])
-    if magic != _MAGIC or not is_sound or written_number != number:
-        return
-    position = BLOCK_BYTES
-    while (head := decode(disk.read_at(file, BLOCK_BYTES, position), key)) is not None:
-        yield position + BLOCK_BYTES, head
-        position += head.record_bytes
+    offset = 2 * BLOCK_BYTES
+    while (head := read_head(file, offset, life)) is not None:
+        yield offset, head
+        offset += head.record_bytes

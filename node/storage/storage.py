@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
 
 from node.clock import Clock
 from node.config.settings import StorageConfig
@@ -16,7 +16,10 @@ from node.storage import archive, disk
 from node.storage.location import Location
 from node.storage.receive_log import ReceiveLog, ReplayedRecord
 from node.storage.reception import Reception
-from node.storage.window import window
+from node.storage.window import LastingWindow, Window
+
+# Settling may take all of the reserve but one part in so many.
+_SETTLING_PART = 4
 
 
 class Storage:
@@ -42,6 +45,7 @@ class Storage:
         self._log = ReceiveLog(
             data_dir / "log",
             segment_bytes=config.segment_bytes,
+            spare_segments=config.spare_segments,
             reserve_bytes=config.free_space_reserve_bytes,
             grace_seconds=reclaim_grace_seconds,
             clock=clock,
@@ -54,9 +58,16 @@ class Storage:
 
         Raises OutOfSpace, before anything is written, when the free space is below the reserve.
         """
-        if self._log.folder.is_dir():
-            disk.check_free_space(self._log.folder, self._reserve_bytes)
+        self._log.free_space.check(0)
         return Reception(self._log, limit_bytes=limit_bytes)
+
+    def prepare(self, is_live: Callable[[str], bool]) -> None:
+        """Make ready for the first reception: no sender waits until a segment is written.
+
+        Only at start, after ``replay``; ``is_live`` as for ``reclaim``.
+        """
+        self.reclaim(is_live)
+        self._log.prepare()
 
     def replay(
         self, is_known: Callable[[Location], bool] = lambda _location: False
@@ -103,7 +114,8 @@ class Storage:
 
     def _write(self, relative: str, file_bytes: Iterable[bytes]) -> Location:
         disk.make_directory(self._archive)
-        disk.check_free_space(self._archive, self._reserve_bytes)
+        # To settle frees more of the log than it takes: it goes on where nothing is received any more.
+        disk.check_free_space(self._archive, self._reserve_bytes // _SETTLING_PART)
         archive.write(self._archive, relative, file_bytes)
         return Location("archive", relative)
 
@@ -118,7 +130,7 @@ class Storage:
             raise StorageFailure("a location points out of the archive")
         return path
 
-    def open(self, location: Location) -> BinaryIO:
+    def open(self, location: Location) -> Window:
         """Open the data set at ``location``, without its file meta information.
 
         Raises
@@ -127,7 +139,8 @@ class Storage:
             The file is gone or unreadable. An instance that was settled meanwhile has another
             location.
         IntegrityFailure
-            An archive file does not begin as it should.
+            An archive file does not begin as it should, or a segment that continues a record is
+            gone or another one.
         """
         if location.kind == "log":
             return self._log.open(location)
@@ -138,11 +151,23 @@ class Storage:
             raise disk.failure(error, "opening an archive file") from error
         try:
             size = os.fstat(file).st_size
-            offset = archive.data_set_offset(window(file, 0, size))
+            offset = archive.data_set_offset(Window(file, 0, size))
         except BaseException:
             os.close(file)
             raise
-        return window(file, offset, size - offset, owns_file=True)
+        return LastingWindow(file, offset, size - offset, owns_file=True)
+
+    def read_ahead(self, location: Location, count: int) -> None:
+        """Have the system begin to read what is at ``location``, about ``count`` bytes, without waiting.
+
+        What is in the way of that is for ``open`` to say.
+        """
+        with contextlib.suppress(OSError, StorageFailure):
+            file = os.open(self.path(location), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(file, location.offset, count, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
 
     def size(self, location: Location) -> int:
         """Bytes of the data set at ``location``; raises as ``open`` does."""

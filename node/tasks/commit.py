@@ -19,7 +19,7 @@ from node.status import (
 )
 from node.verification import verify
 from node.wire.association import Answer, Association
-from node.wire.negotiation import ProposedContext
+from node.wire.contexts import ProposedContext
 from node.wire.sop_classes import (
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,

@@ -30,7 +30,7 @@ from node.status import (
     is_warning,
 )
 from node.wire.association import Answer, Request, Response
-from node.wire.negotiation import ProposedContext
+from node.wire.contexts import ProposedContext
 from node.wire.scu import RequestedAssociation
 from node.wire.sop_classes import (
     STORAGE_COMMITMENT_PUSH_MODEL,

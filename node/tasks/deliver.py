@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import assert_never
 
@@ -24,7 +25,8 @@ from node.errors import (
 from node.index.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.sending import shipping
-from node.sending.shipping import Shipment
+from node.sending.contexts import Part
+from node.sending.shipping import Shipping
 from node.services import Services
 from node.status import (
     DUPLICATE_SOP_INSTANCE,
@@ -55,17 +57,16 @@ class DeliverTask:
             error = UnknownPeer(f"the peer {jobs[0].lane} is not in the configuration")
             yield from ((job, SetAside(error)) for job in jobs)
             return
-        instances: list[StoredInstance] = []
         waiting: dict[str, list[Job]] = {}
         for job in jobs:
-            sop_instance_uid = str(job.payload["sop_instance_uid"])
-            if sop_instance_uid not in waiting:
-                try:
-                    instances.append(shipping.current(services, sop_instance_uid))
-                except StorageFailure as error:
-                    yield job, SetAside(error)
-                    continue
-            waiting.setdefault(sop_instance_uid, []).append(job)
+            waiting.setdefault(str(job.payload["sop_instance_uid"]), []).append(job)
+        with services.database.read() as connection:
+            found = {uid: services.index.get(connection, uid) for uid in waiting}
+        for uid, stored in found.items():
+            if stored is None:
+                gone = StorageFailure("the instance is not held any more")
+                yield from ((job, SetAside(gone)) for job in waiting[uid])
+        instances = [stored for stored in found.values() if stored is not None]
         for shipment in shipping.shipments(services, instances):
             yield from _Voyage(services, peer, shipment, waiting).run()
 
@@ -74,12 +75,12 @@ class _Voyage:
     """One shipment on its way to one peer, over a second association where the first breaks."""
 
     def __init__(
-        self, services: Services, peer: PeerConfig, shipment: Shipment, jobs: dict[str, list[Job]]
+        self, services: Services, peer: PeerConfig, shipment: Part[StoredInstance], jobs: dict[str, list[Job]]
     ) -> None:
         self._services = services
         self._peer = peer
         self._contexts = shipment.contexts
-        self._left = list(shipment.instances)
+        self._left = deque(shipment.instances)
         self._jobs = jobs
         self._failures = 0
 
@@ -95,31 +96,32 @@ class _Voyage:
                 yield from self._give_up(error, is_final=False)
 
     def _send_all(self, association: Association) -> Iterator[tuple[Job, Outcome]]:
-        while self._left:
-            stored = self._left.pop(0)
-            try:
-                answer = shipping.send(self._services, association, stored.sop_instance_uid)
-            except (NoAcceptedContext, UnsupportedPixelData, IntegrityFailure) as error:
-                yield from self._all(stored, SetAside(error))
-            except StorageFailure as error:
-                yield from self._all(stored, Retry(error))
-            except PeerError as error:
-                # This instance may be what broke the association: it waits alone, others go on.
-                self._failures += 1
-                yield from self._all(stored, Retry(error))
-                if self._failures >= MOST_FAILURES_IN_A_ROW:
-                    yield from self._give_up(error, is_final=False)
-                return
-            else:
-                outcome = self._judge(answer)
-                is_full = isinstance(outcome, Retry)
-                self._failures = self._failures + 1 if is_full else 0
-                yield from self._all(stored, outcome)
-                if isinstance(outcome, Retry) and self._failures >= MOST_FAILURES_IN_A_ROW:
-                    yield from self._give_up(outcome.error, is_final=False)
+        with Shipping(self._services, association, tuple(self._left)) as shipment:
+            while self._left:
+                stored = self._left.popleft()
+                try:
+                    answer = shipment.send_next()
+                except (NoAcceptedContext, UnsupportedPixelData, IntegrityFailure) as error:
+                    yield from self._all(stored, SetAside(error))
+                except StorageFailure as error:
+                    yield from self._all(stored, Retry(error))
+                except PeerError as error:
+                    # This instance may be what broke the association: it waits alone, others go on.
+                    self._failures += 1
+                    yield from self._all(stored, Retry(error))
+                    if self._failures >= MOST_FAILURES_IN_A_ROW:
+                        yield from self._give_up(error, is_final=False)
+                    return
+                else:
+                    outcome = self._judge(answer)
+                    is_full = isinstance(outcome, Retry)
+                    self._failures = self._failures + 1 if is_full else 0
+                    yield from self._all(stored, outcome)
+                    if isinstance(outcome, Retry) and self._failures >= MOST_FAILURES_IN_A_ROW:
+                        yield from self._give_up(outcome.error, is_final=False)
 
     def _give_up(self, error: AnodeError, *, is_final: bool) -> Iterator[tuple[Job, Outcome]]:
-        left, self._left = self._left, []
+        left, self._left = self._left, deque()
         for stored in left:
             yield from self._all(stored, SetAside(error) if is_final else Retry(error, is_for_lane=True))
 

@@ -1,21 +1,31 @@
-"""Settles received instances: from the receive log into an archive file, compressed and proven."""
+"""Settles received instances: from the receive log into an archive file, compressed and proven.
+
+The work is done by processes of its own (``node/settling``); what it comes to is written here.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
-from node.errors import DatabaseFailure, IntegrityFailure, OutOfSpace, StorageFailure
+from node.errors import AnodeError, DatabaseFailure, IntegrityFailure
 from node.index.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.services import Services
-from node.storage import archive
-from node.transcode import lossless
+from node.settling.order import Order, Settled
+from node.settling.pool import NICENESS, Settlers, SettlingStopped
 
 logger = logging.getLogger(__name__)
+
+#: While instances arrive at this rate, settling waits until the burst is over,
+BURST_PER_SECOND = 50.0
+#: but no longer than this from the arrival of an instance on: then it goes on beside the burst.
+BURST_PATIENCE_SECONDS = 20.0
+#: After this it shares the priority of receiving, so that the receive log does not grow for ever.
+PATIENCE_SECONDS = 300.0
+_LOOK_SECONDS = 0.1
 
 
 class SettleTask:
@@ -28,73 +38,116 @@ class SettleTask:
     kind = "settle"
     batch = 16
 
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._settlers: Settlers | None = None
+        self._cancellations = 0
+
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Settle one instance after the other."""
-        for job in jobs:
-            yield job, _settle(services, str(job.payload["sop_instance_uid"]))
-
-
-def _settle(services: Services, sop_instance_uid: str) -> Outcome:
-    with services.database.read() as connection:
-        stored = services.index.get(connection, sop_instance_uid)
-    if stored is None:
-        return SetAside(DatabaseFailure("the instance is not in the index"))
-    if stored.is_settled:
-        return Done()
-    try:
-        return _write(services, stored)
-    except IntegrityFailure as error:
+        """Yield each job with what became of it; nothing more when the node stops meanwhile."""
+        oldest = min(job.created_at for job in jobs)
+        cancellations = self._cancellations
+        self._let_burst_pass(services, oldest, cancellations)
+        orders: dict[str, tuple[Job, StoredInstance]] = {}
         with services.database.read() as connection:
-            now = services.index.get(connection, sop_instance_uid)
-        if now is not None and now.location != stored.location:
-            return Retry(error)  # the good bytes have come again meanwhile
-        logger.error("received bytes are damaged", extra={"segment": stored.location.path})
-        return SetAside(error)
-    except (OutOfSpace, StorageFailure) as error:
-        return Retry(error)
-
-
-def _write(services: Services, stored: StoredInstance) -> Outcome:
-    with (
-        services.storage.open(stored.location) as file,
-        lossless.settle(
-            file,
-            stored.received_transfer_syntax_uid,
-            services.config.transcode.to,
-            data_set_sha256=stored.data_set_sha256,
-        ) as settlement,
-    ):
-        private = {
-            **settlement.private,
-            "received": {
-                **settlement.private["received"],
-                "provenance": json.loads(stored.provenance.to_json()),
-            },
-            "at": services.clock.timestamp(),
-        }
-        meta = archive.part10(
-            stored.sop_class_uid,
-            stored.sop_instance_uid,
-            settlement.stored_transfer_syntax_uid,
-            private,
-            stored.provenance,
+            found = [
+                (job, services.index.get(connection, str(job.payload["sop_instance_uid"]))) for job in jobs
+            ]
+        for job, stored in found:
+            if stored is None:
+                yield job, SetAside(DatabaseFailure("the instance is not in the index"))
+            elif stored.is_settled:
+                yield job, Done()
+            else:
+                orders[stored.sop_instance_uid] = job, stored
+        settlers = self._ready(services, cancellations)
+        if settlers is None:
+            return
+        waited_seconds = services.clock.timestamp() - oldest
+        niceness = 0 if waited_seconds > PATIENCE_SECONDS else NICENESS
+        answers = settlers.settle(
+            [_order(services, stored) for _, stored in orders.values()], niceness=niceness
         )
-        location = services.storage.settle(stored.sop_instance_uid, chain([meta], settlement.chunks()))
-        transfer_syntax_uid, kept_reason = settlement.stored_transfer_syntax_uid, settlement.kept_reason
-        proof = {**settlement.proof, "at": private["at"]}
+        try:
+            for order, answer in answers:
+                job, stored = orders[order.sop_instance_uid]
+                yield job, _outcome(services, stored, answer)
+        except SettlingStopped:
+            return
+
+    def cancel(self) -> None:
+        """End the settling processes, because the node stops; what they had begun is done again."""
+        with self._lock:
+            self._cancellations += 1
+            self._lock.notify_all()
+            settlers, self._settlers = self._settlers, None
+        if settlers is not None:
+            settlers.stop()
+
+    def _let_burst_pass(self, services: Services, oldest: float, cancellations: int) -> None:
+        """Wait while instances stream in, and no longer when the node stops.
+
+        A study comes in one go, and its sender waits for each Success.
+        """
+        began = services.clock.monotonic()
+        while (
+            services.ingest.pace.per_second() > BURST_PER_SECOND
+            and services.clock.timestamp() - oldest < BURST_PATIENCE_SECONDS
+            and services.clock.monotonic() - began < BURST_PATIENCE_SECONDS
+        ):
+            with self._lock:
+                if self._cancellations != cancellations:
+                    return
+                self._lock.wait(_LOOK_SECONDS)
+
+    def _ready(self, services: Services, cancellations: int) -> Settlers | None:
+        """The processes; None when they were told to end since the caller began."""
+        with self._lock:
+            if self._cancellations != cancellations:
+                return None
+            if self._settlers is None:
+                self._settlers = Settlers(services.config.node.data_dir, services.config.storage)
+            return self._settlers
+
+
+def _order(services: Services, stored: StoredInstance) -> Order:
+    return Order(
+        location=str(stored.location),
+        sop_class_uid=stored.sop_class_uid,
+        sop_instance_uid=stored.sop_instance_uid,
+        transfer_syntax_uid=stored.received_transfer_syntax_uid,
+        data_set_sha256=stored.data_set_sha256,
+        provenance=stored.provenance.to_json(),
+        choice=services.config.transcode.to,
+        at=services.clock.timestamp(),
+    )
+
+
+def _outcome(services: Services, stored: StoredInstance, answer: Settled | AnodeError) -> Outcome:
+    if isinstance(answer, IntegrityFailure):
+        with services.database.read() as connection:
+            now = services.index.get(connection, stored.sop_instance_uid)
+        if now is not None and now.location != stored.location:
+            return Retry(answer)  # the good bytes have come again meanwhile
+        logger.error("received bytes are damaged", extra={"segment": stored.location.path})
+        return SetAside(answer)
+    if isinstance(answer, AnodeError):
+        return Retry(answer)
+    settled = answer
     logger.debug(
         "instance settled",
-        extra={"sop_instance_uid": stored.sop_instance_uid, "kept_reason": kept_reason},
+        extra={"sop_instance_uid": stored.sop_instance_uid, "kept_reason": settled.kept_reason},
     )
 
     def apply(connection: sqlite3.Connection) -> None:
         services.index.settle(
             connection,
             stored.sop_instance_uid,
-            location=location,
-            stored_transfer_syntax_uid=transfer_syntax_uid,
-            kept_reason=kept_reason,
-            proof=proof,
+            location=settled.location,
+            stored_transfer_syntax_uid=settled.transfer_syntax_uid,
+            kept_reason=settled.kept_reason,
+            proof=settled.proof,
         )
 
-    return Done(apply)
+    # A loss of power that takes the row leaves a job that settles the instance again.
+    return Done(apply, can_be_replayed=True)

@@ -23,7 +23,7 @@ class SweepTask:
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Sweep once, for however many jobs."""
-        segments = services.storage.reclaim(lambda segment: _is_live(services, segment))
+        segments = services.storage.reclaim(lambda segment: is_needed(services, segment))
         forgotten = self._forget(services)
         if segments or forgotten:
             logger.info("swept", extra={"segments": segments, "jobs": forgotten})
@@ -41,6 +41,15 @@ class SweepTask:
                 return total
 
 
-def _is_live(services: Services, segment: str) -> bool:
+def is_needed(services: Services, segment: str) -> bool:
+    """Whether a record that begins in a segment of the receive log is still needed.
+
+    When it is not, the index says so durably: a loss of power after its records are overwritten cannot
+    bring rows back that point to them.
+    """
     with services.database.read() as connection:
-        return services.index.in_segment(connection, segment) > 0
+        is_live = services.index.in_segment(connection, segment) > 0
+    is_live = is_live or services.ingest.holds_unindexed(segment)
+    if not is_live:
+        services.database.flush()
+    return is_live

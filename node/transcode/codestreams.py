@@ -15,6 +15,7 @@ from openjpeg.utils import decode as _openjpeg_decode
 from pydicom import uid
 
 from node.errors import UnsupportedPixelData
+from node.transcode import htj2k
 from node.transcode.facts import PixelFacts
 from node.transcode.native import NativeLayout, unpacked_bits, values
 from node.transcode.rle import rle_bits, rle_words
@@ -288,14 +289,14 @@ _FAMILIES: dict[str, _Family] = {
             _inspect_jpeg2000,
             True,
         ),
-        # Not by imagecodecs' OpenJPH: of a damaged stream it gives whatever was in memory, and it
-        # lets samples that quantisation moved beyond the range wrap around.
         _Family(
-            [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K],
-            [_openjpeg, _pylibjpeg_openjpeg],
+            [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL],
+            [htj2k.samples, _openjpeg, _pylibjpeg_openjpeg],
             _inspect_jpeg2000,
             True,
         ),
+        # Not by OpenJPH: it lets samples that quantisation moved beyond the range wrap around.
+        _Family([uid.HTJ2K], [_openjpeg, _pylibjpeg_openjpeg], _inspect_jpeg2000, True),
         _Family(
             [f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112)],
             [_libjxl],

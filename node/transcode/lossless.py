@@ -23,15 +23,16 @@ from node.config.settings import LimitsConfig
 from node.errors import AnodeError, IntegrityFailure, NodeError, OutOfSpace, UnsupportedPixelData
 from node.ingest.sameness import Copy, difference
 from node.transcode import encapsulation, headers
+from node.transcode.checksum import crc32
 from node.transcode.codecs import Codec, by_name
 from node.transcode.codestreams import FAILURES
 from node.transcode.encapsulation import OffsetTables
 from node.transcode.native_image import DEEPEST_NESTING, NativeImage, native_image
-from node.transcode.restoring import PixelDigest, chunks, packed, resembling, restore, shared_bytes
+from node.transcode.restoring import PixelDigest, chunks, packed, pieces, resembling, restore, shared_bytes
 from node.transcode.spool import spool
 from node.transcode.unused_bits import UnusedBits
 
-__all__ = ["Settlement", "restore", "settle"]
+__all__ = ["Settlement", "keep", "restore", "settle"]
 
 FORMAT = 1
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
@@ -112,8 +113,7 @@ def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_se
         The received data set cannot be read, or there is no space to work in.
     """
     begun = time.perf_counter()
-    length = data_set.seek(0, io.SEEK_END)
-    received = {"transfer_syntax_uid": transfer_syntax_uid, "sha256": data_set_sha256, "length": length}
+    received = _received(data_set, transfer_syntax_uid, data_set_sha256)
     if choice == "keep":
         return _kept(data_set, received, "the configuration says keep")
     encoded = spool()
@@ -138,8 +138,19 @@ def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_se
     return _kept(data_set, received, reason)
 
 
+def keep(data_set: BinaryIO, transfer_syntax_uid: str, reason: str, *, data_set_sha256: str) -> Settlement:
+    """Keep an instance as it was received, and say why; parameters as of ``settle``."""
+    return _kept(data_set, _received(data_set, transfer_syntax_uid, data_set_sha256), reason)
+
+
+def _received(data_set: BinaryIO, transfer_syntax_uid: str, data_set_sha256: str) -> dict[str, Any]:
+    length = data_set.seek(0, io.SEEK_END)
+    return {"transfer_syntax_uid": transfer_syntax_uid, "sha256": data_set_sha256, "length": length}
+
+
 def _kept(data_set: BinaryIO, received: dict[str, Any], reason: str) -> Settlement:
-    private = {"format": FORMAT, "received": received, "stored": dict(received), "kept_reason": reason}
+    stored = {**received, "crc32": _crc32(data_set)}
+    private = {"format": FORMAT, "received": received, "stored": stored, "kept_reason": reason}
     return Settlement(received["transfer_syntax_uid"], reason, private, data_set)
 
 
@@ -172,6 +183,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
         "stored": {
             "transfer_syntax_uid": codec.transfer_syntax_uid,
             "sha256": _digest(encoded),
+            "crc32": _crc32(encoded),
             "length": length,
             "codec": choice,
             "codec_version": codec.library(),
@@ -253,9 +265,14 @@ def _check_recoded(image: NativeImage) -> None:
 def _digest(file: BinaryIO) -> str:
     digest = hashlib.sha256()
     file.seek(0)
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    for piece in pieces(file):
+        digest.update(piece)
     return digest.hexdigest()
+
+
+def _crc32(file: BinaryIO) -> int:
+    file.seek(0)
+    return crc32(pieces(file))
 
 
 def _prove(encoded: BinaryIO, private: dict[str, Any]) -> str:

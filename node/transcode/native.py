@@ -85,7 +85,8 @@ class NativeLayout:
             words = np.moveaxis(words, -1, 0)
         if self._is_swapped_in_pairs:
             return np.ascontiguousarray(words).reshape(-1).view(np.uint16).byteswap().tobytes()
-        return words.astype(words.dtype.newbyteorder("<" if self.is_little_endian else ">")).tobytes()
+        order = words.dtype.newbyteorder("<" if self.is_little_endian else ">")
+        return words.astype(order, copy=False).tobytes()
 
 
 def values(words: Words, facts: PixelFacts) -> NDArray[np.generic]:

@@ -23,6 +23,7 @@ from node.errors import UnsupportedPixelData
 from node.transcode import codestreams
 from node.transcode.facts import PixelFacts, facts_of
 from node.transcode.native import NativeLayout, unpacked_bits, values
+from node.transcode.side_by_side import side_by_side
 
 Frame = NDArray[np.generic]
 
@@ -215,10 +216,12 @@ def encapsulated_frames(
     transfer_syntax_uid: str,
     *,
     extended_offsets: tuple[bytes, bytes] | None = None,
+    threads: int = 1,
 ) -> Decoded:
     """Frames of encapsulated Pixel Data whose first item is at the present position of ``source``.
 
-    Nobody else may move that position meanwhile.
+    Nobody else may move that position meanwhile. So many frames as there are ``threads`` are decoded
+    at the same time.
     """
     if not codestreams.is_known(transfer_syntax_uid):
         raise UnsupportedPixelData(f"pixels of transfer syntax {transfer_syntax_uid} are not decoded")
@@ -233,7 +236,7 @@ def encapsulated_frames(
         ),
     )
     every = chain([first], encoded_frames)
-    return Decoded(described, _decode_each(facts, every, transfer_syntax_uid))
+    return Decoded(described, _decode_each(facts, every, transfer_syntax_uid, threads))
 
 
 def _encoded_frames(
@@ -249,11 +252,14 @@ def _encoded_frames(
 
 
 def _decode_each(
-    facts: PixelFacts, encoded_frames: Iterator[bytes], transfer_syntax_uid: str
+    facts: PixelFacts, encoded_frames: Iterator[bytes], transfer_syntax_uid: str, threads: int
 ) -> Iterator[Frame]:
+    def decode(encoded: bytes) -> Frame:
+        return codestreams.decode(encoded, facts, transfer_syntax_uid)
+
     count = 0
-    for encoded in encoded_frames:
-        yield codestreams.decode(encoded, facts, transfer_syntax_uid)
+    for frame in side_by_side(decode, encoded_frames, threads=min(threads, facts.number_of_frames)):
+        yield frame
         count += 1
     if count < facts.number_of_frames:
         raise UnsupportedPixelData(f"{count} frames of {facts.number_of_frames} are there")

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ from node.transcode.codestreams import FAILURES
 from node.transcode.encapsulation import fragments
 from node.transcode.facts import PixelFacts
 from node.transcode.native import NativeLayout, Words
+from node.transcode.side_by_side import side_by_side
 
 _CHUNK_BYTES = 1 << 20
 _LARGEST_PACKED_BYTES = 128 << 20
@@ -48,7 +49,7 @@ class PixelDigest:
 
 
 def restore(
-    data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None = None
+    data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None = None, *, threads: int = 1
 ) -> Iterator[bytes]:
     """Yield an instance's data set exactly as it was received.
 
@@ -60,6 +61,8 @@ def restore(
         The private information of its archive file.
     pixels : PixelDigest, optional
         Is shown the decoded frames.
+    threads : int
+        How many frames are decoded at the same time.
 
     Raises
     ------
@@ -70,10 +73,10 @@ def restore(
     try:
         received = private["received"]
         if private["stored"].get("codec"):
-            restored = _rebuilt(data_set, private, pixels)
+            restored = _rebuilt(data_set, private, pixels, threads)
         else:
             data_set.seek(0)
-            restored = _read(data_set)
+            restored = pieces(data_set)
         yield from _checked(restored, received, "the received data set is not given back")
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityFailure("the proof of an instance is damaged") from error
@@ -81,7 +84,7 @@ def restore(
 
 def chunks(data_set: BinaryIO, expected: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield what is left of ``data_set``; IntegrityFailure when it is not what ``expected`` says."""
-    return _checked(_read(data_set), expected, "a data set is not the one that was stored")
+    return _checked(pieces(data_set), expected, "a data set is not the one that was stored")
 
 
 def shared_bytes(one: bytes, other: bytes) -> int:
@@ -137,7 +140,8 @@ def _unpacked(text: str, like: bytes = b"") -> bytes:
         raise IntegrityFailure("the received header of an instance is damaged") from error
 
 
-def _read(file: BinaryIO) -> Iterator[bytes]:
+def pieces(file: BinaryIO) -> Generator[bytes, None, None]:
+    """Yield what is left of ``file``."""
     while chunk := file.read(_CHUNK_BYTES):
         yield chunk
 
@@ -151,11 +155,27 @@ def _checked(data: Iterator[bytes], expected: Mapping[str, Any], problem: str) -
         raise IntegrityFailure(f"{problem}: its SHA-256 is another")
 
 
-def _rebuilt(data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None) -> Iterator[bytes]:
+def _rebuilt(
+    data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None, threads: int
+) -> Iterator[bytes]:
     stored, described = private["stored"], private["pixels"]
     facts = PixelFacts(**{one.name: described[one.name] for one in fields(PixelFacts)})
     layout = NativeLayout(facts, described["is_little_endian"], described["is_words"])
     decode = by_name(stored["codec"]).decode
+    shape: tuple[int, ...] = (facts.rows, facts.columns)
+    if facts.samples_per_pixel > 1:
+        shape = (*shape, facts.samples_per_pixel)
+
+    def decoded(frame: tuple[int, bytes]) -> tuple[Words, bytes]:
+        number, encoded = frame
+        try:
+            words = unused_bits.restored(
+                decode(encoded, facts).reshape(shape), facts, described["unused_bits"]
+            )
+            return words, layout.encoded(words)
+        except FAILURES as error:
+            raise IntegrityFailure(f"stored frame {number} cannot be decoded: {error}") from error
+
     prefix = private["prefix"]
     data_set.seek(0)
     head = data_set.read(prefix["head"])
@@ -163,18 +183,8 @@ def _rebuilt(data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest
     yield _unpacked(prefix["rest"], resembling(head, private["received"]["transfer_syntax_uid"]))
     data_set.seek(stored["frames_offset"])
     count = 0
-    for encoded in fragments(data_set):
-        try:
-            words = decode(encoded, facts)
-            words = words.reshape(
-                (facts.rows, facts.columns)
-                if facts.samples_per_pixel == 1
-                else (facts.rows, facts.columns, facts.samples_per_pixel)
-            )
-            words = unused_bits.restored(words, facts, described["unused_bits"])
-            native = layout.encoded(words)
-        except FAILURES as error:
-            raise IntegrityFailure(f"stored frame {count + 1} cannot be decoded: {error}") from error
+    threads = min(threads, facts.number_of_frames)
+    for words, native in side_by_side(decoded, enumerate(fragments(data_set), 1), threads=threads):
         if pixels is not None:
             pixels.update(words)
         yield native

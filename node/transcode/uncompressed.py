@@ -26,6 +26,7 @@ from node.transcode import headers, pixels
 from node.transcode.codestreams import FAILURES
 from node.transcode.facts import PixelFacts, facts_from
 from node.transcode.native_image import DEEPEST_NESTING, PIXEL_DATA, value_reader
+from node.transcode.side_by_side import CORES
 from node.transcode.spool import spool
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
@@ -221,6 +222,7 @@ def _decoded(source: _Source, pixel_data: Element) -> tuple[PixelFacts, Iterator
         cast(BinaryIO, _Place(source.file, pixel_data.value_offset)),
         source.transfer_syntax_uid,
         extended_offsets=(offsets[0], offsets[1]) if offsets[0] and offsets[1] else None,
+        threads=CORES,
     )
     facts = decoded.facts
     if source.transfer_syntax_uid in _ALWAYS_LOSSY and facts.photometric_interpretation == "YBR_FULL":

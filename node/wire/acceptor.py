@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
 from node.config.settings import LimitsConfig
-from node.errors import AnodeError, PeerError
-from node.wire import dimse, negotiation, pdu
+from node.errors import AnodeError, PeerError, ProtocolViolation
+from node.wire import dimse, negotiation
 from node.wire.association import Association
-from node.wire.connection import Connection, ConnectionLost, PeerStalled
+from node.wire.connection import ConnectionLost, PeerStalled
 from node.wire.contexts import PROTOCOL_VERSION_UNKNOWN, Admission, AssociationRequest, Rejection
 from node.wire.messages import Operation
-from node.wire.pdu import AbortReason, AbortSource, Violation
+from node.wire.pdu import Violation
+from node.wire.upper_layer import UpperLayer
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_REQUEST_BYTES = 1024**2
+# the node stops: how long a peer may take to confirm the release
+_RELEASE_SECONDS = 1.0
 
 
 class AcceptedAssociation(Association):
@@ -32,7 +33,7 @@ class AcceptedAssociation(Association):
 
     def __init__(
         self,
-        connection: Connection,
+        upper_layer: UpperLayer,
         request: AssociationRequest,
         admission: Admission,
         *,
@@ -41,7 +42,7 @@ class AcceptedAssociation(Association):
         limits: LimitsConfig,
     ) -> None:
         super().__init__(
-            connection,
+            upper_layer,
             is_requestor=False,
             calling_ae_title=request.calling_ae_title,
             called_ae_title=request.called_ae_title,
@@ -70,7 +71,7 @@ class AcceptedAssociation(Association):
         return True
 
     def finish(self) -> None:
-        """End the association by A-ABORT as soon as it is idle. Any thread may call it."""
+        """Release the association as soon as it is idle. Any thread may call it."""
         self._is_finishing = True
         self._connection.wake()
 
@@ -81,13 +82,14 @@ class AcceptedAssociation(Association):
         level = logging.ERROR
         try:
             event, reason, level = self._serve()
-        except Violation as error:
-            self._abort_after(error)
+        except ProtocolViolation as error:
+            self._stream.fail(error)
             event, reason, level = "association aborted by us", str(error), logging.WARNING
         except PeerStalled as error:
-            self._abort_after(error)
+            self._stream.fail(error)
             event, reason, level = "association timed out", str(error), logging.WARNING
         except ConnectionLost as error:
+            self._stream.fail(error)
             event, reason, level = "association lost", str(error), logging.WARNING
         except PeerError as error:
             if self._was_aborted_here:
@@ -98,8 +100,9 @@ class AcceptedAssociation(Association):
                 reason = error.name
         finally:
             if level == logging.ERROR:
-                self._connection.try_send(pdu.abort(AbortSource.SERVICE_PROVIDER))
+                self._upper_layer.abort()
             self._is_over = True
+            self._stream.rest()
             with self._posting:
                 self._takes_posts = False
             self._log_end(event, level, reason=reason, seconds=round(time.monotonic() - begin, 3))
@@ -107,28 +110,37 @@ class AcceptedAssociation(Association):
     def _serve(self) -> tuple[str, str, int]:
         idle_seconds = self._limits.network_timeout_seconds
         self._connection.set_timeout(idle_seconds)
-        self._connection.send([self._acceptance])
+        self._upper_layer.accept(self._acceptance)
         while True:
+            if self._is_releasing:
+                self._upper_layer.respond_to_release()
+                return "association released", "", logging.INFO
             if self._early is None:
                 if self._is_finishing:
-                    self.abort()
-                    return "association aborted by us", "the node stops", logging.INFO
+                    return self._finish()
                 if self._posted:
                     self._do(self._posted.popleft())
                     continue
-                ready = self._connection.wait(idle_seconds)
+                ready = self._stream.wait(idle_seconds)
                 if ready == "woken":
                     continue
                 if ready == "timeout":
                     raise PeerStalled(f"idle for {idle_seconds:g} s")
             message = self._next_message()
             if message is None:
-                self._answer_release()
-                return "association released", "", logging.INFO
+                continue
             if message.command.CommandField == dimse.C_CANCEL_RQ:
                 self._remember_cancel(message.command)  # of nothing: it came too late
             else:
                 self._perform(message)
+
+    def _finish(self) -> tuple[str, str, int]:
+        try:
+            self._release(min(self._limits.network_timeout_seconds, _RELEASE_SECONDS))
+        except PeerError as error:
+            self._connection.shutdown()  # nor is it waited for any longer
+            return "association aborted by us", f"the node stops: {error}", logging.INFO
+        return "association released", "the node stops", logging.INFO
 
     def _do(self, work: Callable[[Association], None]) -> None:
         try:
@@ -165,7 +177,7 @@ class Negotiator:
         self._limits = limits
         self._reject_first = reject_first
 
-    def accept(self, connection: Connection, peer_address: str) -> AcceptedAssociation | None:
+    def accept(self, upper_layer: UpperLayer, peer_address: str) -> AcceptedAssociation | None:
         """Negotiate; None when there will be no association, in which case the peer has been told why.
 
         Raises
@@ -174,24 +186,28 @@ class Negotiator:
             The connection ended first.
         """
         try:
-            encoded = self._read_request(connection)
+            encoded = upper_layer.await_request()
             request = negotiation.decode_request(encoded, peer_address)
         except Violation as error:
-            # PS3.8 table 9-10: in Sta2 the abort comes from the service user (AA-1)
-            connection.try_send(pdu.abort(AbortSource.SERVICE_USER))
+            upper_layer.fail(error)
             logger.warning(
                 "association request invalid", extra={"peer_address": peer_address, "reason": str(error)}
             )
             return None
-        admission = self._decide(request)
+        rejection = self._provider_rejection(request)
+        if rejection is not None:
+            self._reject(upper_layer, request, rejection, is_by_user=False)
+            return None
+        upper_layer.indicate()
+        admission = self._admit(request)
         if admission.rejection is not None:
-            self._reject(connection, request, admission.rejection)
+            self._reject(upper_layer, request, admission.rejection, is_by_user=True)
             return None
         answer = negotiation.encode_acceptance(encoded, admission, max_pdu_bytes=self._limits.max_pdu_bytes)
         if request.wants_username_confirmed:
             answer = negotiation.confirm_username(answer)
         association = AcceptedAssociation(
-            connection,
+            upper_layer,
             request,
             admission,
             acceptance=answer,
@@ -213,13 +229,14 @@ class Negotiator:
         )
         return association
 
-    def _decide(self, request: AssociationRequest) -> Admission:
+    def _provider_rejection(self, request: AssociationRequest) -> Rejection | None:
         if not request.protocol_version & 1:
-            return Admission(rejection=PROTOCOL_VERSION_UNKNOWN)
-        rejection = self._reject_first()
-        return self._admit(request) if rejection is None else Admission(rejection=rejection)
+            return PROTOCOL_VERSION_UNKNOWN
+        return self._reject_first()
 
-    def _reject(self, connection: Connection, request: AssociationRequest, rejection: Rejection) -> None:
+    def _reject(
+        self, upper_layer: UpperLayer, request: AssociationRequest, rejection: Rejection, *, is_by_user: bool
+    ) -> None:
         logger.warning(
             "association rejected",
             extra={
@@ -229,23 +246,4 @@ class Negotiator:
                 "reason": rejection.explanation,
             },
         )
-        connection.send([negotiation.encode_rejection(rejection)])
-
-    def _read_request(self, connection: Connection) -> bytes:
-        """Read the A-ASSOCIATE-RQ before the ARTIM timer runs out (PS3.8 section 9.1.5)."""
-        deadline = time.monotonic() + self._limits.artim_timeout_seconds
-        header = bytearray(pdu.PDU_HEADER_BYTES)
-        connection.receive_before(memoryview(header), deadline)
-        pdu_type, length = pdu.PDU_HEADER.unpack(header)
-        if pdu_type != pdu.A_ASSOCIATE_RQ:
-            raise pdu.explain_unexpected(pdu_type, "before an association")
-        if length > _LONGEST_REQUEST_BYTES:
-            raise Violation(f"an A-ASSOCIATE-RQ of {length} bytes", AbortReason.INVALID_PDU_PARAMETER_VALUE)
-        body = bytearray(length)
-        connection.receive_before(memoryview(body), deadline)
-        return bytes(header + body)
-
-
-def open_connection(accepted: socket.socket, limits: LimitsConfig) -> Connection:
-    """Wrap an accepted socket, with a thread that others can wake."""
-    return Connection(accepted, timeout_seconds=limits.artim_timeout_seconds, is_wakeable=True)
+        upper_layer.reject(negotiation.encode_rejection(rejection), is_by_user=is_by_user)

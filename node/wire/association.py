@@ -1,120 +1,46 @@
-"""An established association, whichever side requested it: requests, responses, sub-operations.
+"""An established association, whichever side requested it: our requests, sub-operations, release.
 
-One thread owns it. ``post`` and ``abort`` are the only methods that other threads may call.
+One thread owns it. ``post`` and ``abort`` are the only methods that other threads may call. What the
+peer asks is answered in ``performer.py``.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, BinaryIO
+import time
+from collections.abc import Callable
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from node.config.settings import LimitsConfig
-from node.errors import AssociationAborted, NoAcceptedContext, PeerError
-from node.status import MISTYPED_ARGUMENT, PROCESSING_FAILURE, UNRECOGNISED_OPERATION, is_pending
-from node.wire import data_sets, dimse, pdu
-from node.wire.connection import Connection, PeerStalled
+from node.errors import AssociationAborted, NoAcceptedContext
+from node.wire import dimse
+from node.wire.connection import PeerStalled
 from node.wire.contexts import AcceptedContext
 from node.wire.dimse import Command
+from node.wire.message_writer import DataSet
 from node.wire.messages import Answer, Handler, Operation, Request, Response
-from node.wire.pdu import AbortReason, AbortSource, Violation
-from node.wire.stream import Message, MessageStream
+from node.wire.performer import Performer
+from node.wire.states import State
+from node.wire.stream import Message
 
 __all__ = ["AcceptedContext", "Answer", "Association", "Handler", "Operation", "Request", "Response"]
 
 logger = logging.getLogger(__name__)
 
-_numbers = itertools.count(1)
-_MOST_MESSAGE_IDS = 0xFFFF
 _MEDIUM_PRIORITY = 0
-# a peer may send one request while we wait for its response to ours, but not nest them without end
-_DEEPEST_NESTING = 3
+_AWAITING_RELEASE = (State.STA7, State.STA10, State.STA11)
 
 
-class Association:
-    """An established association.
-
-    Parameters
-    ----------
-    connection
-        The connection, already through negotiation.
-    contexts
-        The accepted presentation contexts by id.
-    operations
-        Who answers the peer's requests, by the name of the operation.
-    peer_max_pdu_bytes
-        Longest PDU that the peer takes; 0 is no limit.
-
-    Attributes
-    ----------
-    number
-        Counts associations of this process, in both directions, from 1.
-    is_requestor
-        Whether we requested it.
-    performed
-        How many requests of each operation were answered.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        is_requestor: bool,
-        calling_ae_title: str,
-        called_ae_title: str,
-        peer_address: str,
-        contexts: Mapping[int, AcceptedContext],
-        operations: Mapping[str, Operation],
-        limits: LimitsConfig,
-        peer_max_pdu_bytes: int,
-    ) -> None:
-        self.number = next(_numbers)
-        self.is_requestor = is_requestor
-        self.calling_ae_title = calling_ae_title
-        self.called_ae_title = called_ae_title
-        self.peer_address = peer_address
-        self.contexts = contexts
-        self.performed: Counter[str] = Counter()
-        self._connection = connection
-        self._operations = operations
-        self._limits = limits
-        self._stream = MessageStream(
-            connection,
-            contexts,
-            max_pdu_bytes=limits.max_pdu_bytes,
-            peer_max_pdu_bytes=peer_max_pdu_bytes,
-        )
-        self._message_ids = itertools.cycle(range(1, _MOST_MESSAGE_IDS + 1))
-        self._cancelled: set[int] = set()
-        self._early: Message | None = None  # read while looking for C-CANCEL-RQ, not yet answered
-        self._nesting = 0
-        self._was_aborted_here = False
-        self._is_over = False
-
-    # --- state -----------------------------------------------------------------
-
-    @property
-    def is_established(self) -> bool:
-        """Whether messages can still be exchanged."""
-        return not self._is_over and not self._was_aborted_here and self._stream.failure is None
-
-    @property
-    def failure(self) -> PeerError | None:
-        """What ended the association, if it did not end by release."""
-        if self._was_aborted_here:
-            return AssociationAborted("aborted here")
-        return self._stream.failure
+class Association(Performer):
+    """An established association; its parameters and attributes are those of ``Performer``."""
 
     def abort(self) -> None:
         """Send A-ABORT, if that is possible at once, and end the association. Any thread may call it."""
         if not self._is_over and not self._was_aborted_here:
             self._was_aborted_here = True
-            self._connection.try_send(pdu.abort(AbortSource.SERVICE_USER))
+            self._upper_layer.abort()
             self._connection.shutdown()
 
     def post(self, work: Callable[[Association], None]) -> bool:  # noqa: ARG002
@@ -150,16 +76,18 @@ class Association:
         *,
         sop_class_uid: str,
         sop_instance_uid: str,
-        data_set: BinaryIO | bytes,
+        data_set: DataSet,
         priority: int = _MEDIUM_PRIORITY,
         move_originator_ae_title: str | None = None,
         move_originator_message_id: int | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Answer:
         """Send a C-STORE-RQ and wait for its response (PS3.7 section 9.1.1).
 
         ``data_set`` is encoded in the context's transfer syntax, without file meta; it is read
         piece by piece. Inside a handler it is a sub-operation; a C-CANCEL-RQ that comes meanwhile
-        is remembered for ``Request.is_cancelled``.
+        is remembered for ``Request.is_cancelled``. ``meanwhile`` is called once all is sent, before the
+        response is waited for; it must not use the association.
 
         Raises
         ------
@@ -176,7 +104,7 @@ class Association:
             MoveOriginatorApplicationEntityTitle=move_originator_ae_title,
             MoveOriginatorMessageID=move_originator_message_id,
         )
-        response = self._exchange(context, command, data_set).command
+        response = self._exchange(context, command, data_set, meanwhile).command
         answered = str(response.get("AffectedSOPInstanceUID") or sop_instance_uid)
         if answered.rstrip(" \0") != sop_instance_uid:
             raise self._violated("a C-STORE response that names another SOP instance")
@@ -215,25 +143,23 @@ class Association:
                 return context
         raise NoAcceptedContext(f"no presentation context was accepted for {abstract_syntax_uid}")
 
-    @staticmethod
-    def _encoded(context: AcceptedContext, data_set: Dataset | bytes | None) -> bytes | None:
-        if isinstance(data_set, Dataset):
-            data_set = data_sets.encode(data_set, context.transfer_syntax_uid)
-        return data_set or None
-
     def _exchange(
-        self, context: AcceptedContext, command: Command, data_set: BinaryIO | bytes | None
+        self,
+        context: AcceptedContext,
+        command: Command,
+        data_set: DataSet | None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Message:
         message_id = self._send_request(context, command, data_set)
+        if meanwhile is not None:
+            meanwhile()
         response = self._response_to(message_id)
         if response.command.CommandField != command.CommandField | dimse.RESPONSE:
             raise self._violated("a response to another operation")
         self._drain()
         return response
 
-    def _send_request(
-        self, context: AcceptedContext, command: Command, data_set: BinaryIO | bytes | None
-    ) -> int:
+    def _send_request(self, context: AcceptedContext, command: Command, data_set: DataSet | None) -> int:
         self._require_established()
         message_id = next(self._message_ids)
         command["MessageID"] = message_id
@@ -246,7 +172,7 @@ class Association:
 
     def _look_for_early_responses(self) -> None:
         """Refuse a response that is there before its request; a request of the peer is kept for later."""
-        while self._early is None and not self._stream.has_unread_data_set and self._connection.is_readable():
+        while self._early is None and not self._stream.has_unread_data_set and self._stream.is_readable():
             message = self._stream.next_message()
             if message is None:
                 raise self._released()
@@ -260,7 +186,7 @@ class Association:
     def _response_to(self, message_id: int) -> Message:
         """Wait for a response; answer what the peer asks in the meantime."""
         while True:
-            message = self._next_message()
+            message = None if self._is_releasing else self._next_message()
             if message is None:
                 raise self._released()
             command = message.command
@@ -273,158 +199,56 @@ class Association:
             else:
                 raise self._violated("a response to a message that was not sent")
 
-    def _next_message(self) -> Message | None:
-        if self._early is not None:
-            message, self._early = self._early, None
-            return message
-        return self._stream.next_message()
-
-    # --- the peer's requests -----------------------------------------------------
-
-    def _perform(self, message: Message) -> None:
-        """Let the handler answer one request."""
-        command = message.command
-        operation = dimse.OPERATIONS.get(command.CommandField)
-        if operation is None or "MessageID" not in command:
-            raise self._violated(f"command field {command.CommandField:04X} is no request")
-        if self._nesting >= _DEEPEST_NESTING:
-            raise self._violated("too many requests inside each other")
-        request = Request(
-            self,
-            message,
-            operation,
-            stream=self._stream,
-            identifier_bytes=self._limits.identifier_bytes,
-        )
-        self._cancelled.discard(request.message_id)
-        handler = self._operations.get(operation)
-        missing = [
-            word for word in dimse.REQUIRED_KEYWORDS.get(command.CommandField, ()) if word not in command
-        ]
-        self._nesting += 1
-        try:
-            if handler is None:
-                self._respond(request, Response(UNRECOGNISED_OPERATION, f"{operation} is not offered here"))
-            elif missing:
-                self._respond(request, Response(MISTYPED_ARGUMENT, f"the command set has no {missing[0]}"))
-            else:
-                self._run(handler, request)
-        finally:
-            self._nesting -= 1
-            self._cancelled.discard(request.message_id)
-        self.performed[operation] += 1
-
-    def _run(self, handler: Operation, request: Request) -> None:
-        final_status: int | None = None
-        responses = handler(request)
-        try:
-            for response in responses:
-                self._raise_failure()
-                if final_status is not None:
-                    self._complain("handler went on after its final response", request)
-                    break
-                self._respond(request, response)
-                if not is_pending(response.status):
-                    final_status = response.status
-        finally:
-            if isinstance(responses, Generator):
-                responses.close()
-        self._raise_failure()
-        if final_status is None:
-            self._complain("handler gave no final response", request)
-            self._respond(request, Response(PROCESSING_FAILURE, "no final response"))
-
-    def _complain(self, event: str, request: Request) -> None:
-        logger.error(event, extra={"association": self.number, "operation": request.operation})
-
-    def _respond(self, request: Request, response: Response) -> None:
-        self._drain()
-        asked = request.command
-        data_set = self._encoded(request.context, response.identifier)
-        is_normalised = request.operation.startswith("N-")
-        instance = asked.get("AffectedSOPInstanceUID") or asked.get("RequestedSOPInstanceUID")
-        command = Command(
-            AffectedSOPClassUID=asked.get("AffectedSOPClassUID") or asked.get("RequestedSOPClassUID"),
-            CommandField=asked.CommandField | dimse.RESPONSE,
-            MessageIDBeingRespondedTo=request.message_id,
-            CommandDataSetType=dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET,
-            Status=response.status,
-            ErrorComment=dimse.error_comment(response.comment) or None,
-            AffectedSOPInstanceUID=instance if is_normalised or request.operation == "C-STORE" else None,
-            EventTypeID=asked.get("EventTypeID"),
-            ActionTypeID=asked.get("ActionTypeID"),
-            NumberOfRemainingSuboperations=response.remaining,
-            NumberOfCompletedSuboperations=response.completed,
-            NumberOfFailedSuboperations=response.failed,
-            NumberOfWarningSuboperations=response.warning,
-        )
-        command.update(response.elements)
-        self._stream.send(request.context.context_id, command, data_set)
-
-    def has_cancelled(self, message_id: int) -> bool:
-        """Whether the peer has cancelled its request ``message_id``; looks without waiting."""
-        while (
-            message_id not in self._cancelled
-            and self._early is None
-            and self.is_established
-            and not self._stream.has_unread_data_set
-            and self._connection.is_readable()
-        ):
-            message = self._stream.next_message()
-            if message is None:
-                raise self._violated("A-RELEASE-RQ while a request of the peer is being answered")
-            if message.command.CommandField == dimse.C_CANCEL_RQ:
-                self._remember_cancel(message.command)
-            else:
-                self._early = message
-        return message_id in self._cancelled
-
-    def _remember_cancel(self, command: Command) -> None:
-        self._drain()
-        message_id = command.get("MessageIDBeingRespondedTo")
-        if message_id is not None and self._nesting:
-            self._cancelled.add(message_id)
-
-    # --- shared ----------------------------------------------------------------
-
-    def _drain(self) -> None:
-        """Read over what is left of the current data set, up to the limit for an instance."""
-        if not self._stream.has_unread_data_set or self._early is not None:
-            return
-        left = self._limits.instance_bytes
-        for fragment in self._stream.fragments():
-            left -= len(fragment)
-            if left < 0:
-                raise self._violated("the data set is longer than an instance may be")
+    def _released(self) -> AssociationAborted:
+        """Respond to the release that came instead of what we wait for, which can come no more."""
+        self._upper_layer.respond_to_release()
+        failure = AssociationAborted("the peer released the association meanwhile")
+        self._stream.fail(failure)
+        return failure
 
     def _require_established(self) -> None:
         self._raise_failure()
         if self._is_over:
             raise AssociationAborted("the association is over")
+        if self._is_releasing:
+            raise AssociationAborted("the peer has requested release, and answers no more requests")
 
-    def _raise_failure(self) -> None:
-        failure = self.failure
-        if failure is not None:
-            raise failure
+    # --- the end -----------------------------------------------------------------
 
-    def _violated(self, how: str) -> Violation:
-        self._stream.failure = violation = Violation(how, AbortReason.UNEXPECTED_PDU_PARAMETER)
-        return violation
+    def _release(self, seconds: float) -> None:
+        """Release the association, within ``seconds`` (PS3.8 section 7.2).
 
-    def _released(self) -> AssociationAborted:
-        self._answer_release()
-        self._stream.failure = failure = AssociationAborted("the peer released the association meanwhile")
-        return failure
+        What the peer has sent before it heard of it is delivered (AR-6), but cannot be answered. When
+        both sides ask at the same time, the association-requestor responds first (AR-8 to AR-10).
 
-    def _answer_release(self) -> None:
-        self._connection.send([pdu.RELEASE_RP])
+        Raises
+        ------
+        PeerError
+            The peer did something else, or nothing. The table's answer to that has been given.
+        """
+        deadline = time.monotonic() + seconds
+        while self._early is not None:
+            self._deliver(self._next_message())
+        self._drain()
+        self._upper_layer.release()
+        while self._upper_layer.state in _AWAITING_RELEASE:
+            if not self._stream.is_readable(deadline - time.monotonic()):
+                stalled = PeerStalled(f"the peer did not confirm the release in {seconds:g} s")
+                self._stream.fail(stalled)
+                raise stalled
+            message = self._stream.next_message()
+            if message is not None:
+                self._deliver(message)
+            elif self._upper_layer.state in (State.STA9, State.STA12):
+                self._upper_layer.respond_to_release()
 
-    def _abort_after(self, error: PeerError) -> None:
-        """Send the A-ABORT that ``error`` calls for, and none where the peer is gone (PS3.8 AA-8)."""
-        if isinstance(error, Violation):
-            self._connection.try_send(pdu.abort(AbortSource.SERVICE_PROVIDER, error.reason))
-        elif isinstance(error, PeerStalled):
-            self._connection.try_send(pdu.abort(AbortSource.SERVICE_PROVIDER))
+    def _deliver(self, message: Message | None) -> None:
+        if message is not None and not message.command.CommandField & dimse.RESPONSE:
+            if message.command.CommandField == dimse.C_CANCEL_RQ:
+                self._remember_cancel(message.command)
+            else:
+                self._perform(message)
+        self._drain()
 
     def _log_end(self, event: str, level: int = logging.INFO, **values: Any) -> None:
         logger.log(

@@ -2,17 +2,20 @@
 
 ``SO_RCVTIMEO`` and ``SO_SNDTIMEO`` bound every call, so a stalling peer costs no polling and no
 extra system call. Only ``shutdown``, ``wake`` and ``try_send`` may be called from other threads.
+``node/wire/tls.py`` has the same over TLS.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from node.errors import PeerUnreachable
@@ -20,7 +23,7 @@ from node.errors import PeerUnreachable
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 # long enough for a send that is not held up, too short to be held up by one that is
 _PATIENCE_SECONDS = 0.1
-_DISCARD_BYTES = 16 * 1024**2
+_PIECE_BYTES = 256 * 1024
 
 
 class ConnectionLost(PeerUnreachable):
@@ -41,7 +44,7 @@ class Connection:
     timeout_seconds
         Longest wait for the peer's next byte, or for room for ours.
     is_wakeable
-        Whether other threads may end ``wait`` by ``wake``. Costs two file descriptors.
+        Whether other threads may end ``wait`` by ``wake``. Costs a file descriptor.
     """
 
     def __init__(
@@ -54,18 +57,21 @@ class Connection:
         self.received_bytes = 0
         self.sent_bytes = 0
         self._timeout_seconds = timeout_seconds
-        self._wake_reader: socket.socket | None = None
-        self._wake_writer: socket.socket | None = None
+        self._has_answered = True  # sent since the last receiving
+        self._owes_acknowledgement = False  # received once since, and not told to acknowledge at once
+        self._is_torn = False  # what was sent last did not get through whole
+        self._wakeup: int | None = None
         connected.settimeout(None)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.set_timeout(timeout_seconds)
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
         if is_wakeable:
-            self._wake_reader, self._wake_writer = socket.socketpair()
-            self._wake_reader.setblocking(False)
-            self._wake_writer.setblocking(False)
-            self._poll.register(self._wake_reader, select.POLLIN)
+            self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._poll.register(self._wakeup, select.POLLIN)
+
+    def establish(self, deadline: float) -> None:
+        """Do what comes before the first byte, before ``deadline`` (``time.monotonic``): nothing here."""
 
     def set_timeout(self, seconds: float) -> None:
         """Change the longest wait of each later call."""
@@ -81,14 +87,8 @@ class Connection:
         """Fill ``view`` with at least ``at_least`` bytes and as many more as are there; return how many."""
         filled = 0
         while filled < at_least:
-            filled += self._receive(view[filled:], 0)
+            filled += self._receive(view[filled:])
         return filled
-
-    def receive_exactly(self, view: memoryview) -> None:
-        """Fill the whole of ``view``."""
-        filled = 0
-        while filled < len(view):
-            filled += self._receive(view[filled:], socket.MSG_WAITALL)
 
     def receive_before(self, view: memoryview, deadline: float) -> None:
         """Fill the whole of ``view`` before ``deadline`` (``time.monotonic``), for ARTIM (PS3.8 9.1.5)."""
@@ -96,23 +96,39 @@ class Connection:
         while filled < len(view):
             if not self.is_readable(max(deadline - time.monotonic(), 0.0)):
                 raise PeerStalled("the peer did not finish its PDU in time")
-            filled += self._receive(view[filled:], 0)
+            filled += self._receive(view[filled:])
 
-    def _receive(self, view: memoryview, flags: int) -> int:
+    def _receive(self, view: memoryview) -> int:
         try:
-            count = self._socket.recv_into(view, len(view), flags)
-            if _QUICKACK is not None:
-                # A sender with Nagle's algorithm holds back its last small segment until all before
-                # it are acknowledged; Linux would delay that acknowledgement by 40 ms.
-                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        except BlockingIOError as error:
-            raise PeerStalled(f"the peer sent nothing for {self._timeout_seconds:g} s") from error
+            if self._owes_acknowledgement:
+                self._acknowledge_at_once()
+            elif self._has_answered:
+                self._has_answered = False
+                self._owes_acknowledgement = True
+            count = self._socket.recv_into(view)
         except OSError as error:
-            raise ConnectionLost(f"the connection broke: {error.strerror or error}") from error
+            raise self._not_received(error) from error
         if count == 0 and len(view):
             raise ConnectionLost("the peer closed the connection")
         self.received_bytes += count
         return count
+
+    def _not_received(self, error: OSError) -> PeerUnreachable:
+        if isinstance(error, BlockingIOError):
+            return PeerStalled(f"the peer sent nothing for {self._timeout_seconds:g} s")
+        return ConnectionLost(f"the connection broke: {error.strerror or error}")
+
+    def _acknowledge_at_once(self) -> None:
+        """Have received bytes acknowledged when they are read.
+
+        A sender with Nagle's algorithm holds back its last small segment until all before it are
+        acknowledged. Whenever we have sent, Linux takes the connection for an interactive one and
+        delays its acknowledgements by 40 ms, so this counts until we send again. It is asked for where
+        what came first was not all: else the response acknowledges it.
+        """
+        self._has_answered = self._owes_acknowledgement = False
+        if _QUICKACK is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def is_readable(self, seconds: float = 0.0) -> bool:
         """Whether a byte, or the end of the stream, is there within ``seconds``."""
@@ -130,44 +146,103 @@ class Connection:
 
     def wait(self, seconds: float) -> Literal["data", "woken", "timeout"]:
         """Sleep until the peer sends, another thread calls ``wake``, or ``seconds`` have passed."""
-        ready = {found for found, _ in self._poll.poll(_milliseconds(seconds))}
-        if self._wake_reader is not None and self._wake_reader.fileno() in ready:
-            self._swallow_wake()
-            return "woken"
+        ready = self._poll.poll(_milliseconds(seconds))
+        for found, _ in ready:
+            if found == self._wakeup:
+                self._swallow_wake()
+                return "woken"
         return "data" if ready else "timeout"
 
     def wake(self) -> None:
         """End the ``wait`` of the thread that owns this connection. Any thread may call it."""
         with self._closing:
-            if not self._is_closed and self._wake_writer is not None:
+            if not self._is_closed and self._wakeup is not None:
                 with contextlib.suppress(BlockingIOError):  # it is awake already
-                    self._wake_writer.send(b"!")
+                    os.eventfd_write(self._wakeup, 1)
 
     def _swallow_wake(self) -> None:
-        if self._wake_reader is not None:
+        if self._wakeup is not None:
             with contextlib.suppress(BlockingIOError):
-                self._wake_reader.recv(4096)
+                os.eventfd_read(self._wakeup)
 
     # --- writing ---------------------------------------------------------------
 
     def send(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send all ``buffers``, in order, without joining them."""
-        waiting = sum(map(len, buffers))
-        self.sent_bytes += waiting
-        try:
-            with self._sending:
-                waiting -= self._socket.sendmsg(buffers)
-                if waiting:
-                    for rest in _tail(buffers, waiting):
-                        self._send_all(rest)
-        except BlockingIOError as error:
-            raise PeerStalled(f"the peer took nothing for {self._timeout_seconds:g} s") from error
-        except OSError as error:
-            raise ConnectionLost(f"the connection broke: {error.strerror or error}") from error
+        self.sent_bytes += sum(map(len, buffers))
+        with self._sending:
+            self._has_answered, self._owes_acknowledgement = True, False
+            self._write(buffers)
 
-    def _send_all(self, view: memoryview) -> None:
-        while view:
-            view = view[self._socket.send(view) :]
+    def send_file(self, before: Sequence[bytes | memoryview], file: int, offset: int, count: int) -> None:
+        """Send ``before``, then ``count`` bytes of a file from ``offset`` on, without a copy here.
+
+        The system sends from its page cache, also after this returns: the bytes of the file must stay
+        as they are until the peer has answered what it was sent.
+
+        Parameters
+        ----------
+        file
+            The descriptor of an open file; its position is neither used nor moved.
+
+        Raises
+        ------
+        ConnectionLost, PeerStalled
+            The connection ended, or the peer took nothing for the network timeout.
+        OSError
+            The file could not be read, or ends early. Nothing more can be sent then.
+        """
+        self.sent_bytes += sum(map(len, before)) + count
+        with self._sending:
+            self._has_answered, self._owes_acknowledgement = True, False
+            self._write_file(before, file, offset, count)
+
+    def _write(self, buffers: Sequence[bytes | memoryview], flags: int = 0) -> None:
+        try:
+            waiting = sum(map(len, buffers)) - self._socket.sendmsg(buffers, (), flags)
+            if waiting:
+                for rest in _tail(buffers, waiting):
+                    view = rest
+                    while view:
+                        view = view[self._socket.send(view, flags) :]
+        except OSError as error:
+            raise self._not_sent(error) from error
+
+    def _write_file(self, before: Sequence[bytes | memoryview], file: int, offset: int, count: int) -> None:
+        # so that the header is no segment of its own
+        self._write(before, socket.MSG_MORE if count else 0)
+        end = offset + count
+        try:
+            while offset < end:
+                sent = os.sendfile(self._socket.fileno(), file, offset, end - offset)
+                if sent == 0:
+                    break
+                offset += sent
+        except BlockingIOError as error:
+            raise self._not_sent(error) from error
+        except OSError:  # no such file can be sent so, or one of both is broken: reading tells which
+            pass
+        if offset < end:
+            for piece in self._pieces(file, offset, end):
+                self._write([piece])
+
+    def _pieces(self, file: int, offset: int, end: int) -> Iterator[bytes]:
+        while offset < end:
+            try:
+                piece = os.pread(file, min(end - offset, _PIECE_BYTES), offset)
+                if not piece:
+                    raise OSError(errno.EIO, f"the file ends {end - offset} bytes early")
+            except OSError:
+                self._is_torn = True
+                raise
+            yield piece
+            offset += len(piece)
+
+    def _not_sent(self, error: OSError) -> PeerUnreachable:
+        self._is_torn = True
+        if isinstance(error, BlockingIOError):
+            return PeerStalled(f"the peer took nothing for {self._timeout_seconds:g} s")
+        return ConnectionLost(f"the connection broke: {error.strerror or error}")
 
     def try_send(self, data: bytes) -> None:
         """Send ``data`` if that is possible now; say nothing if it is not. Any thread may call it.
@@ -176,29 +251,16 @@ class Connection:
         """
         if self._sending.acquire(timeout=_PATIENCE_SECONDS):
             try:
-                if not self._is_closed:
-                    with contextlib.suppress(OSError):
-                        self._socket.send(data, socket.MSG_DONTWAIT)
+                if not self._is_closed and not self._is_torn:
+                    with contextlib.suppress(OSError, PeerUnreachable):
+                        self._offer(data)
             finally:
                 self._sending.release()
 
+    def _offer(self, data: bytes) -> None:
+        self._is_torn = self._socket.send(data, socket.MSG_DONTWAIT) < len(data)
+
     # --- ending ----------------------------------------------------------------
-
-    def linger(self, seconds: float) -> None:
-        """Say that we are done and wait, for ``seconds`` at most, until the peer closes (PS3.8 Sta13).
-
-        Closing at once with unread bytes would make TCP throw away what we sent last.
-        """
-        deadline = time.monotonic() + seconds
-        scratch = memoryview(bytearray(65536))
-        left = _DISCARD_BYTES
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-            while left > 0 and self.is_readable(max(deadline - time.monotonic(), 0.0)):
-                count = self._socket.recv_into(scratch)
-                if count == 0:
-                    return
-                left -= count
 
     def shutdown(self) -> None:
         """Make every pending and later call of the owning thread end. Any thread may call it."""
@@ -210,11 +272,16 @@ class Connection:
     def close(self) -> None:
         """Close the socket; only the owning thread calls this, once it is done."""
         with self._sending, self._closing:
+            if self._is_closed:
+                return
+            self._part()
             self._is_closed = True
             self._socket.close()
-            for end in (self._wake_reader, self._wake_writer):
-                if end is not None:
-                    end.close()
+            if self._wakeup is not None:
+                os.close(self._wakeup)
+
+    def _part(self) -> None:
+        """Take leave of the peer, where that is more than to close."""
 
 
 def _milliseconds(seconds: float) -> float:

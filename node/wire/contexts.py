@@ -6,6 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from node.config.settings import Verb
+from node.wire.extended_negotiation import (
+    CommonExtension,
+    application_information,
+    is_like_known_storage,
+    is_of_another_service,
+)
 from node.wire.sop_classes import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     PLAIN_TRANSFER_SYNTAXES,
@@ -23,6 +29,9 @@ ACCEPTANCE = 0
 USER_REJECTION = 1
 ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
 TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+
+# PS3.7 section D.3.3.3: operations invoked, operations performed
+_ONE_AT_A_TIME = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,16 @@ class RequestedContext:
 class AssociationRequest:
     """What an A-ASSOCIATE-RQ asks for, and the address it came from.
 
-    ``roles`` maps abstract syntaxes to the (SCU, SCP) roles that the requestor proposes for itself.
+    Attributes
+    ----------
+    roles
+        The (SCU, SCP) roles that the requestor proposes for itself, by abstract syntax.
+    extended
+        Service-class-application-information by SOP class (PS3.7 section D.3.3.5).
+    common_extended
+        What it says of the nature of SOP classes (PS3.7 section D.3.3.6).
+    proposes_asynchronous_operations
+        Whether it has proposed an Asynchronous Operations Window (PS3.7 section D.3.3.3).
     """
 
     calling_ae_title: str
@@ -77,6 +95,9 @@ class AssociationRequest:
     application_context_uid: str
     contexts: tuple[RequestedContext, ...]
     roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
+    common_extended: Mapping[str, CommonExtension] = field(default_factory=dict)
+    proposes_asynchronous_operations: bool = False
     max_pdu_bytes: int = 0
     protocol_version: int = 1
     implementation_version_name: str = ""
@@ -118,10 +139,16 @@ class ContextResult:
 
 @dataclass(frozen=True)
 class Admission:
-    """The answer to an AssociationRequest: a rejection, or a result for each context."""
+    """The answer to an AssociationRequest: a rejection, or a result for each context.
+
+    ``asynchronous_window`` has the numbers of operations that may be invoked and performed at a time,
+    where they are answered.
+    """
 
     results: tuple[ContextResult, ...] = ()
     roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
+    asynchronous_window: tuple[int, int] | None = None
     rejection: Rejection | None = None
 
     @property
@@ -136,16 +163,16 @@ def negotiate(
     """Answer every proposed context (design: never lossy where lossless is offered).
 
     A peer that may not store gets its storage contexts refused, unless it only takes part in
-    them as SCP, as a C-GET requestor does.
+    them as SCP, as a C-GET requestor does. A role is granted only where it was proposed (PS3.7
+    section D.3.3.4), and operations are performed one at a time.
     """
     allowed = frozenset(verbs)
     results = []
     roles: dict[str, tuple[bool, bool]] = {}
+    extended: dict[str, bytes] = {}
     for context in request.contexts:
         abstract_syntax_uid = context.abstract_syntax_uid
-        service = service_of(abstract_syntax_uid)
-        if service is None and accept_unknown_sop_classes and may_be_storage(abstract_syntax_uid):
-            service = Service.STORAGE
+        service = _service_of(abstract_syntax_uid, request, accept_unknown_sop_classes)
         if service is None:
             results.append(_refused(context, ABSTRACT_SYNTAX_NOT_SUPPORTED))
             continue
@@ -166,11 +193,30 @@ def negotiate(
             continue
         if proposed is not None:
             roles[abstract_syntax_uid] = (is_scu, is_scp)
+        if abstract_syntax_uid in request.extended:
+            information = application_information(
+                abstract_syntax_uid, service, request.extended[abstract_syntax_uid], is_scp_here=is_scu
+            )
+            if information is not None:
+                extended[abstract_syntax_uid] = information
         accepted = AcceptedContext(
             context.context_id, abstract_syntax_uid, transfer_syntax_uid, is_scu, is_scp
         )
         results.append(ContextResult(context.context_id, ACCEPTANCE, transfer_syntax_uid, accepted))
-    return Admission(tuple(results), roles)
+    window = _ONE_AT_A_TIME if request.proposes_asynchronous_operations else None
+    return Admission(tuple(results), roles, extended, window)
+
+
+def _service_of(
+    abstract_syntax_uid: str, request: AssociationRequest, accept_unknown_sop_classes: bool
+) -> Service | None:
+    service = service_of(abstract_syntax_uid)
+    if service is None and may_be_storage(abstract_syntax_uid):
+        extension = request.common_extended.get(abstract_syntax_uid)
+        is_acceptable = accept_unknown_sop_classes and not is_of_another_service(extension)
+        if is_acceptable or is_like_known_storage(extension):
+            return Service.STORAGE
+    return service
 
 
 def _refused(context: RequestedContext, result: int) -> ContextResult:

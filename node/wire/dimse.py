@@ -80,8 +80,11 @@ _ELEMENTS: dict[str, tuple[int, str]] = {
     "MoveOriginatorMessageID": (0x1031, "US"),
 }
 _KEYWORDS = {number: (keyword, vr) for keyword, (number, vr) in _ELEMENTS.items()}
+_NUMBERS = {keyword: number for keyword, (number, _) in _ELEMENTS.items()}
 _HEADER = struct.Struct("<HHI")
 _US = struct.Struct("<H")
+_US_ELEMENT = struct.Struct("<HHIH")
+_GROUP_LENGTH = struct.Struct("<HHII")
 _ERROR_COMMENT_CHARACTERS = 64
 
 
@@ -112,24 +115,31 @@ def encode(command: Command) -> bytes:
     KeyError
         For a keyword that is not in PS3.7 table E.1-1.
     """
-    numbered = sorted((_ELEMENTS[keyword], value) for keyword, value in command.items() if value is not None)
-    parts = []
-    for (number, vr), value in numbered:
-        encoded = _encode_value(vr, value)
-        parts.append(_HEADER.pack(0, number, len(encoded)) + encoded)
-    body = b"".join(parts)
-    return _HEADER.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+    parts = [b""]  # the group length, when the rest is known
+    for keyword in sorted(command, key=_NUMBERS.__getitem__):
+        value = command[keyword]
+        if value is None:
+            continue
+        number, vr = _ELEMENTS[keyword]
+        if vr == "US":
+            parts.append(_US_ELEMENT.pack(0, number, 2, value))
+            continue
+        encoded = _encode_tags(value) if vr == "AT" else _encode_text(vr, value)
+        parts.append(_HEADER.pack(0, number, len(encoded)))
+        parts.append(encoded)
+    parts[0] = _GROUP_LENGTH.pack(0, 0, 4, sum(map(len, parts)))
+    return b"".join(parts)
 
 
-def _encode_value(vr: str, value: Any) -> bytes:
-    if vr == "US":
-        return _US.pack(value)
-    if vr == "AT":
-        return b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in _tags(value))
+def _encode_text(vr: str, value: Any) -> bytes:
     text = str(value).encode("ascii", "replace")
     if len(text) % 2:
         text += b"\0" if vr == "UI" else b" "
     return text
+
+
+def _encode_tags(value: int | Iterable[int]) -> bytes:
+    return b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in _tags(value))
 
 
 def _tags(value: int | Iterable[int]) -> Iterable[int]:
@@ -145,40 +155,35 @@ def decode(encoded: bytes) -> Command:
         When it is no command set: another group, a wrong length, no Command Field.
     """
     command = Command()
-    offset = 0
-    while offset < len(encoded):
-        if offset + 8 > len(encoded):
+    offset, end = 0, len(encoded)
+    while offset < end:
+        if offset + 8 > end:
             raise _malformed("ends inside an element")
         group, number, length = _HEADER.unpack_from(encoded, offset)
-        offset += 8
+        begin = offset + 8
+        offset = begin + length
         if group != 0:
             raise _malformed(f"holds an element of group {group:04X}")
-        if offset + length > len(encoded):
+        if offset > end:
             raise _malformed(f"element (0000,{number:04X}) is longer than the command set")
         known = _KEYWORDS.get(number)
-        if known is not None:
-            keyword, vr = known
-            value = _decode_value(vr, encoded[offset : offset + length], number)
-            if value is not None:
-                command[keyword] = value
-        offset += length
+        if known is None or not length:
+            continue
+        keyword, vr = known
+        if vr == "US":
+            if length < 2:
+                raise _malformed(f"element (0000,{number:04X}) is too short")
+            command[keyword] = _US.unpack_from(encoded, begin)[0]
+        elif vr == "AT":
+            pairs = struct.iter_unpack("<HH", encoded[begin : begin + length // 4 * 4])
+            command[keyword] = tuple(group << 16 | element for group, element in pairs)
+        else:
+            text = encoded[begin:offset].decode("ascii", "replace").strip(" \0")
+            if text:
+                command[keyword] = text
     if "CommandField" not in command:
         raise _malformed("has no Command Field (0000,0100)")
     return command
-
-
-def _decode_value(vr: str, value: bytes, number: int) -> Any:
-    if vr == "US":
-        if not value:
-            return None
-        if len(value) < 2:
-            raise _malformed(f"element (0000,{number:04X}) is too short")
-        return _US.unpack_from(value)[0]
-    if vr == "AT":
-        pairs = struct.iter_unpack("<HH", value[: len(value) // 4 * 4])
-        return tuple(group << 16 | element for group, element in pairs)
-    text = value.decode("ascii", "replace").strip(" \0")
-    return text or None
 
 
 def _malformed(how: str) -> Violation:

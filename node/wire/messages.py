@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
@@ -70,6 +71,8 @@ class Request:
         The command set: values by keyword, as attributes or by ``get``.
     operation
         ``"C-STORE"``, ``"C-FIND"``, ...
+    message_id
+        The Message ID (0000,0110).
     """
 
     def __init__(
@@ -85,16 +88,12 @@ class Request:
         self.context = message.context
         self.command = message.command
         self.operation = operation
+        self.message_id = int(message.command["MessageID"])
         self._stream = stream
         self._identifier_bytes = identifier_bytes
 
-    @property
-    def message_id(self) -> int:
-        """The Message ID (0000,0110)."""
-        return int(self.command.MessageID)
-
-    def fragments(self) -> Iterator[memoryview]:
-        """Yield the data set as it comes in; each view is valid until the next one is asked for."""
+    def fragments(self) -> Iterator[list[memoryview]]:
+        """Yield the data set as it comes in; the views are valid until the next ones are asked for."""
         return self._stream.fragments()
 
     def identifier(self) -> Dataset:
@@ -111,7 +110,7 @@ class Request:
             raise MalformedDataSet(f"the {self.operation} request has no data set")
         limit_bytes = self._identifier_bytes
         encoded = bytearray()
-        for fragment in self.fragments():
+        for fragment in chain.from_iterable(self.fragments()):
             encoded += fragment
             if len(encoded) > limit_bytes:
                 raise LimitExceeded(f"the identifier is longer than {limit_bytes} bytes")

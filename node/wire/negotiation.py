@@ -7,7 +7,7 @@ Everything else sees the dataclasses below.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,48 +19,15 @@ from node.wire import pdu
 from node.wire.contexts import (
     ACCEPTANCE,
     APPLICATION_CONTEXT,
-    CALLED_AE_TITLE_UNKNOWN,
-    CALLING_AE_TITLE_UNKNOWN,
-    LOCAL_LIMIT_EXCEEDED,
-    NO_APPLICATION_CONTEXT,
-    PROTOCOL_VERSION_UNKNOWN,
-    TEMPORARY_CONGESTION,
     AcceptedContext,
     Admission,
     AssociationRequest,
-    ContextResult,
     ProposedContext,
     Rejection,
     RequestedContext,
-    negotiate,
 )
+from node.wire.extended_negotiation import CommonExtension
 from node.wire.pdu import AbortReason, Violation
-
-__all__ = [
-    "APPLICATION_CONTEXT",
-    "CALLED_AE_TITLE_UNKNOWN",
-    "CALLING_AE_TITLE_UNKNOWN",
-    "LOCAL_LIMIT_EXCEEDED",
-    "NO_APPLICATION_CONTEXT",
-    "PROTOCOL_VERSION_UNKNOWN",
-    "TEMPORARY_CONGESTION",
-    "Acceptance",
-    "AcceptedContext",
-    "Admission",
-    "AssociationRequest",
-    "ContextResult",
-    "ProposedContext",
-    "Rejection",
-    "RequestedContext",
-    "confirm_username",
-    "decode_acceptance",
-    "decode_rejection",
-    "decode_request",
-    "encode_acceptance",
-    "encode_rejection",
-    "encode_request",
-    "negotiate",
-]
 
 MOST_CONTEXTS = 128
 
@@ -104,7 +71,7 @@ def decode_request(encoded: bytes, peer_address: str) -> AssociationRequest:
             )
             for item in decoded.presentation_context
         )
-        identity = next((item for item in data if isinstance(item, pdu_items.UserIdentitySubItemRQ)), None)
+        identity = next(_of(pdu_items.UserIdentitySubItemRQ, data), None)
         request = AssociationRequest(
             calling_ae_title=decoded.calling_ae_title.strip(),
             called_ae_title=decoded.called_ae_title.strip(),
@@ -112,6 +79,18 @@ def decode_request(encoded: bytes, peer_address: str) -> AssociationRequest:
             application_context_uid=str(decoded.application_context_name or ""),
             contexts=contexts,
             roles=_roles_of(data),
+            extended={
+                str(item.sop_class_uid): bytes(item.service_class_application_information or b"")
+                for item in _of(pdu_items.SOPClassExtendedNegotiationSubItem, data)
+            },
+            common_extended={
+                str(item.sop_class_uid): CommonExtension(
+                    str(item.service_class_uid or ""),
+                    tuple(map(str, item.related_general_sop_class_identification)),
+                )
+                for item in _of(pdu_items.SOPClassCommonExtendedNegotiationSubItem, data)
+            },
+            proposes_asynchronous_operations=any(_of(pdu_items.AsynchronousOperationsWindowSubItem, data)),
             max_pdu_bytes=int((user.maximum_length if user else 0) or 0),
             protocol_version=int(decoded.protocol_version),
             implementation_version_name=str((user.implementation_version_name if user else "") or ""),
@@ -136,8 +115,18 @@ def encode_acceptance(encoded_request: bytes, admission: Admission, *, max_pdu_b
         item.result_reason = result.result
         item.transfer_syntax_sub_item = [_transfer_syntax(result.transfer_syntax_uid)]
         items.append(item)
-    user = _user_information(max_pdu_bytes, admission.roles)
-    items.append(user)
+    more: list[Any] = []
+    if admission.asynchronous_window is not None:
+        window = pdu_items.AsynchronousOperationsWindowSubItem()
+        window.maximum_number_operations_invoked = admission.asynchronous_window[0]
+        window.maximum_number_operations_performed = admission.asynchronous_window[1]
+        more.append(window)
+    for sop_class_uid, information in admission.extended.items():
+        extended = pdu_items.SOPClassExtendedNegotiationSubItem()
+        extended.sop_class_uid = sop_class_uid
+        extended.service_class_application_information = information
+        more.append(extended)
+    items.append(_user_information(max_pdu_bytes, admission.roles, more))
     answer = pynetdicom_pdu.A_ASSOCIATE_AC()
     answer.variable_items = items
     encoded = bytearray(answer.encode())
@@ -238,9 +227,13 @@ def decode_acceptance(encoded: bytes, contexts: Sequence[ProposedContext]) -> Ac
             # PS3.7 section D.3.3.4: without an answer the default roles hold
             granted = roles.get(proposed.abstract_syntax_uid) if proposed.scp_role else None
             is_scu, is_scp = granted or (True, False)
-            accepted[number] = AcceptedContext(
-                number, proposed.abstract_syntax_uid, str(item.transfer_syntax), is_scu, is_scp
-            )
+            if granted:  # never more than was proposed
+                is_scu, is_scp = is_scu and proposed.roles[0], is_scp and proposed.roles[1]
+            syntax = str(item.transfer_syntax)
+            if syntax in proposed.transfer_syntax_uids:
+                accepted[number] = AcceptedContext(
+                    number, proposed.abstract_syntax_uid, syntax, is_scu, is_scp
+                )
         return Acceptance(accepted, int((user.maximum_length if user else 0) or 0))
     except _DECODING_ERRORS as error:
         raise _undecodable("A-ASSOCIATE-AC") from error
@@ -297,9 +290,12 @@ def _known_items(encoded: bytes) -> bytes:
 def _roles_of(user_data: Iterable[Any]) -> dict[str, tuple[bool, bool]]:
     return {
         str(item.sop_class_uid): (bool(item.scu_role), bool(item.scp_role))
-        for item in user_data
-        if isinstance(item, pdu_items.SCP_SCU_RoleSelectionSubItem)
+        for item in _of(pdu_items.SCP_SCU_RoleSelectionSubItem, user_data)
     }
+
+
+def _of(kind: type[Any], user_data: Iterable[Any]) -> Iterator[Any]:
+    return (item for item in user_data if isinstance(item, kind))
 
 
 def _application_context() -> Any:
@@ -314,7 +310,9 @@ def _transfer_syntax(transfer_syntax_uid: str) -> Any:
     return item
 
 
-def _user_information(max_pdu_bytes: int, roles: Mapping[str, tuple[bool, bool]]) -> Any:
+def _user_information(
+    max_pdu_bytes: int, roles: Mapping[str, tuple[bool, bool]], more: Sequence[Any] = ()
+) -> Any:
     maximum = pdu_items.MaximumLengthSubItem()
     maximum.maximum_length_received = max_pdu_bytes
     implementation = pdu_items.ImplementationClassUIDSubItem()
@@ -329,6 +327,7 @@ def _user_information(max_pdu_bytes: int, roles: Mapping[str, tuple[bool, bool]]
     version = pdu_items.ImplementationVersionNameSubItem()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     data.append(version)
+    data.extend(more)
     item = pdu_items.UserInformationItem()
     item.user_data = data
     return item

@@ -21,13 +21,20 @@ A_ABORT = 0x07
 
 PDU_HEADER_BYTES = 6
 PDV_HEADER_BYTES = 6
+# of A-RELEASE-RQ, A-RELEASE-RP and A-ABORT, after the header
+FIXED_BODY_BYTES = 4
 # PS3.8 table 9-22 and annex E.2: the bits of the message control header
 PDV_IS_COMMAND = 0x01
 PDV_IS_LAST = 0x02
 
+# the first byte of a peer that speaks TLS to a port that does not (RFC 8446 section 5.1)
+_TLS_HANDSHAKE = 0x16
+
 PDU_HEADER = struct.Struct(">BxI")
-PDV_LENGTH = struct.Struct(">I")
-_P_DATA_WITH_ONE_PDV = struct.Struct(">BxIIBB")
+# length of the item, presentation context, message control header (PS3.8 table 9-23)
+PDV_HEADER = struct.Struct(">IBB")
+# both, as a P-DATA-TF PDU begins
+P_DATA_HEADERS = struct.Struct(">BxIIBB")
 _A_ABORT = struct.Struct(">BxIxxBB")
 
 RELEASE_RQ = PDU_HEADER.pack(A_RELEASE_RQ, 4) + bytes(4)
@@ -68,7 +75,7 @@ def abort(source: AbortSource, reason: AbortReason = AbortReason.NOT_SPECIFIED) 
 
 def p_data_header(context_id: int, fragment_bytes: int, control: int) -> bytes:
     """Header of a P-DATA-TF PDU that holds one PDV with a fragment of ``fragment_bytes`` bytes."""
-    return _P_DATA_WITH_ONE_PDV.pack(P_DATA_TF, fragment_bytes + 6, fragment_bytes + 2, context_id, control)
+    return P_DATA_HEADERS.pack(P_DATA_TF, fragment_bytes + 6, fragment_bytes + 2, context_id, control)
 
 
 def explain_unexpected(pdu_type: int, where: str) -> Violation:
@@ -78,7 +85,8 @@ def explain_unexpected(pdu_type: int, where: str) -> Violation:
             f"PDU type {pdu_type:02X} is not allowed {where}",
             AbortReason.UNEXPECTED_PDU,
         )
-    return Violation(f"PDU type {pdu_type:02X} is unknown", AbortReason.UNRECOGNISED_PDU)
+    hint = ": TLS begins so, but this port is plain" if pdu_type == _TLS_HANDSHAKE else ""
+    return Violation(f"PDU type {pdu_type:02X} is unknown{hint}", AbortReason.UNRECOGNISED_PDU)
 
 
 def describe_abort(body: bytes | memoryview) -> str:

@@ -15,6 +15,7 @@ from node.wire.association import Association
 from node.wire.contexts import ProposedContext
 from node.wire.requestor import RequestedAssociation
 from node.wire.scu import RequestHandler
+from node.wire.tls import ClientTls
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class Peers:
             timeout_seconds=limits.network_timeout_seconds,
             max_pdu_bytes=limits.max_pdu_bytes,
             handlers=handlers,
+            tls=ClientTls.of(self._config, peer),
         )
 
     def register(self, association: Association) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from node.errors import AssociationAborted, NoAcceptedContext, PeerError
+from node.errors import AssociationAborted, AssociationRejected, NoAcceptedContext, PeerError
 from node.status import is_pending
-from node.wire import data_sets, dimse, pdu
+from node.wire import data_sets, dimse, negotiation, pdu
 from node.wire.association import Association
-from node.wire.contexts import AcceptedContext
+from node.wire.contexts import AcceptedContext, ProposedContext
 from node.wire.dimse import Command
 from node.wire.messages import Answer, Response
+from node.wire.negotiation import Acceptance
 from node.wire.sop_classes import VERIFICATION
 from node.wire.stream import Message
+from node.wire.upper_layer import UpperLayer
 
 _MEDIUM_PRIORITY = 0
 
@@ -48,37 +51,16 @@ class RequestedAssociation(Association):
         """Release the association and close the connection; a peer that is gone already is no error."""
         if self._is_over:
             return
-        if not self.is_established:
-            self._end_badly(self.failure)
-            return
         try:
-            self._drain()
-            self._connection.send([pdu.RELEASE_RQ])
-            self._await_release()
+            self._raise_failure()
+            if self._is_releasing:
+                self._upper_layer.respond_to_release()
+            else:
+                self._release(self._limits.network_timeout_seconds)
         except PeerError as error:
             self._end_badly(error)
             return
         self._close("association released", logging.INFO)
-
-    def _await_release(self) -> None:
-        header = memoryview(bytearray(pdu.PDU_HEADER_BYTES))
-        scratch = memoryview(bytearray(65536))
-        deadline = time.monotonic() + self._limits.network_timeout_seconds
-        while True:
-            self._connection.receive_before(header, deadline)
-            pdu_type, length = pdu.PDU_HEADER.unpack(header)
-            while length:
-                part = scratch[: min(length, len(scratch))]
-                self._connection.receive_before(part, deadline)
-                length -= len(part)
-            if pdu_type == pdu.A_RELEASE_RP:
-                return
-            if pdu_type == pdu.A_ABORT:
-                raise AssociationAborted("the peer aborted instead of releasing")
-            if pdu_type == pdu.A_RELEASE_RQ:
-                self._answer_release()  # a collision: the requestor answers first (PS3.8 table 9-7 AR-9)
-            elif pdu_type != pdu.P_DATA_TF:
-                raise pdu.explain_unexpected(pdu_type, "while releasing")
 
     def close(self) -> None:
         """End the association at once: A-ABORT if it is established, then close."""
@@ -87,16 +69,12 @@ class RequestedAssociation(Association):
     def _end_badly(self, error: PeerError | None) -> None:
         if self._is_over:
             return
-        if error is not None and self._stream.failure is None:
-            self._stream.failure = error
-        if error is not None:
-            self._abort_after(error)
-        if self._stream.failure is None:
-            self._connection.try_send(pdu.abort(pdu.AbortSource.SERVICE_USER))
+        self._stream.fail(error or AssociationAborted("aborted here"))
         self._close("association aborted", logging.WARNING, reason=str(error or "by us"))
 
     def _close(self, event: str, level: int, **values: Any) -> None:
         self._is_over = True
+        self._upper_layer.await_close()
         self._connection.close()
         self._log_end(event, level, **values)
 
@@ -170,13 +148,11 @@ class RequestedAssociation(Association):
         deadline = time.monotonic() + seconds
         while not until():
             self._require_established()
-            if self._early is None and not self._connection.is_readable(deadline - time.monotonic()):
+            if self._early is None and not self._stream.is_readable(deadline - time.monotonic()):
                 return False
             message = self._next_message()
             if message is None:
-                self._answer_release()
-                self._stream.failure = AssociationAborted("the peer released the association")
-                raise self._stream.failure
+                raise self._released()
             if message.command.CommandField != dimse.C_CANCEL_RQ:
                 self._perform(message)
         return True
@@ -215,7 +191,7 @@ class RequestedAssociation(Association):
         if command.has_data_set:
             limit_bytes = self._limits.identifier_bytes
             encoded = bytearray()
-            for fragment in self._stream.fragments():
+            for fragment in itertools.chain.from_iterable(self._stream.fragments()):
                 encoded += fragment
                 if len(encoded) > limit_bytes:
                     raise self._violated(f"a response's identifier is longer than {limit_bytes} bytes")
@@ -231,3 +207,37 @@ class RequestedAssociation(Association):
             failed=command.get("NumberOfFailedSuboperations"),
             warning=command.get("NumberOfWarningSuboperations"),
         )
+
+
+def request_association(
+    upper_layer: UpperLayer,
+    encoded_request: bytes,
+    contexts: Sequence[ProposedContext],
+    *,
+    where: str,
+    timeout_seconds: float,
+) -> Acceptance:
+    """Send the A-ASSOCIATE-RQ and read its answer (PS3.8 section 7.1).
+
+    ``where`` names the peer in errors, which are those of ``scu.connect``. After one of them the
+    connection is to be closed.
+    """
+    try:
+        pdu_type, answer = upper_layer.request(encoded_request, time.monotonic() + timeout_seconds)
+        if pdu_type == pdu.A_ASSOCIATE_AC:
+            acceptance = negotiation.decode_acceptance(answer, contexts)
+            upper_layer.confirm(pdu_type)
+            return acceptance
+        rejection = negotiation.decode_rejection(answer)
+        upper_layer.confirm(pdu_type)
+    except PeerError as error:
+        upper_layer.fail(error)
+        upper_layer.await_close()
+        if isinstance(error, AssociationAborted):
+            raise AssociationAborted(f"{where}: {error}") from error
+        raise
+    kind = "transient" if rejection.is_transient else "permanent"
+    raise AssociationRejected(
+        f"{where} rejected the association ({kind}): {rejection.explanation}",
+        transient=rejection.is_transient,
+    )

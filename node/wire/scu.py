@@ -8,22 +8,21 @@ import time
 from collections.abc import Mapping, Sequence
 
 from node.config.settings import LimitsConfig
-from node.errors import AssociationAborted, AssociationRejected, PeerError, PeerUnreachable
-from node.wire import negotiation, pdu
+from node.errors import ConfigurationError, PeerError, PeerUnreachable
+from node.wire import negotiation
 from node.wire.connection import Connection
 from node.wire.contexts import AcceptedContext, ProposedContext
 from node.wire.messages import Operation
-from node.wire.negotiation import Acceptance
-from node.wire.pdu import Violation
-from node.wire.requestor import RequestedAssociation
+from node.wire.requestor import RequestedAssociation, request_association
+from node.wire.tls import ClientTls, TlsFailure, client_context
+from node.wire.tls_connection import TlsConnection
+from node.wire.upper_layer import UpperLayer
 
 __all__ = ["AcceptedContext", "ProposedContext", "RequestHandler", "RequestedAssociation", "connect"]
 
 logger = logging.getLogger(__name__)
 
 RequestHandler = Operation
-
-_LONGEST_ANSWER_BYTES = 1024**2
 
 
 def connect(
@@ -36,6 +35,7 @@ def connect(
     timeout_seconds: float,
     max_pdu_bytes: int,
     handlers: Mapping[str, RequestHandler] | None = None,
+    tls: ClientTls | None = None,
 ) -> RequestedAssociation:
     """Request an association (PS3.8 section 7.1).
 
@@ -51,11 +51,13 @@ def connect(
     handlers
         Who answers the peer's requests while we wait for its response to ours: C-STORE for the
         sub-operations of our C-GET, N-EVENT-REPORT for storage commitment. Others get status 0211.
+    tls
+        How to call over TLS; None is plain.
 
     Raises
     ------
     PeerUnreachable
-        No connection, or no answer in time.
+        No connection, or no answer in time; TlsFailure where TLS is the reason.
     AssociationRejected
         The peer answered with A-ASSOCIATE-RJ.
     AssociationAborted, ProtocolViolation
@@ -75,8 +77,11 @@ def connect(
         raise PeerUnreachable(f"no connection to {where}: {what}") from error
     try:
         peer_address = str(connected.getpeername()[0])
-        connection = Connection(connected, timeout_seconds=timeout_seconds)
-        acceptance = _negotiate(connection, request, contexts, where, timeout_seconds)
+        connection = _secured(connected, host, tls, where, timeout_seconds)
+        upper_layer = UpperLayer(connection, is_requestor=True, artim_seconds=timeout_seconds)
+        acceptance = request_association(
+            upper_layer, request, contexts, where=where, timeout_seconds=timeout_seconds
+        )
     except OSError as error:
         connected.close()
         raise PeerUnreachable(f"no connection to {where}: {_strerror(error)}") from error
@@ -84,7 +89,7 @@ def connect(
         connected.close()
         raise
     association = RequestedAssociation(
-        connection,
+        upper_layer,
         is_requestor=True,
         calling_ae_title=calling_ae_title,
         called_ae_title=called_ae_title,
@@ -107,40 +112,19 @@ def connect(
     return association
 
 
+def _secured(
+    connected: socket.socket, host: str, tls: ClientTls | None, where: str, timeout_seconds: float
+) -> Connection:
+    if tls is None:
+        return Connection(connected, timeout_seconds=timeout_seconds)
+    try:
+        context = client_context(tls)
+        connection = TlsConnection(connected, context, timeout_seconds=timeout_seconds, host_name=host)
+        connection.establish(time.monotonic() + timeout_seconds)
+    except (ConfigurationError, PeerError) as error:
+        raise TlsFailure(f"no TLS connection to {where}: {error}") from error
+    return connection
+
+
 def _strerror(error: OSError | OverflowError) -> str:
     return str(getattr(error, "strerror", None) or error)
-
-
-def _negotiate(
-    connection: Connection,
-    request: bytes,
-    contexts: Sequence[ProposedContext],
-    where: str,
-    timeout_seconds: float,
-) -> Acceptance:
-    deadline = time.monotonic() + timeout_seconds
-    try:
-        connection.send([request])
-        header = bytearray(pdu.PDU_HEADER_BYTES)
-        connection.receive_before(memoryview(header), deadline)
-        pdu_type, length = pdu.PDU_HEADER.unpack(header)
-        if pdu_type not in (pdu.A_ASSOCIATE_AC, pdu.A_ASSOCIATE_RJ, pdu.A_ABORT):
-            raise pdu.explain_unexpected(pdu_type, "as an answer to A-ASSOCIATE-RQ")
-        if length > _LONGEST_ANSWER_BYTES:
-            raise Violation(f"an answer of {length} bytes", pdu.AbortReason.INVALID_PDU_PARAMETER_VALUE)
-        body = bytearray(length)
-        connection.receive_before(memoryview(body), deadline)
-        answer = bytes(header + body)
-        if pdu_type == pdu.A_ABORT:
-            raise AssociationAborted(f"{where}: {pdu.describe_abort(bytes(body))}")
-        if pdu_type == pdu.A_ASSOCIATE_AC:
-            return negotiation.decode_acceptance(answer, contexts)
-        rejection = negotiation.decode_rejection(answer)
-    except Violation as violation:
-        connection.try_send(pdu.abort(pdu.AbortSource.SERVICE_PROVIDER, violation.reason))
-        raise
-    kind = "transient" if rejection.is_transient else "permanent"
-    raise AssociationRejected(
-        f"{where} rejected the association ({kind}): {rejection.explanation}",
-        transient=rejection.is_transient,
-    )

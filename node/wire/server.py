@@ -7,6 +7,7 @@ import errno
 import logging
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from node.errors import PeerError, PortInUse
-from node.wire.acceptor import AcceptedAssociation, Negotiator, open_connection
+from node.wire import descriptors
+from node.wire.acceptor import AcceptedAssociation, Negotiator
 from node.wire.connection import Connection
 from node.wire.contexts import (
     LOCAL_LIMIT_EXCEEDED,
@@ -25,6 +27,9 @@ from node.wire.contexts import (
     Rejection,
 )
 from node.wire.messages import Handler
+from node.wire.tls import server_context
+from node.wire.tls_connection import TlsConnection
+from node.wire.upper_layer import UpperLayer
 
 if TYPE_CHECKING:
     from node.services import Services
@@ -35,7 +40,16 @@ _BACKLOG = 128
 # connections that have not asked for an association yet, or have ended one, beside the limit
 _MORE_CONNECTIONS = 32
 _PAUSE_SECONDS = 0.5
-_LONGEST_LINGER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class _Listener:
+    socket: socket.socket
+    context: ssl.SSLContext | None = None  # for TLS
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ class Server:
         self._associations: dict[threading.Thread, AcceptedAssociation] = {}
         self._places: set[threading.Thread] = set()  # threads whose association counts for the limit
         self._is_stopping = False
-        self._listener: socket.socket | None = None
+        self._listeners: list[_Listener] = []
         self._wake_reader: socket.socket | None = None
         self._wake_writer: socket.socket | None = None
         self._accept_thread: threading.Thread | None = None
@@ -84,25 +98,42 @@ class Server:
     @property
     def port(self) -> int:
         """The port that is listened on, also when the configuration says 0."""
-        if self._listener is None:
+        if not self._listeners:
             return self._services.config.node.port
-        return int(self._listener.getsockname()[1])
+        return self._listeners[0].port
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port that is listened on for TLS; None where there is none."""
+        return next((listener.port for listener in self._listeners if listener.context is not None), None)
 
     def start(self) -> None:
-        """Listen on the configured address, and accept associations from now on.
+        """Listen on the configured addresses, and accept associations from now on.
 
         Raises
         ------
         PortInUse
-            The address cannot be bound. Nothing is left behind.
+            An address cannot be bound. Nothing is left behind.
+        ConfigurationError
+            A certificate cannot be used, or the system does not let us have enough file descriptors.
         """
         node = self._services.config.node
-        self._listener = _listen(node.host, node.port)
+        descriptors.ensure(self._limits.associations)
+        with contextlib.ExitStack() as opened:
+            listeners = [_Listener(opened.enter_context(_listen(node.host, node.port, "node")))]
+            if node.tls is not None and node.tls.port is not None:
+                context = server_context(node.tls)
+                listener = opened.enter_context(_listen(node.tls_host, node.tls.port, "node.tls"))
+                listeners.append(_Listener(listener, context))
+            opened.pop_all()
+        self._listeners = listeners
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._is_stopping = False
         self._accept_thread = threading.Thread(target=self._accept, name="accept", daemon=True)
         self._accept_thread.start()
         logger.info("listening", extra={"ae_title": node.ae_title, "host": node.host, "port": self.port})
+        if self.tls_port is not None:
+            logger.info("listening for TLS", extra={"host": node.tls_host, "port": self.tls_port})
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """Accept nothing more; let messages that are being answered finish, then end every association.
@@ -117,7 +148,8 @@ class Server:
         if self._wake_writer is not None:
             self._wake_writer.send(b"!")
         self._accept_thread.join()
-        self._accept_thread = self._listener = None
+        self._accept_thread = None
+        self._listeners = []
         with self._lock:
             idle = [c for thread, c in self._connections.items() if thread not in self._associations]
             serving = list(self._associations.values())
@@ -151,35 +183,43 @@ class Server:
     # --- accept thread -----------------------------------------------------------
 
     def _accept(self) -> None:
-        listener, wake = self._listener, self._wake_reader
-        assert listener is not None
+        wake = self._wake_reader
         assert wake is not None
+        by_number = {listener.socket.fileno(): listener for listener in self._listeners}
         told_to_stop = select.poll()
         told_to_stop.register(wake, select.POLLIN)
         either = select.poll()
-        either.register(wake, select.POLLIN)
-        either.register(listener, select.POLLIN)
+        for number in (wake.fileno(), *by_number):
+            either.register(number, select.POLLIN)
         try:
             while not self._is_stopping:
-                either.poll()
+                ready = either.poll()
                 if told_to_stop.poll(0):
                     break
-                try:
-                    accepted, address = listener.accept()
-                except OSError as error:
-                    # out of descriptors, or the peer is gone already: give others time to end
-                    if error.errno not in (errno.ECONNABORTED, errno.EAGAIN):
-                        logger.error("cannot accept a connection", extra={"reason": error.strerror})
+                for number, _ in ready:
+                    if not self._accept_from(by_number[number]):
                         told_to_stop.poll(_PAUSE_SECONDS * 1000)
-                    continue
-                self._begin(accepted, str(address[0]))
         finally:
-            listener.close()
+            for listener in by_number.values():
+                listener.socket.close()
             wake.close()
             if self._wake_writer is not None:
                 self._wake_writer.close()
 
-    def _begin(self, accepted: socket.socket, peer_address: str) -> None:
+    def _accept_from(self, listener: _Listener) -> bool:
+        """Begin one connection; False when none can be taken for the moment."""
+        try:
+            accepted, address = listener.socket.accept()
+        except OSError as error:
+            if error.errno in (errno.ECONNABORTED, errno.EAGAIN):
+                return True
+            # out of descriptors: give others time to end
+            logger.error("cannot accept a connection", extra={"reason": error.strerror})
+            return False
+        self._begin(accepted, str(address[0]), listener.context)
+        return True
+
+    def _begin(self, accepted: socket.socket, peer_address: str, context: ssl.SSLContext | None) -> None:
         with self._lock:
             is_crowded = len(self._connections) >= self._limits.associations + _MORE_CONNECTIONS
         if is_crowded:
@@ -187,7 +227,7 @@ class Server:
             logger.warning("connection refused", extra={"peer_address": peer_address, "reason": "too many"})
             return
         try:
-            connection = open_connection(accepted, self._limits)
+            connection = self._connection(accepted, context)
         except OSError as error:  # it was reset meanwhile, or no descriptors are left
             accepted.close()
             logger.warning("connection lost", extra={"peer_address": peer_address, "reason": error.strerror})
@@ -197,21 +237,36 @@ class Server:
             self._threads_begun += 1
             thread.name = f"connection-{self._threads_begun}"
             self._connections[thread] = connection
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads: others have to end first
+            with self._lock:
+                del self._connections[thread]
+            connection.close()
+            logger.error("connection refused", extra={"peer_address": peer_address, "reason": str(error)})
+
+    def _connection(self, accepted: socket.socket, context: ssl.SSLContext | None) -> Connection:
+        seconds = self._limits.artim_timeout_seconds
+        if context is None:
+            return Connection(accepted, timeout_seconds=seconds, is_wakeable=True)
+        return TlsConnection(accepted, context, timeout_seconds=seconds, is_wakeable=True)
 
     # --- association thread --------------------------------------------------------
 
     def _run(self, connection: Connection, peer_address: str) -> None:
         thread = threading.current_thread()
+        artim_seconds = self._limits.artim_timeout_seconds
+        upper_layer = UpperLayer(connection, is_requestor=False, artim_seconds=artim_seconds)
         try:
             with contextlib.ExitStack() as slot:
                 slot.callback(self._leave, thread)
-                association = self._negotiator.accept(connection, peer_address)
+                connection.establish(time.monotonic() + artim_seconds)
+                association = self._negotiator.accept(upper_layer, peer_address)
                 if association is not None:
                     thread.name = f"association-{association.number}"
                     self._enter(thread, association)
                     association.serve()
-            connection.linger(min(self._limits.artim_timeout_seconds, _LONGEST_LINGER_SECONDS))
+            upper_layer.await_close()
         except PeerError as error:
             logger.warning(
                 "no association came about", extra={"peer_address": peer_address, "reason": str(error)}
@@ -247,7 +302,7 @@ class Server:
             self._services.peers.unregister(association)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, table: str) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -260,27 +315,27 @@ def _listen(host: str, port: int) -> socket.socket:
             dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6(),
         )
     except (OSError, OverflowError) as error:
-        raise _port_in_use(host, port, error) from error
+        raise _port_in_use(host, port, table, error) from error
     # a peer may vanish between poll and accept
     listener.setblocking(False)
     return listener
 
 
-def _port_in_use(host: str, port: int, error: OSError | OverflowError) -> PortInUse:
+def _port_in_use(host: str, port: int, table: str, error: OSError | OverflowError) -> PortInUse:
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
         return PortInUse(
             f"{host}:{port} is in use by another program",
-            action="stop the other program, or set another [node] port",
+            action=f"stop the other program, or set another [{table}] port",
         )
     if number == errno.EACCES:
         return PortInUse(
             f"{host}:{port} may not be bound by this user",
-            action="set a [node] port above 1023, or give the program the right to bind low ports",
+            action=f"set a [{table}] port above 1023, or give the program the right to bind low ports",
         )
     return PortInUse(
         f"{host}:{port} cannot be bound: {getattr(error, 'strerror', None) or error}",
-        action="set [node] host to an address of this machine, and a port from 0 to 65535",
+        action=f"set [{table}] host to an address of this machine, and a port from 0 to 65535",
     )
 
 

@@ -171,11 +171,35 @@ def find_image(node: AnodeProcess, study_uid: str, sop_instance_uid: str) -> boo
     )
 
 
+def descendants(process_id: int) -> list[int]:
+    """The processes that a process started, and those that these started."""
+    children = [
+        int(child)
+        for thread in Path(f"/proc/{process_id}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+    return [*children, *(found for child in children for found in descendants(child))]
+
+
+def is_gone(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def test_killed_while_settling_the_node_settles_the_rest(
     node: AnodeProcess, study: list[dicom_files.DicomFile], pacs: Pacs
 ) -> None:
     assert all(one.is_stored for one in send(node, study))
+    archive = node.folder / "data" / "archive"
+    wait_until(lambda: any(archive.rglob("*.dcm")), 60, "the first instance to be settled")
+    assert node.process is not None
+    helpers = descendants(node.process.pid)
+    assert helpers
     node.kill()
+    wait_until(lambda: all(map(is_gone, helpers)), 10, "the processes that settle to end with the node")
+    assert list((archive / "partial").iterdir()) == []
     settled = in_state(node, "settle", "done")
     assert settled < len(study), "the kill came too late to be in the middle of settling"
     node.start()

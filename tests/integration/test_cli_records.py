@@ -64,12 +64,14 @@ class Records:
     def receive(self, *data_sets: Dataset) -> None:
         for data_set in data_sets:
             self.ingest.receive(
-                [made.encoded(data_set)],
+                [[made.encoded(data_set)]],
                 sop_class_uid=data_set.SOPClassUID,
                 sop_instance_uid=data_set.SOPInstanceUID,
                 transfer_syntax_uid="1.2.840.10008.1.2.1",
                 provenance=Provenance("SCANNER", "ANODE", "10.0.0.9", 1, self.clock.timestamp()),
             )
+        with self.database.read():
+            pass  # the rows are committed, so that the commands see them
 
     def set_aside_delivery(self, sop_instance_uid: str, study: str) -> None:
         def enqueue(connection: sqlite3.Connection) -> None:

@@ -34,7 +34,7 @@ def handle(bench: Bench, encoded: bytes, command: dict[str, str]) -> list[int]:
         ),
         context=SimpleNamespace(transfer_syntax_uid=EXPLICIT),
         command=command,
-        fragments=lambda: iter([memoryview(encoded)]),
+        fragments=lambda: iter([[memoryview(encoded)]]),
     )
     config = SimpleNamespace(node=SimpleNamespace(data_dir=bench.data_dir))
     services = SimpleNamespace(ingest=bench.ingest, clock=Clock(), config=config)

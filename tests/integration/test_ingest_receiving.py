@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -29,11 +32,15 @@ from node.errors import (
     StorageFailure,
 )
 from node.index.index import Index
+from node.ingest.duplicates import Duplicates
 from node.ingest.ingest import Receipt
 from node.storage import archive
+from node.storage.reception import Reception
+from node.tasks.sweep import is_needed
 from node.transcode import lossless
 from tests.support import made
 from tests.support.ingest_bench import EXPLICIT, Bench, ingest_bench
+from tests.support.waiting import wait_until
 
 STORAGE = StorageConfig(segment_bytes=1 << 20, free_space_reserve_bytes=0)
 
@@ -183,20 +190,59 @@ def test_of_many_senders_at_the_same_moment_one_is_first(bench, is_same):
     assert revision(bench, "1.4") == 1
 
 
-def test_the_transaction_decides_when_the_first_look_came_too_early(bench, tmp_path, monkeypatch):
+def test_of_two_that_bring_the_same_instance_at_once_the_second_waits_and_is_the_same(bench, monkeypatch):
     image = made.ct_image()
-    receive(bench, image)
-    held = type(bench.ingest._duplicates).held
-    looks: list[str] = []
+    is_flushing, may_end = threading.Event(), threading.Event()
+    sync = Reception.sync
 
-    def too_early(self, sop_instance_uid):
-        looks.append(sop_instance_uid)
-        return None if len(looks) == 1 else held(self, sop_instance_uid)
+    def slow(reception: Reception) -> None:
+        is_flushing.set()
+        assert may_end.wait(10)
+        sync(reception)
 
-    monkeypatch.setattr(type(bench.ingest._duplicates), "held", too_early)
-    assert receive(bench, image).outcome == "same"
-    assert len(looks) == 2
-    assert len(bench.records()) == 1, "the record that was not needed does not remain"
+    monkeypatch.setattr(Reception, "sync", slow)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(receive, bench, image)
+        assert is_flushing.wait(10)
+        second = threads.submit(receive, bench, image)
+        assert not second.done()
+        may_end.set()
+        assert (first.result(10).outcome, second.result(10).outcome) == ("stored", "same")
+    assert len(bench.records()) == 1
+
+
+def test_after_a_failed_flush_the_same_instance_is_taken_in(bench, monkeypatch):
+    image = made.ct_image()
+
+    def fails(reception: Reception) -> None:
+        raise StorageFailure("the disk")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Reception, "sync", fails)
+        with pytest.raises(StorageFailure):
+            receive(bench, image)
+    assert bench.held(image.SOPInstanceUID) is None
+    assert receive(bench, image).outcome == "stored"
+
+
+def test_while_the_index_cannot_be_written_nothing_is_acknowledged_and_nothing_is_lost(bench, monkeypatch):
+    """What was acknowledged before is indexed as soon as that is possible again."""
+    first, second = made.ct_image(), made.ct_image()
+
+    def fails(*arguments, **keywords):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Index, "add", fails)
+        assert receive(bench, first).outcome == "stored"
+        with pytest.raises(DatabaseFailure):
+            bench.held(first.SOPInstanceUID)
+        with pytest.raises(DatabaseFailure):
+            receive(bench, second)
+    wait_until(lambda: not len(bench.ingest._arrivals), what="the rows to be written")
+    assert bench.held(first.SOPInstanceUID) is not None
+    assert bench.held(second.SOPInstanceUID) is None
+    assert receive(bench, second).outcome == "stored"
 
 
 # --- what is not accepted ----------------------------------------------------
@@ -257,7 +303,7 @@ def test_a_peer_that_goes_away_in_the_middle_leaves_nothing_behind(bench):
 
 
 @pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, OutOfSpace), (errno.EIO, StorageFailure)])
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
 def test_a_failing_disk_is_never_success(bench, monkeypatch, code, error, call):
     receive(bench, made.ct_image())
     image = made.ct_image()
@@ -282,17 +328,27 @@ def test_below_the_reserve_nothing_is_received(tmp_path):
         assert_nothing_is_left(bench)
 
 
-def test_a_record_whose_transaction_failed_is_indexed_at_the_next_start(bench, tmp_path, monkeypatch):
-    image = made.ct_image()
+def receive_without_row(bench, image, monkeypatch):
+    """Receive an instance whose row cannot be written, for a fault of its own."""
 
     def fails(*arguments, **keywords):
-        raise DatabaseFailure("the database is away")
+        raise OverflowError("a value that SQLite does not take")
 
     with monkeypatch.context() as failing:
         failing.setattr(Index, "add", fails)
-        with pytest.raises(DatabaseFailure):
-            receive(bench, image)
-    assert bench.held(image.SOPInstanceUID) is None
+        receive(bench, image)
+        assert bench.held(image.SOPInstanceUID) is None
+
+
+def test_an_instance_that_cannot_be_indexed_is_kept_and_indexed_at_the_next_start(bench, monkeypatch):
+    image = made.ct_image()
+    receive_without_row(bench, image, monkeypatch)
+    other = made.ct_image()
+    other.SOPInstanceUID = image.SOPInstanceUID
+    with pytest.raises(StorageFailure):  # else two would be acknowledged under one UID
+        receive(bench, other)
+    for _ in range(2):
+        bench.storage.reclaim(partial(is_needed, bench))
     with bench.restarted() as restarted:
         assert restarted.ingest.replay() == 1
         stored = restarted.held(image.SOPInstanceUID)
@@ -302,6 +358,22 @@ def test_a_record_whose_transaction_failed_is_indexed_at_the_next_start(bench, t
         assert revision(restarted, image.StudyInstanceUID) == 1
         with restarted.restarted() as again:
             assert again.ingest.replay() == 0
+
+
+def test_a_record_that_cannot_be_replayed_now_bars_nobody(bench, monkeypatch):
+    """Its claim is given up, whatever is in the way; the instance may be sent again meanwhile."""
+    image = made.ct_image()
+    receive_without_row(bench, image, monkeypatch)
+
+    def is_full(self, sop_instance_uid):
+        raise OutOfSpace("there is no space left for the index database")
+
+    with bench.restarted() as restarted:
+        with monkeypatch.context() as full:
+            full.setattr(Duplicates, "is_held", is_full)
+            assert restarted.ingest.replay() == 0
+        receive(restarted, image)
+        assert restarted.held(image.SOPInstanceUID) is not None
 
 
 def test_an_index_that_is_lost_is_made_again_from_the_log(tmp_path):

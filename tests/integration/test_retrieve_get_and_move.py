@@ -104,7 +104,7 @@ class Taker:
         self.taken: dict[str, bytes] = {}
 
     def store(self, request: Request) -> Iterator[Response]:
-        data = b"".join(bytes(fragment) for fragment in request.fragments())
+        data = b"".join(map(b"".join, request.fragments()))
         status = self._statuses.pop(0) if self._statuses else 0
         if status == 0 or status & 0xF000 == 0xB000:
             self.taken[request.command.AffectedSOPInstanceUID] = data

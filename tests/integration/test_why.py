@@ -84,7 +84,9 @@ class Bench:
             max_pdu_bytes=16384,
             recode=recoding.uncompressed,
         )
-        return list(sender.send(files))
+        sent = list(sender.send(files))
+        with self.app.services.database.read():
+            return sent  # the rows are committed, so that the command sees them
 
     def image(self, **attributes: Any) -> Dataset:
         return made.ct_image(study_instance_uid=self.study, **attributes)

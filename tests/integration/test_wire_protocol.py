@@ -148,11 +148,6 @@ def test_memory_for_a_large_object_does_not_grow(node: ToyNode) -> None:
             id="a command inside a data set",
         ),
         pytest.param(
-            pdu(P_DATA_TF, pdv(3, 3, scripted_peer.store_rq())) + pdu(5, bytes(4)),
-            UNEXPECTED_PDU,
-            id="a release inside a message",
-        ),
-        pytest.param(
             pdu(
                 P_DATA_TF, pdv(1, 3, scripted_peer.command_set(e0100=0x8030, e0120=1, e0800=0x0101, e0900=0))
             ),
@@ -199,7 +194,7 @@ def test_a_request_that_does_not_fit_is_rejected(
         peer.send(scripted_peer.associate_rq(scripted_peer.CONTEXTS, **changes))
         kind, body = peer.read_pdu()
         assert (kind, tuple(body[1:])) == (scripted_peer.A_ASSOCIATE_RJ, rejection)
-        peer.expect_end()
+        peer.close()
 
 
 def test_a_peer_that_asks_for_nothing_is_dropped_when_artim_runs_out() -> None:
@@ -225,7 +220,7 @@ def test_a_stalling_peer_ends_its_own_association_alone() -> None:
 
         def watch() -> None:
             try:
-                assert stalling.read_abort() == (SERVICE_PROVIDER, 0)
+                assert stalling.read_abort() == (SERVICE_USER, 0)
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -248,7 +243,7 @@ def test_a_stalling_peer_ends_its_own_association_alone() -> None:
 def test_an_idle_association_is_ended_after_the_network_timeout() -> None:
     with toy_node(network_timeout_seconds=0.2) as node, ScriptedPeer.to(node.port) as peer:
         peer.associate()
-        assert peer.read_abort() == (SERVICE_PROVIDER, 0)
+        assert peer.read_abort() == (SERVICE_USER, 0)
 
 
 def test_a_peer_that_does_not_read_its_answers_is_dropped() -> None:
@@ -399,6 +394,33 @@ def test_a_cancel_is_seen_between_responses() -> None:
         assert [peer.read_message()[0][0x0900] for _ in range(2)] == [0xFF00, 0xFE00]
         peer.request(1, scripted_peer.echo_rq())
         assert peer.read_message()[0][0x0900] == 0
+        peer.release()
+
+
+def test_half_a_cancel_is_not_waited_for() -> None:
+    """The handler goes on, and sees the C-CANCEL-RQ once the rest of it is there."""
+    half_sent, went_on = threading.Event(), threading.Event()
+
+    def patient(services: Any, request: Request) -> Iterator[Response]:
+        request.identifier()
+        yield Response(status.PENDING, identifier=b"")
+        assert half_sent.wait(10.0)
+        wait_until(lambda: request.is_cancelled() or request._stream._input.available > 6, what="the half")
+        assert not request.is_cancelled()
+        went_on.set()
+        wait_until(request.is_cancelled, what="the C-CANCEL-RQ")
+        yield Response(status.CANCEL)
+
+    cancel = pdu(P_DATA_TF, pdv(5, COMMAND | LAST, scripted_peer.cancel_rq(11)))
+    with toy_node(handlers={"C-FIND": patient}) as node, ScriptedPeer.to(node.port) as peer:
+        peer.associate()
+        peer.request(5, scripted_peer.find_rq(11), IDENTIFIER)
+        assert peer.read_message()[0][0x0900] == 0xFF00
+        peer.socket.sendall(cancel[:20])
+        half_sent.set()
+        assert went_on.wait(10.0)
+        peer.socket.sendall(cancel[20:])
+        assert peer.read_message()[0][0x0900] == 0xFE00
         peer.release()
 
 

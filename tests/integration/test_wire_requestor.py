@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pynetdicom import AE, build_role, evt
+from pynetdicom.association import Association
 
 from node import status
 from node.errors import (
@@ -30,6 +31,7 @@ from tests.support import scripted_peer
 from tests.support.data_sets import explicit, study_query
 from tests.support.scripted_peer import ScriptedPeer, pdu, scripted_acceptor
 from tests.support.toy_node import toy_node
+from tests.support.waiting import wait_until
 
 VERIFICATION = scripted_peer.VERIFICATION
 CT = scripted_peer.CT_IMAGE_STORAGE
@@ -52,6 +54,15 @@ def connect(port: int, contexts: Sequence[ProposedContext] = ALL, **changes: Any
         "max_pdu_bytes": 131072,
     }
     return scu.connect("127.0.0.1", port, contexts=contexts, **{**wanted, **changes})
+
+
+def at_rest(association: Association) -> Association:
+    """pynetdicom's association, once its other thread has gone on after the last operation.
+
+    Until then that thread can take a response of the next operation for a request, and drop it.
+    """
+    wait_until(lambda: not association._is_paused, what="pynetdicom")
+    return association
 
 
 def accepting(peer: ScriptedPeer, **changes: Any) -> None:
@@ -188,7 +199,7 @@ def test_a_c_get_brings_the_instances_on_the_same_association() -> None:
         yield Response(status.SUCCESS, completed=5, failed=0, warning=0)
 
     def store(request: Request) -> Iterator[Response]:
-        received = b"".join(map(bytes, request.fragments()))
+        received = b"".join(map(b"".join, request.fragments()))
         instance = request.command.AffectedSOPInstanceUID
         orders.append((instance, "same" if received == contents[instance] else "differs"))
         yield Response(status.SUCCESS)
@@ -415,7 +426,7 @@ def test_pynetdicom_serves_our_c_get() -> None:
         yield 0xFF00, image
 
     def store(request: Request) -> Iterator[Response]:
-        received.append(b"".join(map(bytes, request.fragments())))
+        received.append(b"".join(map(b"".join, request.fragments())))
         yield Response(status.SUCCESS)
 
     contexts = [ProposedContext(GET, PLAIN), ProposedContext(CT, (EXPLICIT,), scp_role=True)]
@@ -462,14 +473,12 @@ def test_pynetdicom_as_a_scanner_stores_finds_and_gets() -> None:
         assert association.is_established
         image.file_meta = file_meta()
         assert association.send_c_echo().Status == 0
-        assert association.send_c_store(image).Status == 0
-        assert [answer.Status for answer, _ in association.send_c_find(study_query(), FIND)] == [
-            0xFF00,
-            0xFF00,
-            0,
-        ]
-        assert [answer.Status for answer, _ in association.send_c_get(study_query(), GET)] == [0]
-        association.release()
+        assert at_rest(association).send_c_store(image).Status == 0
+        found = at_rest(association).send_c_find(study_query(), FIND)
+        assert [answer.Status for answer, _ in found] == [0xFF00, 0xFF00, 0]
+        got = at_rest(association).send_c_get(study_query(), GET)
+        assert [answer.Status for answer, _ in got] == [0]
+        at_rest(association).release()
         assert association.is_released
         assert [stored.transfer_syntax_uid for stored in node.stored] == [EXPLICIT]
     assert received == ["P"]
@@ -532,7 +541,7 @@ def test_an_answer_that_is_none_is_named(answer: bytes, error: type[Exception]) 
 def test_a_peer_that_does_not_answer_is_given_up_in_time() -> None:
     def script(peer: ScriptedPeer) -> None:
         peer.read_pdu()
-        peer.expect_end()
+        assert peer.read_abort() == (0, 0)
 
     with scripted_acceptor(script) as port, pytest.raises(PeerUnreachable, match="in time"):
         connect(port, timeout_seconds=0.2)
@@ -542,7 +551,7 @@ def test_a_peer_that_stalls_in_an_association_is_given_up_in_time() -> None:
     def script(peer: ScriptedPeer) -> None:
         accepting(peer)
         peer.read_message()
-        assert peer.read_abort() == (2, 0)
+        assert peer.read_abort() == (0, 0)
 
     with (
         scripted_acceptor(script) as port,

@@ -16,6 +16,7 @@ import pytest
 from node import status
 from node.config.settings import PeerConfig
 from node.errors import PortInUse
+from node.wire import acceptor
 from node.wire.association import Request, Response
 from tests.support import data_sets, scripted_peer
 from tests.support.scripted_peer import A_ASSOCIATE_RJ, COMMAND, LAST, ScriptedPeer
@@ -116,7 +117,7 @@ def test_a_handler_that_fails_answers_with_a_failure_and_logs_no_value(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(services: Any, request: Request) -> Iterator[Response]:
-        raise KeyError(bytes(next(request.fragments())).decode())
+        raise KeyError(b"".join(next(request.fragments())).decode())
         yield
 
     with toy_node(handlers={"C-STORE": broken}) as node, ScriptedPeer.to(node.port) as peer:
@@ -152,8 +153,10 @@ def test_a_node_stops_and_starts_again_on_the_same_port() -> None:
         port = node.port
         with ScriptedPeer.to(port) as peer:
             peer.associate()
-            node.server.stop(5.0)
-            assert peer.read_abort() == (0, 0)
+            stopping = threading.Thread(target=node.server.stop, args=(5.0,))
+            stopping.start()
+            peer.confirm_release()
+            stopping.join(10.0)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
     with toy_node(port=port) as again, ScriptedPeer.to(again.port) as peer:
@@ -181,21 +184,41 @@ def test_stopping_lets_a_message_finish_and_then_ends_the_association() -> None:
         peer.send_pdv(3, LAST, b"the rest")
         may_finish.set()
         assert peer.read_message()[0][0x0900] == 0
-        assert peer.read_abort() == (0, 0)
+        peer.confirm_release()
         stopping.join(10.0)
         assert not stopping.is_alive()
 
 
 def test_stopping_aborts_what_does_not_finish_in_time() -> None:
-    with toy_node(network_timeout_seconds=600.0) as node, ScriptedPeer.to(node.port) as peer:
+    reading = threading.Event()
+
+    def endless(services: Any, request: Request) -> Iterator[Response]:
+        reading.set()
+        list(request.fragments())
+        yield Response(status.SUCCESS)
+
+    with (
+        toy_node(handlers={"C-STORE": endless}, network_timeout_seconds=600.0) as node,
+        ScriptedPeer.to(node.port) as peer,
+    ):
         peer.associate()
         peer.send_pdv(3, COMMAND | LAST, scripted_peer.store_rq())
         peer.send_pdv(3, 0, b"never finished")
-        wait_until(lambda: node.server.association_count == 1)
+        assert reading.wait(10.0)
         node.server.stop(0.1)
         assert peer.read_abort() == (0, 0)
         assert node.server.association_count == 0
-        assert node.stored == []
+
+
+def test_stopping_aborts_a_peer_that_does_not_confirm_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that leaves the A-RELEASE-RQ of a stopping node unanswered is told by A-ABORT."""
+    monkeypatch.setattr(acceptor, "_RELEASE_SECONDS", 0.1)
+    with toy_node() as node, ScriptedPeer.to(node.port) as peer:
+        peer.associate()
+        wait_until(lambda: node.server.association_count == 1)
+        node.server.stop(5.0)
+        assert peer.read_pdu() == (scripted_peer.A_RELEASE_RQ, bytes(4))
+        assert peer.read_abort() == (0, 0)
 
 
 def test_stopping_does_not_wait_for_a_peer_that_reads_nothing() -> None:

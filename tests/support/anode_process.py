@@ -37,7 +37,8 @@ class AnodeProcess:
         """Start it and wait for its one line."""
         self.config.write_text(
             f'[node]\nport = {self.port}\ndata_dir = "data"\n{self._node}\n'
-            f"[storage]\nfree_space_reserve_bytes = 1000000\nsegment_bytes = 8388608\n{self._configuration}\n"
+            "[storage]\nfree_space_reserve_bytes = 1000000\nsegment_bytes = 8388608\nspare_segments = 4\n"
+            f"{self._configuration}\n"
         )
         offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:

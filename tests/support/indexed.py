@@ -19,6 +19,7 @@ from node.clock import Clock
 from node.config.settings import LimitsConfig
 from node.index import schema
 from node.index.database import Database
+from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
 from node.ingest.header import Header, read_header
 from node.query import query
@@ -77,7 +78,9 @@ class Indexed:
             header = header_of(instance) if isinstance(instance, Dataset) else instance
             stored = stored_of(header, is_own=is_own)
             self.database.write(
-                lambda connection, header=header, stored=stored: self.index.add(connection, header, stored)
+                lambda connection, header=header, stored=stored: self.index.add(
+                    connection, Entry.of(header), stored
+                )
             )
             added.append(stored)
         return added

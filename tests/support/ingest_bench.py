@@ -49,7 +49,7 @@ class Bench:
             whole = memoryview(data_set)
             data_set = (whole[start : start + 1000] for start in range(0, len(whole), 1000))
         return self.ingest.receive(
-            data_set,
+            ([fragment] for fragment in data_set),
             sop_class_uid=sop_class_uid,
             sop_instance_uid=sop_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from node.clock import Clock
 
 
@@ -13,8 +11,8 @@ class ManualClock(Clock):
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._timestamp = start
 
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self._timestamp, UTC)
+    def timestamp(self) -> float:
+        return self._timestamp
 
     def monotonic(self) -> float:
         return self._timestamp

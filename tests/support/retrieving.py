@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
@@ -61,7 +62,7 @@ def get_digests(
 
     def store(request: Request) -> Iterator[Response]:
         digest = hashlib.sha256()
-        for fragment in request.fragments():
+        for fragment in itertools.chain.from_iterable(request.fragments()):
             digest.update(fragment)
         got[str(request.command.AffectedSOPInstanceUID)] = (
             request.context.transfer_syntax_uid,

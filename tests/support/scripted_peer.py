@@ -219,12 +219,24 @@ class ScriptedPeer:
         self.send(pdu(A_RELEASE_RQ, bytes(4)))
         assert self.read_pdu() == (A_RELEASE_RP, bytes(4))
 
+    def confirm_release(self) -> None:
+        """Read an A-RELEASE-RQ, confirm it, and see the connection end."""
+        assert self.read_pdu() == (A_RELEASE_RQ, bytes(4))
+        self.send(pdu(A_RELEASE_RP, bytes(4)))
+        self.expect_end()
+
     def read_abort(self) -> tuple[int, int]:
-        """Read an A-ABORT and the end of the stream; return its source and reason."""
+        """Read an A-ABORT, and close as AA-3 wants it; return its source and reason."""
         kind, body = self.read_pdu()
         assert kind == A_ABORT, (kind, body)
-        self.expect_end()
+        self.close()
         return body[2], body[3]
+
+    def close(self) -> None:
+        """Close the connection from this side, and see that the other has nothing more to say."""
+        with contextlib.suppress(OSError):  # the other side was first
+            self.socket.shutdown(socket.SHUT_WR)
+        self.expect_end()
 
     def expect_end(self) -> None:
         with contextlib.suppress(ConnectionResetError):

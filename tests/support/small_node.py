@@ -20,6 +20,7 @@ from node.config.settings import (
     LimitsConfig,
     NodeConfig,
     PeerConfig,
+    StorageConfig,
     StudyConfig,
 )
 from node.index import schema
@@ -67,7 +68,10 @@ class SmallNode:
     def receive(
         self, *data_sets: Dataset, transfer_syntax_uid: str = uid.ExplicitVRLittleEndian
     ) -> list[str]:
-        """Take instances in, as if a scanner had sent them; return their SOP Instance UIDs."""
+        """Take instances in, as if a scanner had sent them; return their SOP Instance UIDs.
+
+        Their rows are committed, so that other processes see them as well.
+        """
         received = []
         for data_set in data_sets:
             provenance = Provenance(
@@ -78,14 +82,15 @@ class SmallNode:
                 received_at=self.services.clock.timestamp(),
             )
             self.services.ingest.receive(
-                [made.encoded(data_set, transfer_syntax_uid)],
+                [[made.encoded(data_set, transfer_syntax_uid)]],
                 sop_class_uid=str(data_set.SOPClassUID),
                 sop_instance_uid=str(data_set.SOPInstanceUID),
                 transfer_syntax_uid=str(transfer_syntax_uid),
                 provenance=provenance,
             )
             received.append(str(data_set.SOPInstanceUID))
-        return received
+        with self.services.database.read():
+            return received
 
     def stored(self, sop_instance_uid: str) -> StoredInstance:
         with self.services.database.read() as connection:
@@ -131,6 +136,7 @@ def config(
         node=NodeConfig(port=port, data_dir=folder),
         limits=LimitsConfig(network_timeout_seconds=network_timeout_seconds, artim_timeout_seconds=5.0),
         study=StudyConfig(quiet_seconds=60),
+        storage=StorageConfig(segment_bytes=8 << 20, spare_segments=2, free_space_reserve_bytes=1 << 20),
         jobs=JobsConfig(**jobs),
         peers=tuple(peers),
         analyses=tuple(analyses),

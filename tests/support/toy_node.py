@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def toy_node(
 def _store(services: Any, request: Request) -> Iterator[Response]:
     digest = hashlib.sha256()
     length = pieces = longest = 0
-    for fragment in request.fragments():
+    for fragment in itertools.chain.from_iterable(request.fragments()):
         digest.update(fragment)
         length += len(fragment)
         pieces += 1

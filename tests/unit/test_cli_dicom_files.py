@@ -15,7 +15,7 @@ from pydicom.filereader import read_dataset
 from node.errors import MalformedDataSet, UnsupportedPixelData
 from node.sending import dicom_files, recoding
 from node.sending.dicom_files import DicomFile
-from node.sending.sending import UNCOMPRESSED, batches, proposals
+from node.sending.sending import UNCOMPRESSED, parts
 from tests.support import made
 
 ALL = (*made.NATIVE_TRANSFER_SYNTAXES, *made.COMPRESSED_TRANSFER_SYNTAXES)
@@ -129,17 +129,17 @@ def file_of(sop_class: int, transfer_syntax: int) -> DicomFile:
 def test_a_transfer_syntax_of_the_files_is_proposed_alone() -> None:
     explicit = DicomFile(Path("x"), "1.2", "1.2.3", uid.ExplicitVRLittleEndian, 0, 0)
     compressed = DicomFile(Path("x"), "1.2", "1.2.4", uid.JPEGLSLossless, 0, 0)
-    proposed = [context.transfer_syntax_uids for context in proposals([explicit, compressed, explicit])]
-    assert proposed == [
+    (part,) = parts([explicit, compressed, explicit])
+    assert [context.transfer_syntax_uids for context in part.contexts] == [
         (uid.ExplicitVRLittleEndian,),
+        UNCOMPRESSED,
         (uid.JPEGLSLossless,),
-        (uid.ImplicitVRLittleEndian,),
     ]
 
 
 def test_more_kinds_than_fit_an_association_are_divided_in_order() -> None:
     files = [file_of(sop_class, syntax) for sop_class in range(50) for syntax in range(4)] * 2
-    parts = list(batches(files))
-    assert [file for part in parts for file in part] == files
-    assert all(len(proposals(part)) <= 128 for part in parts)
-    assert len(parts) == 4
+    divided = list(parts(files))
+    assert [file for part in divided for file in part.instances] == files
+    assert all(len(part.contexts) <= 128 for part in divided)
+    assert len(divided) == 4

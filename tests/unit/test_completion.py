@@ -39,7 +39,7 @@ def write(bench: Bench, work: Callable[[sqlite3.Connection], T]) -> T:
 
 
 def arrive(bench: Bench, study: str = "1.2") -> None:
-    write(bench, lambda connection: bench.completion.arrived(connection, study))
+    write(bench, lambda connection: bench.completion.arrived(connection, study, bench.clock.timestamp()))
 
 
 def due(bench: Bench) -> list[tuple[str, str, int]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from node.config import config_file
-from node.config.settings import Config, NodeConfig
+from node.config.settings import Config, NodeConfig, TlsConfig
 from node.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def problems(tmp_path: Path, text: str) -> list[str]:
 
 def uncommented(text: str) -> str:
     """Take the '#' from every line that holds a key or a header."""
-    return re.sub(r"(?m)^# (\[\[|\w+ = )", r"\1", text)
+    return re.sub(r"(?m)^# (\[|\w+ = )", r"\1", text)
 
 
 def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
@@ -48,12 +48,20 @@ def test_the_project_s_file_is_all_comments_and_gives_the_defaults() -> None:
 def test_the_project_s_file_shows_every_key_with_its_default() -> None:
     text = uncommented((ROOT / "config.toml").read_text())
     config = config_file.parse(text, ROOT / "config.toml")
+    tls = config.node.tls
+    assert tls is not None
+    config = replace(config, node=replace(config.node, tls=None))  # an example, as peers are
     default = config_file.load(ROOT / "config.toml")
     for table in ("node", "limits", "storage", "transcode", "study", "jobs", "log"):
         assert getattr(config, table) == getattr(default, table)
         section = text.split(f"[{table}]\n")[1].split("\n[")[0]
         for field in fields(getattr(config, table)):
+            if field.name == "tls":
+                continue
             assert re.search(rf"(?m)^{field.name} = ", section), f"[{table}] {field.name} is not shown"
+    section = text.split("[node.tls]\n")[1].split("\n[")[0]
+    for field in fields(tls):
+        assert re.search(rf"(?m)^{field.name} = ", section), f"[node.tls] {field.name} is not shown"
     for array in ("peers", "routes", "analyses"):
         section = text.split(f"[[{array}]]\n")[1].split("\n[")[0]
         for field in fields(getattr(config, array)[0]):
@@ -207,3 +215,52 @@ def test_a_file_that_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
         config_file.load(tmp_path / "latin.toml")
     (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf[node]\r\nport = 5\r\n")
     assert config_file.load(tmp_path / "bom.toml").node.port == 5
+
+
+def test_tls_is_read_with_paths_beside_the_file(tmp_path: Path) -> None:
+    """[node.tls] and tls of a peer are read; files are looked for in the folder of the configuration."""
+    config = load(
+        tmp_path,
+        '[node]\nport = 1\n[node.tls]\nport = 0\ncertificate = "a.crt"\nkey = "/k/a.key"\nca = "ca.crt"\n'
+        f"{PACS}tls = true\ntls_check_host_name = false\n",
+    )
+    assert config.node.tls == TlsConfig(
+        port=0,
+        certificate=tmp_path.resolve() / "a.crt",
+        key=Path("/k/a.key"),
+        ca=tmp_path.resolve() / "ca.crt",
+    )
+    assert config.node.tls_host == "127.0.0.1"
+    assert config.peers[0].tls
+    assert not config.peers[0].tls_check_host_name
+
+
+def test_what_tls_lacks_is_told(tmp_path: Path) -> None:
+    """A listener without a certificate, nobody to trust, and a TLS peer without [node.tls] are problems."""
+    assert problems(tmp_path, "[node.tls]\nport = 2762\n") == [
+        "config.toml:1: [node.tls]: 'ca' is missing, or set verify_peers = false to trust anyone",
+        "config.toml:1: [node.tls]: 'certificate' is missing",
+        "config.toml:1: [node.tls]: 'key' is missing",
+    ]
+    assert problems(tmp_path, '[node.tls]\nverify_peers = false\ncertificate = "c"\n') == [
+        "config.toml:1: [node.tls]: 'key' is missing"
+    ]
+    assert problems(tmp_path, f"{PACS}tls = true\n") == [
+        "config.toml:5: [[peers]] tls: needs [node.tls] with what is to be trusted"
+    ]
+    assert problems(tmp_path, "[node]\ntls = true\n") == [
+        "config.toml:2: [node] tls: true is no table; write [node.tls]"
+    ]
+    assert problems(tmp_path, '[node]\ncertificate = "c"\n') == [
+        "config.toml:2: [node] certificate: unknown key; it belongs in [node.tls]"
+    ]
+
+
+def test_a_tls_listener_for_other_machines_needs_peers(tmp_path: Path) -> None:
+    """Where TLS alone can be reached from outside, unknown peers are as unwelcome as where plain can."""
+    tls = '[node.tls]\nport = 2762\nhost = "0.0.0.0"\ncertificate = "c"\nkey = "k"\nca = "ca"\n'
+    (problem,) = problems(tmp_path, tls)
+    assert problem.startswith("config.toml:3: [node.tls] host: 0.0.0.0 can be reached from other machines")
+    config = load(tmp_path, f"{tls}{PACS}")
+    assert not config.node.accept_unknown_peers
+    assert (config.node.host, config.node.tls_host) == ("127.0.0.1", "0.0.0.0")

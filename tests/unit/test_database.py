@@ -75,6 +75,56 @@ def test_calls_that_wait_together_share_one_commit(database: Database) -> None:
     assert len(commits) == 2
 
 
+def test_an_error_that_rests_on_another_call_is_told_when_that_one_is_committed(database: Database) -> None:
+    """Who hears that a name is taken finds the row that has it."""
+    entered, gate = threading.Event(), threading.Event()
+    found: list[set[str]] = []
+
+    def blocked(connection: sqlite3.Connection) -> None:
+        entered.set()
+        assert gate.wait(10)
+
+    def second() -> None:
+        with pytest.raises(DatabaseFailure):
+            database.write(insert("taken"))
+        found.append(names(database))
+
+    with ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(database.write, blocked)]
+        assert entered.wait(10)
+        running.append(threads.submit(database.write, insert("taken")))
+        wait_until(lambda: database._calls.qsize() == 1, 10, "the first call to wait")
+        running.append(threads.submit(second))
+        wait_until(lambda: database._calls.qsize() == 2, 10, "the second call to wait")
+        gate.set()
+        for one in running:
+            one.result(10)
+    assert found == [{"taken"}]
+
+
+def test_only_commits_of_what_can_be_replayed_are_not_flushed(database: Database) -> None:
+    """One call that has to be durable flushes the commit, and with it all earlier ones."""
+    levels: list[int] = []
+
+    def work(connection: sqlite3.Connection) -> None:
+        levels.append(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    database.write(work)
+    database.write(work, can_be_replayed=True)
+    database.write(work, can_be_replayed=True)
+    database.flush()
+    database.write(work)
+    assert levels == [2, 1, 1, 2]
+
+
+def test_a_flush_writes_something_to_flush(database: Database) -> None:
+    """A commit without a change would not be flushed by SQLite."""
+    wal = Path(f"{database._path}-wal")
+    before = wal.stat().st_size
+    database.flush()
+    assert wal.stat().st_size > before
+
+
 def test_a_raising_call_undoes_itself_alone(database: Database) -> None:
     gate, entered = threading.Event(), threading.Event()
 
@@ -263,3 +313,17 @@ def test_a_closed_database_says_so_and_closing_finishes_what_was_asked(tmp_path:
     reopened = Database.open_read_only(tmp_path / "x.sqlite")
     assert len(names(reopened)) == done
     reopened.close()
+
+
+def test_the_writer_outlives_whatever_it_meets(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be reached for a moment is a failure of that write alone."""
+    database.write(insert("a"))
+    assert database._writing is not None
+    database._writing.close()
+    database._writing = None
+    with monkeypatch.context() as away:
+        away.setattr(Path, "exists", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(DatabaseFailure, match="Input/output error"):
+            database.write(insert("b"))
+    database.write(insert("c"))
+    assert names(database) == {"a", "c"}

@@ -6,6 +6,7 @@ import contextlib
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from pydicom.sequence import Sequence
 
 from node.config.settings import LimitsConfig
 from node.errors import InvalidUid, LimitExceeded, MalformedDataSet, ObjectError
-from node.ingest.header import data_set_without_pixels, read_header, walk
+from node.ingest.header import HeaderReader, data_set_without_pixels, read_header, walk
 from tests.support import made
 
 LIMITS = LimitsConfig()
@@ -322,3 +323,21 @@ def test_whatever_bytes_are_changed_there_is_a_header_or_a_named_error(syntax, c
 def test_rubbish_gets_a_named_error(rubbish, syntax):
     with pytest.raises(ObjectError):
         read_header(rubbish, syntax, LIMITS)
+
+
+@pytest.mark.parametrize("spare", [-1, 0])
+def test_the_limit_of_a_header_does_not_depend_on_how_much_came_at_first(spare):
+    """What is accepted while it streams in is accepted when it is read again, and the other way round."""
+    encoded = UIDS + element(0x00400275, b"SQ", item(b"") * 9) + element(0x00410010, b"LO", b"x" * 20) * 50
+    limits = replace(LIMITS, header_bytes=len(encoded) + spare)
+
+    def is_accepted(start_bytes: int) -> bool:
+        reader = HeaderReader(EXPLICIT, limits)
+        try:
+            reader.read_start(encoded[:start_bytes])
+            reader.check_rest(io.BytesIO(encoded))
+        except LimitExceeded:
+            return False
+        return True
+
+    assert {is_accepted(count) for count in range(len(encoded) + 1)} == {spare == 0}

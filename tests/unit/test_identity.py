@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.index import identity
+from node.index.entry import Entry
 from tests.support.indexed import Indexed, header_of, indexed, stored_of
 from tests.support.made import instance
 
@@ -32,7 +33,7 @@ def test_concurrent_first_images_of_a_patient_make_one_patient(index: Indexed) -
     def send(number: int) -> None:
         header = header_of(instance(PatientID="P1", study_instance_uid=f"1.2.{number % 2}"))
         stored = stored_of(header)
-        index.database.write(lambda connection: index.index.add(connection, header, stored))
+        index.database.write(lambda connection: index.index.add(connection, Entry.of(header), stored))
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(send, range(64)))

@@ -16,6 +16,7 @@ from node.clock import Clock
 from node.errors import AlreadyIndexed, AnodeError, DatabaseFailure
 from node.index import schema
 from node.index.database import Database
+from node.index.entry import Entry
 from node.index.index import Provenance
 from node.storage.location import Location
 from tests.support.data import SHARED, require_data
@@ -304,6 +305,6 @@ def test_every_real_file_that_can_be_received_is_indexed(index: Indexed) -> None
 def test_a_row_of_another_clock_is_no_matter(index: Indexed) -> None:
     header = header_of(instance(**UIDS))
     stored = stored_of(header, received_at=123.5)
-    index.database.write(lambda connection: index.index.add(connection, header, stored))
+    index.database.write(lambda connection: index.index.add(connection, Entry.of(header), stored))
     with index.database.read() as connection:
         assert index.index.counts(connection)["last_received_at"] == 123.5

@@ -11,12 +11,13 @@ from pydicom import uid
 
 from node.completion import COMPLETED, FAILED, QUEUED, input_digest
 from node.config.settings import AnalysisConfig, Config
+from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
-from node.ingest.header import Header
 from node.jobs.task import Done, Job, SetAside
 from node.storage.location import Location
 from node.tasks.select import SelectTask, why_not
 from tests.support import made
+from tests.support.indexed import header_of
 from tests.support.job_bench import Bench, job_bench
 from tests.support.manual_clock import ManualClock
 
@@ -59,15 +60,7 @@ class Study:
     def add(self, series: str, digest: str = "", *, own: bool = False, **attributes: Any) -> str:
         data_set = made.ct_image(study_instance_uid=self.uid, series_instance_uid=series, **attributes)
         sop_instance_uid = str(data_set.SOPInstanceUID)
-        header = Header(
-            data_set=data_set,
-            sop_class_uid=str(data_set.SOPClassUID),
-            sop_instance_uid=sop_instance_uid,
-            study_instance_uid=self.uid,
-            series_instance_uid=series,
-            transfer_syntax_uid=uid.ExplicitVRLittleEndian,
-            pixel_data_offset=None,
-        )
+        header = header_of(data_set)
         stored = StoredInstance(
             sop_instance_uid=sop_instance_uid,
             sop_class_uid=str(data_set.SOPClassUID),
@@ -84,7 +77,7 @@ class Study:
             is_own=own,
             provenance=Provenance("SCANNER", "ANODE", "127.0.0.1", 1, self.bench.clock.timestamp(), own),
         )
-        self.bench.database.write(lambda connection: self.index.add(connection, header, stored))
+        self.bench.database.write(lambda connection: self.index.add(connection, Entry.of(header), stored))
         return sop_instance_uid
 
     def select(self) -> Done | SetAside:

@@ -37,6 +37,7 @@ def bench(tmp_path: Path, clock: ManualClock) -> Iterator[Bench]:
         records = {"2": 4}
         made.services.storage = FakeStorage()
         made.services.index = SimpleNamespace(in_segment=lambda connection, segment: records.get(segment, 0))
+        made.services.ingest = SimpleNamespace(holds_unindexed=lambda segment: segment == "3")
         yield made
 
 
@@ -48,7 +49,7 @@ def run_sweep(bench: Bench) -> None:
 
 def test_only_segments_with_records_that_are_needed_are_kept(bench: Bench) -> None:
     run_sweep(bench)
-    assert bench.services.storage.live == ["2"]
+    assert bench.services.storage.live == ["2", "3"]
 
 
 def test_done_jobs_are_forgotten_after_their_days_and_others_never(

@@ -345,13 +345,13 @@ def test_a_job_whose_failure_cannot_be_written_down_is_not_lost(
     write = bench.database.write
     failures = 2
 
-    def failing_write(work: Any) -> Any:
+    def failing_write(work: Any, **how: Any) -> Any:
         nonlocal failures
         # The first write that could end the job, and the one that records its failure, fail.
         if failures and len(outcomes) == 1:
             failures -= 1
             raise DatabaseFailure("disk I/O error")
-        return write(work)
+        return write(work, **how)
 
     bench.enqueue("work", "a")
     monkeypatch.setattr(bench.database, "write", failing_write)
@@ -402,3 +402,73 @@ def test_an_unforeseen_error_is_logged_by_where_it_arose_and_quoted_at_debug_alo
         assert f" {function}" in lines[logging.ERROR]
     assert "test_jobs_worker.py:" in lines[logging.ERROR]
     assert "KeyError: 'DOE^JOHN'" in lines[logging.DEBUG]
+
+
+def commits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every transaction from now on that ends a job, whether it need not be flushed."""
+    found: list[bool] = []
+    write, finish = bench.database.write, bench.queue.finish
+    ending = threading.local()
+
+    def noting_finish(connection: sqlite3.Connection, job: Job) -> None:
+        found.append(ending.is_replayable)
+        finish(connection, job)
+
+    def noting_write(work: Any, **how: Any) -> Any:
+        def noting_work(connection: sqlite3.Connection) -> Any:
+            # In the thread of the writer, where the end of a job is written.
+            ending.is_replayable = how.get("can_be_replayed", False)
+            before = len(found)
+            result = work(connection)
+            del found[before + 1 :]
+            return result
+
+        return write(noting_work, **how)
+
+    monkeypatch.setattr(bench.database, "write", noting_write)
+    monkeypatch.setattr(bench.queue, "finish", noting_finish)
+    return found
+
+
+def test_outcomes_that_can_be_replayed_share_a_transaction_that_is_not_flushed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many small jobs cost few transactions, and none that the receiving of instances waits for."""
+    for number in range(8):
+        bench.enqueue("work", str(number))
+    found = commits(bench, monkeypatch)
+    bench.engine(ScriptedTask("work", lambda job: Done(can_be_replayed=True), batch=8)).run_until_idle(10)
+    assert set(bench.states().values()) == {"done"}
+    assert found == [True]
+
+
+def test_outcomes_that_others_see_are_flushed_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a peer was sent is not forgotten by a loss of power."""
+    for number in range(3):
+        bench.enqueue("work", str(number))
+    found = commits(bench, monkeypatch)
+    bench.engine(ScriptedTask("work", batch=8)).run_until_idle(10)
+    assert found == [False] * 3
+
+
+def test_an_outcome_that_fails_does_not_take_those_that_shared_its_transaction(bench: Bench) -> None:
+    """A job whose outcome cannot be applied is tried again, and its neighbours are done."""
+    tries: list[str] = []
+
+    def outcome(job: Job) -> Outcome:
+        def apply(connection: sqlite3.Connection) -> None:
+            tries.append(job.key)
+            bench.queue.enqueue(connection, "other", key=job.key, payload={})
+            if job.key == "bad" and tries.count("bad") < 3:
+                raise DatabaseFailure("no")
+
+        return Done(apply, can_be_replayed=True)
+
+    for key in ("first", "bad", "last"):
+        bench.enqueue("work", key)
+    bench.engine(ScriptedTask("work", outcome, batch=3), policy=AT_ONCE).run_until_idle(10)
+    done = [job["key"] for job in bench.jobs() if (job["kind"], job["state"]) == ("work", "done")]
+    assert sorted(done) == ["bad", "first", "last"]
+    assert tries.count("bad") == 3

@@ -88,8 +88,8 @@ def test_a_series_reaches_the_model_and_the_process_is_kept_modest(run: Run) -> 
     summary = run("counter", Inputs(series=Series(instances))).summary
     assert summary == (
         "2 {'KVP': None, 'At': (1.0, (2, 'x'))} [[[7]]] None no codec "
-        "{'nice': 5, 'omp': '1', 'leader': True} False"
-    ).replace("'nice': 5", f"'nice': {os.nice(0) + 5}")
+        "{'nice': 10, 'omp': '1', 'leader': True} False"
+    ).replace("'nice': 10", f"'nice': {os.nice(0) + 10}")
 
 
 def test_a_refusal_is_no_crash(run: Run) -> None:

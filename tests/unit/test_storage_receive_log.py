@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import threading
 import tracemalloc
@@ -14,7 +15,8 @@ import pytest
 from node.clock import Clock
 from node.config.settings import StorageConfig
 from node.errors import LimitExceeded, OutOfSpace, StorageFailure
-from node.storage import disk
+from node.storage import disk, segment
+from node.storage import reception as reception_module
 from node.storage.location import Location
 from node.storage.record import BLOCK_BYTES, Head
 from node.storage.storage import Storage
@@ -30,7 +32,9 @@ def make(tmp_path: Path):
     made: list[Storage] = []
 
     def storage(*, reserve_bytes: int = 0, clock: Clock | None = None, grace_seconds: float = 0.0) -> Storage:
-        config = StorageConfig(segment_bytes=SEGMENT_BYTES, free_space_reserve_bytes=reserve_bytes)
+        config = StorageConfig(
+            segment_bytes=SEGMENT_BYTES, spare_segments=8, free_space_reserve_bytes=reserve_bytes
+        )
         made.append(Storage(tmp_path, config, clock or Clock(), reclaim_grace_seconds=grace_seconds))
         return made[-1]
 
@@ -42,7 +46,7 @@ def make(tmp_path: Path):
 def put(storage: Storage, data: bytes, provenance: str = "{}") -> Location:
     with storage.begin() as reception:
         for start in range(0, len(data), 1000):
-            reception.write(memoryview(data)[start : start + 1000])
+            reception.write([memoryview(data)[start : start + 1000]])
         return reception.commit(SYNTAX, provenance)
 
 
@@ -85,7 +89,7 @@ def test_replay_leaves_out_what_is_known(make):
 def test_leaving_without_commit_leaves_nothing_behind(make):
     storage = make()
     with storage.begin() as reception:
-        reception.write(b"x" * 9000)
+        reception.write([b"x" * 9000])
     location = put(storage, b"kept")
     assert location.offset == 2 * BLOCK_BYTES, "the next record takes the same place"
     assert [record.location for record in make().replay()] == [location]
@@ -96,23 +100,12 @@ def test_a_sender_that_fails_in_the_middle_leaves_nothing_behind(make):
 
     def receive() -> None:
         with storage.begin() as reception:
-            reception.write(b"x" * 9000)
+            reception.write([b"x" * 9000])
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
         receive()
     assert list(make().replay()) == []
-
-
-def test_a_revoked_record_is_not_replayed_and_its_place_is_used_again(make):
-    storage = make()
-    with storage.begin() as reception:
-        reception.write(b"not needed")
-        first = reception.commit(SYNTAX, "{}")
-        reception.revoke()
-    second = put(storage, b"needed")
-    assert first.offset == second.offset
-    assert [record.data_set_bytes for record in make().replay()] == [6]
 
 
 @pytest.mark.parametrize("byte", [0, 9, 30, 60, 100])
@@ -156,25 +149,9 @@ def test_a_record_forged_inside_a_data_set_is_never_replayed(make):
     forged = Head(4, hashlib.sha256(b"evil").hexdigest(), SYNTAX, "{}").encode(b"guess")
     put(storage, b"first")
     with storage.begin() as reception:  # aborted: its bytes stay where the next head would stand
-        reception.write(forged * 8)
+        reception.write([forged * 8])
     put(storage, b"")
     assert sorted(record.data_set_bytes for record in make().replay()) == [0, 5]
-
-
-def test_segments_are_really_written_and_durable_before_their_first_use(make, tmp_path, monkeypatch):
-    synced: list[int] = []
-    real = os.fdatasync
-
-    def fdatasync(file: int) -> None:
-        synced.append(os.fstat(file).st_size)
-        real(file)
-
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
-    storage = make()
-    with storage.begin():
-        assert synced == [SEGMENT_BYTES]
-        (path,) = (tmp_path / "log").iterdir()
-        assert path.stat().st_blocks * 512 >= SEGMENT_BYTES
 
 
 def test_one_flush_makes_a_record_durable(make, monkeypatch):
@@ -193,19 +170,7 @@ def test_an_object_larger_than_the_rest_of_a_segment_goes_whole_to_another(make)
     second = put(storage, data)
     assert second.path != first.path
     assert read(storage, second) == data
-    assert [record.location for record in make().replay()] == [first, second]
-
-
-def test_an_object_larger_than_a_segment_makes_it_grow(make, monkeypatch):
-    monkeypatch.setattr("node.storage.reception._COPY_BYTES", BLOCK_BYTES)
-    storage = make()
-    put(storage, b"something first")
-    data = os.urandom(5 * SEGMENT_BYTES + 77)
-    location = put(storage, data)
-    assert read(storage, location) == data
-    after = put(storage, b"after")
-    assert read(storage, after) == b"after"
-    assert len(list(make().replay())) == 3
+    assert {record.location for record in make().replay()} == {first, second}
 
 
 def test_memory_does_not_grow_with_the_object(make):
@@ -214,7 +179,7 @@ def test_memory_does_not_grow_with_the_object(make):
     with storage.begin() as reception:
         tracemalloc.start()
         for _ in range(128):
-            reception.write(fragment)
+            reception.write([fragment])
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak_bytes < 4 * 1024**2
@@ -223,7 +188,7 @@ def test_memory_does_not_grow_with_the_object(make):
 def test_an_object_over_the_limit_is_refused_and_leaves_nothing(make):
     storage = make()
     with pytest.raises(LimitExceeded), storage.begin(limit_bytes=1000) as reception:
-        reception.write(bytes(1001))
+        reception.write([bytes(1001)])
     assert list(make().replay()) == []
 
 
@@ -248,6 +213,116 @@ def test_concurrent_receptions_never_share_a_segment(make):
     assert {record.data_set_sha256 for record in make().replay()} == expected
 
 
+def test_fragments_that_are_written_together_lie_behind_each_other(make):
+    storage = make()
+    data = os.urandom(2 * SEGMENT_BYTES)
+    ends = [0, 1, 4096, 4097, 30_000, 30_000, 90_000, len(data)]
+    fragments = [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
+    with storage.begin() as reception:
+        reception.write(fragments[:3])
+        reception.write([])
+        reception.write(fragments[3:])
+        location = reception.commit(SYNTAX, "{}")
+    assert reception.sha256 == hashlib.sha256(data).hexdigest()
+    assert read(storage, location) == data
+
+
+def test_more_fragments_than_the_system_takes_in_one_call_are_written(make):
+    storage = make()
+    data = os.urandom(5000)
+    with storage.begin() as reception:
+        reception.write([data[place : place + 1] for place in range(len(data))])
+        reception.write([data] * 1500)
+        location = reception.commit(SYNTAX, "{}")
+    assert read(storage, location) == data * 1501
+
+
+def test_the_start_of_a_data_set_is_read_without_the_disk(make, monkeypatch):
+    storage = make()
+    data = os.urandom(reception_module.START_BYTES + 5000)
+    with storage.begin() as reception:
+        for start in range(0, len(data), 3000):
+            reception.write([data[start : start + 3000]])
+        assert reception.start_bytes == data[: reception_module.START_BYTES]
+        with reception.data_set() as file:
+            with monkeypatch.context() as unreadable:
+                unreadable.setattr(os, "pread", fail(errno.EIO)(os.pread))
+                assert file.read(100) + file.read(8000) == data[:8100]
+            file.seek(reception_module.START_BYTES - 10)
+            assert file.read() == data[-5010:]
+
+
+def test_a_data_set_is_read_while_more_of_it_follows(make):
+    storage = make()
+    data = os.urandom(5 * SEGMENT_BYTES)
+    with storage.begin() as reception:
+        for start in range(0, len(data), 33_333):
+            reception.write([data[start : start + 33_333]])
+            with reception.data_set() as file:
+                assert file.read() == data[: start + 33_333]
+        location = reception.commit(SYNTAX, "{}")
+    assert read(storage, location) == data
+
+
+def test_the_end_of_a_data_set_waits_for_one_write(make, monkeypatch):
+    """Little fragments behind a long start are read from memory, and written when the record is sealed."""
+    storage = make()
+    monkeypatch.setattr(reception_module, "START_BYTES", 2 * BLOCK_BYTES)
+    data, long = os.urandom(30_000), 17_000
+    written: list[int] = []
+    real = disk.write_all_at
+
+    def write_all_at(file, fragments, offset):
+        written.append(sum(map(len, fragments)))
+        real(file, fragments, offset)
+
+    monkeypatch.setattr(disk, "write_all_at", write_all_at)
+    with storage.begin() as reception:
+        reception.write([data[:long]])
+        first = list(written)
+        for start in range(long, len(data), 3000):
+            reception.write([data[start : start + 3000]])
+        with reception.data_set() as file:
+            for begin, end in itertools.combinations(range(0, len(data), 2003), 2):
+                file.seek(begin)
+                assert file.read(end - begin) == data[begin:end]
+        assert written == first
+        location = reception.commit(SYNTAX, "{}")
+    assert len(written) == len(first) + 1
+    assert read(storage, location) == data
+
+
+def test_a_sealed_record_is_flushed_by_sync_alone(make, monkeypatch):
+    storage = make()
+    put(storage, b"first, which makes the segment")
+    calls: list[int] = []
+    with monkeypatch.context() as counted, storage.begin() as reception:
+        counted.setattr(os, "fdatasync", calls.append)
+        reception.write([b"data"])
+        location = reception.seal(SYNTAX, "{}")
+        assert calls == []
+        reception.sync()
+        assert len(calls) == 1
+    assert read(storage, location) == b"data"
+
+
+def test_no_block_is_written_in_part(make, monkeypatch):
+    storage = make()
+    storage.prepare(lambda segment: True)
+    written: list[tuple[int, int]] = []
+    real = disk.write_all_at
+
+    def write_all_at(file, fragments, offset):
+        written.append((offset, sum(map(len, fragments))))
+        real(file, fragments, offset)
+
+    monkeypatch.setattr(disk, "write_all_at", write_all_at)
+    put(storage, os.urandom(300_001))
+    put(storage, os.urandom(777))
+    assert written
+    assert all(offset % BLOCK_BYTES == 0 and count % BLOCK_BYTES == 0 for offset, count in written)
+
+
 # --- reclaiming --------------------------------------------------------------
 
 
@@ -261,7 +336,7 @@ def test_a_segment_with_a_needed_record_stays(make):
 def test_a_segment_that_holds_a_reception_is_not_reclaimed(make):
     storage = make()
     with storage.begin() as reception:
-        reception.write(b"data")
+        reception.write([b"data"])
         location = reception.commit(SYNTAX, "{}")
         assert storage.reclaim(lambda segment: False) == 0
         assert read(storage, location) == b"data"
@@ -309,13 +384,17 @@ def test_nothing_is_reclaimed_while_own_results_are_taken_in(make):
 
 
 def test_segments_of_an_earlier_run_wait_for_their_replay(make):
-    put(make(), b"data")
+    before = make()
+    needed = put(before, b"data")
+    before.close()
     storage = make()
     assert storage.reclaim(lambda segment: False) == 0
-    for record in storage.replay():
-        assert storage.reclaim(lambda segment: False) == 0, "the record is still being looked at"
-        assert read(storage, record.location) == b"data"
-    assert storage.reclaim(lambda segment: False) == 1
+    for _ in storage.replay():
+        storage.reclaim(lambda segment: False)
+        assert read(storage, needed) == b"data", "the record is still being looked at"
+    storage.reclaim(lambda segment: False)
+    with pytest.raises(StorageFailure):
+        storage.open(needed)
 
 
 def test_a_reclaimed_segment_is_used_again_under_a_number_that_never_was(make, tmp_path):
@@ -326,16 +405,9 @@ def test_a_reclaimed_segment_is_used_again_under_a_number_that_never_was(make, t
         assert location.path not in names
         names.add(location.path)
         storage.reclaim(lambda segment: False)
-    assert len(segments(tmp_path)) == 1
+    storage.close()
+    assert len(segments(tmp_path)) == 2, "the one in use and a spare one"
     assert put(make(), b"after a restart").path not in names
-
-
-def test_a_grown_segment_shrinks_when_it_is_used_again(make, tmp_path):
-    storage = make()
-    put(storage, bytes(5 * SEGMENT_BYTES))
-    storage.reclaim(lambda segment: False)
-    put(storage, b"small")
-    assert {path.stat().st_size for path in (tmp_path / "log").iterdir()} == {SEGMENT_BYTES}
 
 
 def test_a_failing_question_loses_no_segment(make):
@@ -373,7 +445,7 @@ def fail(code: int, after: int = 0):
     ("code", "error"),
     [(errno.ENOSPC, OutOfSpace), (errno.EDQUOT, OutOfSpace), (errno.EIO, StorageFailure)],
 )
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
 def test_a_disk_that_fails_is_named_and_its_segment_is_never_written_again(
     make, monkeypatch, code, error, call
 ):
@@ -397,18 +469,28 @@ def test_a_broken_segment_is_removed_and_not_used_again(make, monkeypatch, tmp_p
         failing.setattr(os, "fdatasync", fail(errno.EIO)(os.fdatasync))
         with pytest.raises(StorageFailure):
             put(storage, b"lost")
-    assert storage.reclaim(lambda segment: False) == 1
+    after = put(storage, b"after")
+    assert storage.reclaim(lambda segment: segment == after.path) == 1
     assert f"{broken.path}.seg" not in segments(tmp_path)
 
 
-@pytest.mark.parametrize("after", [0, 1])
-def test_a_segment_that_cannot_be_made_leaves_no_file(make, monkeypatch, tmp_path, after):
+@pytest.mark.parametrize(
+    ("call", "is_written"),
+    [("posix_fallocate", False), ("pwrite", True), ("pwrite", False), ("fdatasync", True), ("fsync", True)],
+)
+def test_a_segment_that_cannot_be_made_leaves_no_file(monkeypatch, tmp_path, call, is_written):
+    monkeypatch.setattr(os, call, fail(errno.ENOSPC)(getattr(os, call)))
+    with pytest.raises(OutOfSpace):
+        segment.create(tmp_path, 1, SEGMENT_BYTES, is_written=is_written)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reception_that_finds_no_space_for_a_segment_is_refused(make, monkeypatch):
     storage = make()
     with monkeypatch.context() as full:
-        full.setattr(os, "pwrite", fail(errno.ENOSPC, after)(os.pwrite))
+        full.setattr(os, "posix_fallocate", fail(errno.ENOSPC)(os.posix_fallocate))
         with pytest.raises(OutOfSpace):
             storage.begin()
-    assert segments(tmp_path) == []
     put(storage, b"works again by itself")
 
 
@@ -418,16 +500,54 @@ def test_below_the_reserve_nothing_is_written(make, tmp_path):
     assert segments(tmp_path) == []
 
 
-def test_the_reserve_is_asked_for_each_object(make, monkeypatch):
-    storage = make()
+def test_the_free_space_is_not_asked_for_each_object(make, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(disk, "check_free_space", lambda path, reserve_bytes: asked.append(reserve_bytes))
+    storage = make(clock=ManualClock(), reserve_bytes=12)
+    for _ in range(50):
+        put(storage, b"data")
+    assert asked.count(12) == 1, "asking for a new segment asks for more than the reserve"
+
+
+def test_the_free_space_is_asked_again_after_a_second(make, monkeypatch):
+    clock = ManualClock()
+    storage = make(clock=clock)
     put(storage, b"while there is space")
-
-    def none_left(path: Path, reserve_bytes: int) -> None:
-        raise OutOfSpace("full")
-
-    monkeypatch.setattr(disk, "check_free_space", none_left)
+    monkeypatch.setattr(disk, "free_bytes", lambda path: -1)
+    put(storage, b"not noticed yet")
+    clock.advance(1.0)
     with pytest.raises(OutOfSpace):
         storage.begin()
+    with pytest.raises(OutOfSpace):
+        storage.begin()
+    monkeypatch.undo()
+    put(storage, b"noticed at once")
+
+
+def test_a_long_reception_asks_for_the_free_space_on_its_way(make, monkeypatch):
+    clock = ManualClock()
+    storage = make(clock=clock)
+    put(storage, b"while there is space")
+    with storage.begin() as reception:
+        reception.write([bytes(1000)])
+        monkeypatch.setattr(disk, "free_bytes", lambda path: -1)
+        clock.advance(1.0)
+        with pytest.raises(OutOfSpace):
+            reception.write([bytes(1000)])
+
+
+def test_many_bytes_from_many_receptions_are_a_reason_to_ask_again(make, monkeypatch):
+    monkeypatch.setattr("node.storage.free_space._ASK_AGAIN_BYTES", 10_000)
+    storage = make(clock=ManualClock())
+    put(storage, b"while there is space")
+    monkeypatch.setattr(disk, "free_bytes", lambda path: -1)
+
+    def receive() -> None:
+        for _ in range(11):
+            put(storage, bytes(1000))
+
+    with pytest.raises(OutOfSpace):
+        receive()
 
 
 def test_a_short_write_is_continued(make, monkeypatch):
@@ -435,5 +555,8 @@ def test_a_short_write_is_continued(make, monkeypatch):
     storage = make()
     put(storage, b"first")
     monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, data[:999], offset))
+    monkeypatch.setattr(os, "pwritev", lambda file, data, offset: real(file, data[0][:999], offset))
     data = os.urandom(10_000)
     assert read(storage, put(storage, data)) == data
+    large = os.urandom(3 * SEGMENT_BYTES)
+    assert read(storage, put(storage, large)) == large

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import UID_dictionary
-from pynetdicom import __version__ as pynetdicom_version
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
-from pynetdicom.pdu_items import PDU_ITEM_TYPES
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
-from node.wire import negotiation, sop_classes
-from node.wire.negotiation import AssociationRequest, ProposedContext, RequestedContext, negotiate
+from node.wire import contexts, negotiation, sop_classes
+from node.wire.contexts import AssociationRequest, ProposedContext, RequestedContext, negotiate
+from node.wire.extended_negotiation import CommonExtension
 from node.wire.pdu import Violation
 from tests.support import scripted_peer as peer
+from tests.unit.test_wire_pynetdicom_contract import EVERY_USER_ITEM
 
 CT = peer.CT_IMAGE_STORAGE
 IMPLICIT = sop_classes.IMPLICIT_VR_LITTLE_ENDIAN
@@ -29,15 +30,15 @@ RLE = "1.2.840.10008.1.2.5"
 ALL_VERBS = ("store", "query", "retrieve", "commit")
 
 
-def asked(*contexts: tuple[str, tuple[str, ...]], roles=None) -> AssociationRequest:
+def asked(*wanted: tuple[str, tuple[str, ...]], roles=None) -> AssociationRequest:
     return AssociationRequest(
         calling_ae_title="A",
         called_ae_title="B",
         peer_address="127.0.0.1",
-        application_context_uid=negotiation.APPLICATION_CONTEXT,
+        application_context_uid=contexts.APPLICATION_CONTEXT,
         contexts=tuple(
             RequestedContext(2 * number + 1, abstract, syntaxes)
-            for number, (abstract, syntaxes) in enumerate(contexts)
+            for number, (abstract, syntaxes) in enumerate(wanted)
         ),
         roles=roles or {},
     )
@@ -139,7 +140,54 @@ def test_a_peer_that_may_only_retrieve_can_still_be_the_scp_of_its_c_get() -> No
     assert (context.requestor_is_scu, context.requestor_is_scp) == (False, True)
 
 
-def test_roles_are_answered_only_where_they_were_proposed() -> None:
+ALL, NO_STORE, NO_RETRIEVE = ALL_VERBS, ("retrieve",), ("store",)
+FIND, GET = peer.STUDY_ROOT_FIND, sop_classes.STUDY_ROOT_GET
+MOVE, PUSH = sop_classes.STUDY_ROOT_MOVE, sop_classes.STORAGE_COMMITMENT_PUSH_MODEL
+
+
+@pytest.mark.parametrize(
+    ("sop_class_uid", "verbs", "proposed", "granted"),
+    [
+        # proposed and granted roles of the requestor as (SCU, SCP); no role granted: the context is refused
+        (CT, ALL, None, (True, False)),
+        (CT, ALL, (True, False), (True, False)),
+        (CT, ALL, (False, True), (False, True)),
+        (CT, ALL, (True, True), (True, True)),
+        (CT, ALL, (False, False), None),
+        (CT, NO_STORE, None, None),
+        (CT, NO_STORE, (True, False), None),
+        (CT, NO_STORE, (False, True), (False, True)),
+        (CT, NO_STORE, (True, True), (False, True)),
+        (CT, NO_RETRIEVE, None, (True, False)),
+        (CT, NO_RETRIEVE, (True, False), (True, False)),
+        (CT, NO_RETRIEVE, (False, True), None),
+        (CT, NO_RETRIEVE, (True, True), (True, False)),
+        (FIND, ALL, None, (True, False)),
+        (FIND, ALL, (True, False), (True, False)),
+        (FIND, ALL, (True, True), (True, False)),
+        (FIND, ALL, (False, True), None),
+        (FIND, ALL, (False, False), None),
+        (PUSH, ALL, None, (True, False)),
+        (PUSH, ALL, (True, False), (True, False)),
+        (PUSH, ALL, (True, True), (True, True)),
+        (PUSH, ALL, (False, True), (False, True)),
+        (PUSH, ALL, (False, False), None),
+    ],
+)
+def test_no_role_is_granted_that_was_not_proposed(
+    sop_class_uid: str, verbs: tuple, proposed: tuple | None, granted: tuple | None
+) -> None:
+    """Each combination of proposed roles gets those that are offered (PS3.7 section D.3.3.4)."""
+    roles = {} if proposed is None else {sop_class_uid: proposed}
+    request = asked((sop_class_uid, (EXPLICIT,)), roles=roles)
+    admission = negotiate(request, verbs=verbs, accept_unknown_sop_classes=False)
+    accepted = [(c.requestor_is_scu, c.requestor_is_scp) for c in admission.contexts.values()]
+    assert accepted == ([] if granted is None else [granted])
+    assert admission.roles == ({} if granted is None or proposed is None else {sop_class_uid: granted})
+
+
+def test_roles_are_answered_for_their_own_sop_class_alone() -> None:
+    """A role that is proposed for one SOP class says nothing of another."""
     mr = "1.2.840.10008.5.1.4.1.1.4"
     request = asked((CT, (EXPLICIT,)), (mr, (EXPLICIT,)), roles={CT: (True, True)})
     admission = negotiate(request, verbs=ALL_VERBS, accept_unknown_sop_classes=False)
@@ -147,26 +195,106 @@ def test_roles_are_answered_only_where_they_were_proposed() -> None:
     assert not admission.contexts[3].requestor_is_scp
 
 
-def test_the_pdus_of_pynetdicom_are_those_that_this_node_was_written_against() -> None:
-    """``negotiation.py`` uses the inside of pynetdicom: another version must be looked at first."""
-    assert pynetdicom_version == "3.0.4"
-    assert {kind: cls.__name__ for kind, cls in PDU_ITEM_TYPES.items()} == {
-        0x10: "ApplicationContextItem",
-        0x20: "PresentationContextItemRQ",
-        0x21: "PresentationContextItemAC",
-        0x30: "AbstractSyntaxSubItem",
-        0x40: "TransferSyntaxSubItem",
-        0x50: "UserInformationItem",
-        0x51: "MaximumLengthSubItem",
-        0x52: "ImplementationClassUIDSubItem",
-        0x53: "AsynchronousOperationsWindowSubItem",
-        0x54: "SCP_SCU_RoleSelectionSubItem",
-        0x55: "ImplementationVersionNameSubItem",
-        0x56: "SOPClassExtendedNegotiationSubItem",
-        0x57: "SOPClassCommonExtendedNegotiationSubItem",
-        0x58: "UserIdentitySubItemRQ",
-        0x59: "UserIdentitySubItemAC",
-    }
+@pytest.mark.parametrize(
+    ("sop_class_uid", "proposed", "answered"),
+    [
+        # relational queries, date-time, fuzzy names, timezone, multi-frame: none of them is done
+        (FIND, b"\1", b"\0"),
+        (FIND, b"\1\1\1", b"\0\0\0"),
+        (FIND, b"\1\1\1\1\1", bytes(5)),
+        (FIND, b"\1" * 9, bytes(5)),
+        (FIND, b"", b""),
+        # relational retrieval is
+        (GET, b"\1", b"\1"),
+        (GET, b"\0", b"\0"),
+        (GET, b"\7", b"\0"),
+        (MOVE, b"\1\1", b"\1\0"),
+        # Storage, as SCP: level 2, signature level 3, no coercion
+        (CT, b"\3\0\0\0\2\0", b"\2\0\3\0\0\0"),
+        (CT, b"\0", b"\2\0\3\0\0\0"),
+        (peer.VERIFICATION, b"\1", None),
+        (PUSH, b"\1", None),
+    ],
+)
+def test_extended_negotiation_says_what_the_node_does(
+    sop_class_uid: str, proposed: bytes, answered: bytes | None
+) -> None:
+    """Service-class-application-information is true, and no longer than a query's (PS3.4 B.3.1, C.5)."""
+    extended = {"1.2.3": b"\1", sop_class_uid: proposed}
+    request = replace(asked((sop_class_uid, (EXPLICIT,))), extended=extended)
+    admission = negotiate(request, verbs=ALL_VERBS, accept_unknown_sop_classes=False)
+    assert admission.extended == ({} if answered is None else {sop_class_uid: answered})
+
+
+def test_extended_negotiation_is_not_answered_where_the_context_is_refused_or_nothing_was_said() -> None:
+    """An answer needs an accepted context and a sub-item of the requestor."""
+    request = replace(asked((CT, (EXPLICIT,)), (FIND, (EXPLICIT,))), extended={CT: b"\3\0\0\0\2\0"})
+    assert not negotiate(request, verbs=("query",), accept_unknown_sop_classes=False).extended
+    assert list(negotiate(request, verbs=ALL, accept_unknown_sop_classes=False).extended) == [CT]
+
+
+def test_as_the_scu_of_sub_operations_alone_the_node_claims_nothing_of_an_scp() -> None:
+    """Where the requestor is SCP only, the storage levels are those of an SCU (PS3.4 table B.3-2)."""
+    request = replace(asked((CT, (EXPLICIT,)), roles={CT: (False, True)}), extended={CT: bytes(6)})
+    admission = negotiate(request, verbs=ALL, accept_unknown_sop_classes=False)
+    assert admission.extended == {CT: b"\3\0\0\0\2\0"}
+
+
+STORAGE = "1.2.840.10008.4.2"
+PRIVATE, NEWER, WORKLIST = "1.2.840.113619.4.26", "1.2.840.10008.5.1.4.1.1.999", "1.2.840.10008.5.1.4.31"
+
+
+@pytest.mark.parametrize(
+    ("sop_class_uid", "extension", "accepted_by_default", "accepted_when_configured"),
+    [
+        (PRIVATE, CommonExtension(STORAGE, (CT,)), True, True),
+        (NEWER, CommonExtension(STORAGE, ("1.2.3", CT)), True, True),
+        (PRIVATE, CommonExtension(STORAGE), False, True),
+        (PRIVATE, CommonExtension(STORAGE, ("1.2.3",)), False, True),
+        (PRIVATE, CommonExtension("1.2.840.10008.4.1", (CT,)), False, False),
+        (WORKLIST, CommonExtension(STORAGE, (CT,)), False, False),
+        (FIND, CommonExtension(STORAGE, (CT,)), True, True),
+    ],
+)
+def test_a_sop_class_like_a_known_storage_class_is_stored(
+    sop_class_uid: str,
+    extension: CommonExtension,
+    accepted_by_default: bool,
+    accepted_when_configured: bool,
+) -> None:
+    """Common Extended Negotiation makes an unknown SOP class storage, and changes no known one."""
+    request = replace(asked((sop_class_uid, (IMPLICIT,))), common_extended={sop_class_uid: extension})
+    assert (answered(request)[0][0] == 0) is accepted_by_default
+    assert (answered(request, unknown=True)[0][0] == 0) is accepted_when_configured
+    if sop_class_uid == FIND:
+        assert answered(request, verbs=("query",))[0][0] == 0
+
+
+def test_operations_are_performed_one_at_a_time() -> None:
+    """An Asynchronous Operations Window is answered with (1, 1), and only where it is proposed."""
+    request = asked((CT, (EXPLICIT,)))
+    silent = negotiate(request, verbs=ALL, accept_unknown_sop_classes=False)
+    assert silent.asynchronous_window is None
+    proposing = replace(request, proposes_asynchronous_operations=True)
+    assert negotiate(proposing, verbs=ALL, accept_unknown_sop_classes=False).asynchronous_window == (1, 1)
+
+
+def test_a_transfer_syntax_that_we_did_not_propose_is_not_accepted() -> None:
+    """An acceptor that chooses another transfer syntax has accepted nothing that we could send."""
+    encoded = peer.associate_ac({1: (0, EXPLICIT), 3: (0, JPEG_LS)})
+    proposed = [ProposedContext(CT, (EXPLICIT,)), ProposedContext(CT, (EXPLICIT, IMPLICIT))]
+    assert list(negotiation.decode_acceptance(encoded, proposed).contexts) == [1]
+
+
+@pytest.mark.parametrize(
+    ("granted", "roles"), [((1, 1), (False, True)), ((1, 0), (False, False)), ((0, 1), (False, True))]
+)
+def test_a_role_that_we_did_not_propose_is_not_taken(granted: tuple, roles: tuple) -> None:
+    """An acceptor that grants the SCU role beside the SCP role that we proposed has granted that alone."""
+    encoded = peer.associate_ac({1: (0, EXPLICIT)}, more_user_items=peer.role(CT, *granted))
+    proposed = [ProposedContext(CT, (EXPLICIT,), scp_role=True)]
+    [context] = negotiation.decode_acceptance(encoded, proposed).contexts.values()
+    assert (context.requestor_is_scu, context.requestor_is_scp) == roles
 
 
 def test_a_request_is_encoded_as_the_standard_says() -> None:
@@ -248,11 +376,11 @@ def test_a_broken_request_is_a_violation(encoded: bytes) -> None:
         negotiation.decode_request(encoded, "127.0.0.1")
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*Invalid value for VR UI:UserWarning")
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_request_with_any_byte_changed_decodes_or_is_a_violation(data: st.DataObject) -> None:
-    encoded = bytearray(peer.associate_rq(peer.CONTEXTS, more_user_items=peer.role(CT, 1, 1)))
+    encoded = bytearray(peer.associate_rq(peer.CONTEXTS, more_user_items=EVERY_USER_ITEM))
     for _ in range(data.draw(st.integers(1, 4))):
         encoded[data.draw(st.integers(6, len(encoded) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(Violation):
@@ -261,9 +389,9 @@ def test_a_request_with_any_byte_changed_decodes_or_is_a_violation(data: st.Data
 
 def test_a_rejection_is_encoded_with_its_three_fields() -> None:
     decoded = A_ASSOCIATE_RJ()
-    decoded.decode(negotiation.encode_rejection(negotiation.LOCAL_LIMIT_EXCEEDED))
+    decoded.decode(negotiation.encode_rejection(contexts.LOCAL_LIMIT_EXCEEDED))
     assert (decoded.result, decoded.source, decoded.reason_diagnostic) == (2, 3, 2)
-    back = negotiation.decode_rejection(negotiation.encode_rejection(negotiation.CALLED_AE_TITLE_UNKNOWN))
+    back = negotiation.decode_rejection(negotiation.encode_rejection(contexts.CALLED_AE_TITLE_UNKNOWN))
     assert not back.is_transient
     assert back.explanation.lower() == "called ae title not recognised"
 

@@ -1,0 +1,38 @@
+"""How fast instances arrive now, so that work that can wait gives way to a burst."""
+
+from __future__ import annotations
+
+from node.clock import Clock
+
+_SPAN_SECONDS = 0.5
+# A burst is one after so long; until then a few instances are no more than a few.
+_SOON_SECONDS = 0.1
+
+
+class Pace:
+    """Counts arrivals by spans of half a second; any thread may use it, and none waits for it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._count = 0
+        self._before = 0.0  # per second, in the span before this one
+
+    def count(self) -> None:
+        """Note the arrival of an instance."""
+        self._go_on()
+        self._count += 1
+
+    def per_second(self) -> float:
+        """Instances per second: in this span so far or in the one before, whichever is more."""
+        self._go_on()
+        passed = self._clock.monotonic() - self._began
+        return max(self._before, self._count / max(passed, _SOON_SECONDS))
+
+    def _go_on(self) -> None:
+        # Two threads may do this at once: one count more or less is no matter.
+        now = self._clock.monotonic()
+        passed = now - self._began
+        if passed >= _SPAN_SECONDS:
+            self._before = self._count / passed
+            self._began, self._count = now, 0

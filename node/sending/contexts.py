@@ -1,0 +1,62 @@
+"""Which presentation contexts have to be proposed to send instances, stored ones or files alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from node.wire.contexts import ProposedContext
+from node.wire.sop_classes import UNCOMPRESSED
+
+#: PS3.8 section 9.3.2.2: context IDs are the odd numbers from 1 to 255.
+MOST_CONTEXTS = 128
+
+_Instance = TypeVar("_Instance")
+
+
+@dataclass(frozen=True)
+class Part(Generic[_Instance]):
+    """Instances that fit one association, and the presentation contexts to propose for them."""
+
+    instances: tuple[_Instance, ...]
+    contexts: tuple[ProposedContext, ...]
+
+
+def parts(
+    instances: Iterable[_Instance], needs: Callable[[_Instance], tuple[str, tuple[str, ...]]]
+) -> Iterator[Part[_Instance]]:
+    """Divide ``instances``, in their order, so that each part needs at most 128 presentation contexts.
+
+    Parameters
+    ----------
+    needs
+        Gives the SOP class of an instance, and the transfer syntaxes in which it can be sent, best
+        first.
+    """
+    part: list[_Instance] = []
+    needed: dict[ProposedContext, None] = {}
+    of_kind: dict[tuple[str, tuple[str, ...]], tuple[ProposedContext, ...]] = {}
+    for instance in instances:
+        kind = needs(instance)
+        wanted = of_kind.get(kind)
+        if wanted is None:
+            wanted = of_kind[kind] = tuple(_proposals(*kind))
+        if part and len(needed.keys() | set(wanted)) > MOST_CONTEXTS:
+            yield Part(tuple(part), tuple(needed))
+            part, needed = [], {}
+        part.append(instance)
+        needed.update(dict.fromkeys(wanted))
+    if part:
+        yield Part(tuple(part), tuple(needed))
+
+
+def _proposals(sop_class_uid: str, transfer_syntax_uids: tuple[str, ...]) -> Iterator[ProposedContext]:
+    """One context for each compressed or exact form, and one for the two that every peer reads."""
+    for number, transfer_syntax_uid in enumerate(transfer_syntax_uids):
+        # The first is the exact form: alone in its context, the peer cannot prefer another.
+        if number == 0 or transfer_syntax_uid not in UNCOMPRESSED:
+            yield ProposedContext(sop_class_uid, (transfer_syntax_uid,))
+    uncompressed = tuple(uid for uid in UNCOMPRESSED if uid in transfer_syntax_uids)
+    if uncompressed and uncompressed != transfer_syntax_uids[:1]:
+        yield ProposedContext(sop_class_uid, uncompressed)

@@ -1,0 +1,81 @@
+"""A settling process: settles what it is asked to, one instance after the other, until nobody asks.
+
+It is forked from a clean process (``node/settling/pool.py``), opens no database and speaks with the
+node over one socket. What a codec does here, it does to this process alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import signal
+import sys
+import time
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+
+from node import logs, subordinate
+from node.clock import Clock
+from node.config.settings import StorageConfig
+from node.errors import AnodeError, UnexpectedFailure
+from node.settling.order import Order, decode_orders, encode_answer
+from node.settling.writing import write
+from node.storage.storage import Storage
+
+#: Exit status of a process that was told to end in the middle of its work.
+TOLD_TO_END = 75
+#: Processor time that an instance may take: so many seconds, and one more for so many bytes.
+CPU_SECONDS, CPU_BYTES_PER_SECOND = 60.0, 1_000_000
+
+
+def cpu_seconds(order: Order) -> float:
+    """Processor time after which an instance is taken to hang its codec."""
+    return CPU_SECONDS + order.data_set_bytes / CPU_BYTES_PER_SECOND
+
+
+def main(connection: Connection, data_dir: str, config: StorageConfig, niceness: int) -> None:
+    """Serve ``connection`` until the node closes it; the target of the process."""
+    # Ctrl-C reaches every process of a terminal; the node says when it is time to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+    subordinate.end_with_parent(signal.SIGTERM)
+    subordinate.stand_back(niceness)
+    # What libraries say of a data set may name a patient.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    storage = Storage(Path(data_dir), config, Clock())
+    try:
+        while True:
+            for order in decode_orders(connection.recv_bytes()):
+                _limit(cpu_seconds(order))
+                connection.send_bytes(_answer(storage, order))
+    except (EOFError, OSError):
+        # The node ended, or ended this process.
+        return
+
+
+def _answer(storage: Storage, order: Order) -> bytes:
+    try:
+        return encode_answer(write(storage, order))
+    except AnodeError as error:
+        return encode_answer(error, logs.frames(error))
+    except Exception as error:
+        unexpected = UnexpectedFailure(f"{type(error).__name__}: {error}")
+        return encode_answer(unexpected, logs.frames(error))
+
+
+def _limit(seconds: float) -> None:
+    """Have the system end this process when its codec runs for so long; waiting does not count."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if most < 0 else min(limit, most), most))
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    # Raised wherever it works, so that an unfinished file is removed on the way out; told again, it
+    # must not leave that half way.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(TOLD_TO_END)

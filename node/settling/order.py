@@ -1,0 +1,88 @@
+"""What the node asks of a settling process, and what it answers: lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from node.errors import AnodeError, IntegrityFailure, OutOfSpace, StorageFailure, UnexpectedFailure
+from node.storage.location import Location
+
+#: Failures that keep their name on the way; any other was not foreseen.
+_FORESEEN = {error.__name__: error for error in (IntegrityFailure, OutOfSpace, StorageFailure)}
+
+
+@dataclass(frozen=True)
+class Order:
+    """One instance to settle.
+
+    Attributes
+    ----------
+    location : str
+        Of the received data set.
+    sop_class_uid, sop_instance_uid : str
+        Of the instance.
+    transfer_syntax_uid, data_set_sha256, provenance : str
+        As received; the provenance in JSON.
+    choice : str
+        A name of ``codecs.CODECS``, or ``keep``.
+    at : float
+        When it is settled, seconds since the epoch.
+    keep_reason : str
+        Why its pixels must not be touched, whatever ``choice`` says; empty where they may be.
+    """
+
+    location: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data_set_sha256: str
+    provenance: str
+    choice: str
+    at: float
+    keep_reason: str = ""
+
+    @property
+    def data_set_bytes(self) -> int:
+        """Length of the received data set."""
+        return Location.parse(self.location).length
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where and how an instance is stored for good; as ``Index.settle`` takes it."""
+
+    location: Location
+    transfer_syntax_uid: str
+    kept_reason: str
+    proof: dict[str, Any]
+
+
+def encode_orders(orders: Sequence[Order]) -> bytes:
+    """Encode what ``decode_orders`` gives back."""
+    return json.dumps([asdict(order) for order in orders]).encode()
+
+
+def decode_orders(message: bytes) -> list[Order]:
+    """Decode what ``encode_orders`` made."""
+    return [Order(**values) for values in json.loads(message)]
+
+
+def encode_answer(answer: Settled | AnodeError, frames: str = "") -> bytes:
+    """Encode what ``decode_answer`` gives back; ``frames`` tells where an error arose."""
+    if isinstance(answer, AnodeError):
+        values: dict[str, Any] = {"error": type(answer).__name__, "message": str(answer), "frames": frames}
+    else:
+        values = {**vars(answer), "location": str(answer.location)}
+    return json.dumps(values).encode()
+
+
+def decode_answer(message: bytes) -> tuple[Settled | AnodeError, str]:
+    """Decode what ``encode_answer`` made: the answer, and the frames of an error."""
+    values = json.loads(message)
+    if "error" in values:
+        error = _FORESEEN.get(values["error"], UnexpectedFailure)
+        return error(values["message"]), values["frames"]
+    return Settled(**{**values, "location": Location.parse(values["location"])}), ""

@@ -1,0 +1,233 @@
+"""The settling processes: started when there is work, replaced when they die, ended with the node.
+
+Encoding and proving take the processor for long, and hold what a process shares: the interpreter's
+lock, memory, the fate of a faulty codec. So they are done in processes of their own, at low priority,
+while the node receives.
+
+Each is forked by multiprocessing's fork server, a process with one thread that has the modules loaded
+already: a start takes milliseconds, and nothing of the node's threads and locks is copied.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from node.config.settings import StorageConfig
+from node.errors import AnodeError, StorageFailure, UnexpectedFailure
+from node.settling import child
+from node.settling.order import Order, Settled, decode_answer, encode_orders
+
+logger = logging.getLogger(__name__)
+
+#: How far settling stands back; the node's own priority is 0.
+NICENESS = 10
+#: An instance that ends so many processes is kept as it was received.
+MOST_CRASHES = 2
+#: So often in a row a process may end for reasons outside before the instance waits for its next try.
+_MOST_ENDS = 3
+#: Of the time that an instance may take by the clock, the part that it may take of a processor.
+_LEAST_SHARE_OF_PROCESSOR = 0.05
+_ENDS_WITHIN_SECONDS = 5.0
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([child.__name__])
+# The fork server is one for the whole process, and who asks for an exit status takes it from others.
+_LOCK = threading.RLock()
+
+
+class SettlingStopped(Exception):
+    """The node stops; what was not answered is to be settled after the next start."""
+
+
+class Settlers:
+    """The settling processes of one data directory.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data directory.
+    config : StorageConfig
+        Of the running node.
+    """
+
+    def __init__(self, data_dir: Path, config: StorageConfig) -> None:
+        self._data_dir = str(data_dir.absolute())
+        self._config = config
+        self._lock = threading.Lock()
+        self._all: set[_Settler] = set()
+        self._idle: list[_Settler] = []
+        self._is_stopped = False
+
+    def settle(
+        self, orders: Sequence[Order], *, niceness: int = NICENESS
+    ) -> Iterator[tuple[Order, Settled | AnodeError]]:
+        """Settle instances one after the other in one process; yield what became of each.
+
+        A process that dies is replaced and its instance tried again. One that kills ``MOST_CRASHES``
+        processes is kept as received, with the reason.
+
+        Raises
+        ------
+        SettlingStopped
+            ``stop`` was called.
+        """
+        left = deque(orders)
+        crashes = ends = 0
+        while left:
+            settler = self._take(niceness)
+            is_given_back = False
+            try:
+                for answer in settler.answers(left):
+                    crashes = ends = 0
+                    yield left.popleft(), answer
+                if not left:
+                    is_given_back = self._give_back(settler)
+                    return
+            finally:
+                # One that was given back may be at work for another thread by now.
+                if not is_given_back:
+                    self._end(settler)
+            if self._is_stopped:
+                raise SettlingStopped
+            logger.error("settling process ended", extra={"reason": settler.end_reason})
+            if settler.is_crashed:
+                crashes += 1
+            else:
+                ends += 1
+            if crashes == MOST_CRASHES and not left[0].keep_reason:
+                reason = f"settling it ended {crashes} processes: {settler.end_reason}"
+                left[0] = replace(left[0], keep_reason=reason)
+            elif crashes > MOST_CRASHES or ends >= _MOST_ENDS:
+                crashes = ends = 0
+                yield left.popleft(), StorageFailure(f"the settling process ended: {settler.end_reason}")
+
+    def stop(self) -> None:
+        """End all processes, in the middle of their work too; ``settle`` raises SettlingStopped then."""
+        with self._lock:
+            self._is_stopped = True
+            settlers = list(self._all)
+            idle, self._idle = self._idle, []
+        for settler in settlers:
+            settler.tell_to_end()
+        for settler in settlers:
+            settler.end()
+        for settler in idle:
+            self._end(settler)
+
+    def _take(self, niceness: int) -> _Settler:
+        with self._lock:
+            if self._is_stopped:
+                raise SettlingStopped
+            unfit = [settler for settler in self._idle if settler.niceness != niceness]
+            self._idle = [settler for settler in self._idle if settler.niceness == niceness]
+            settler = self._idle.pop() if self._idle else None
+        for other in unfit:
+            self._end(other)
+        if settler is None:
+            settler = _Settler(self._data_dir, self._config, niceness)
+            with self._lock:
+                self._all.add(settler)
+                is_stopped = self._is_stopped
+            if is_stopped:
+                self._end(settler)
+                raise SettlingStopped
+        return settler
+
+    def _give_back(self, settler: _Settler) -> bool:
+        """Keep a process for later; False when nothing is kept any more."""
+        with self._lock:
+            if not self._is_stopped:
+                self._idle.append(settler)
+            return not self._is_stopped
+
+    def _end(self, settler: _Settler) -> None:
+        with self._lock:
+            self._all.discard(settler)
+        settler.end()
+        settler.close()
+
+
+class _Settler:
+    """One settling process, as the node sees it."""
+
+    def __init__(self, data_dir: str, config: StorageConfig, niceness: int) -> None:
+        self.niceness = niceness
+        self.end_reason = ""
+        self.is_crashed = False
+        self._connection, theirs = _CONTEXT.Pipe()
+        with _LOCK, theirs:
+            self._process = _CONTEXT.Process(
+                target=child.main,
+                args=(theirs, data_dir, config, niceness),
+                name="settling",
+                daemon=True,
+            )
+            try:
+                self._process.start()
+            except (OSError, EOFError) as error:
+                self._connection.close()
+                raise StorageFailure(f"no process that settles can be started: {error}") from error
+
+    def answers(self, orders: Sequence[Order]) -> Iterator[Settled | AnodeError]:
+        """Yield the answer to each order; fewer when the process dies or hangs."""
+        try:
+            self._connection.send_bytes(encode_orders(orders))
+            for order in list(orders):
+                if not self._connection.poll(child.cpu_seconds(order) / _LEAST_SHARE_OF_PROCESSOR):
+                    self._hangs()
+                    return
+                answer, frames = decode_answer(self._connection.recv_bytes())
+                if isinstance(answer, UnexpectedFailure):
+                    logger.error("task failed", extra={"kind": "settle", "frames": frames})
+                yield answer
+        except (EOFError, OSError):
+            self._explain()
+
+    def _hangs(self) -> None:
+        self._process.kill()
+        self.end_reason, self.is_crashed = "it took too long", True
+
+    def _explain(self) -> None:
+        """Find out why the connection broke."""
+        with _LOCK:
+            self._process.join(_ENDS_WITHIN_SECONDS)
+            status = self._process.exitcode
+        if status is not None and status < 0:
+            self.end_reason, self.is_crashed = _in_words(-status), True
+        else:
+            self.end_reason = f"exit status {status}"
+
+    def tell_to_end(self) -> None:
+        """Ask the process to end; it leaves no file behind then."""
+        with _LOCK:
+            # Who has ended may have lost its number to another process.
+            if self._process.exitcode is None:
+                self._process.terminate()
+
+    def end(self) -> None:
+        """Have the process ended, the hard way when it does not end by itself."""
+        self.tell_to_end()
+        with _LOCK:
+            self._process.join(_ENDS_WITHIN_SECONDS)
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join(_ENDS_WITHIN_SECONDS)
+
+    def close(self) -> None:
+        """Free what belonged to it; only by the thread that uses it, once it has ended."""
+        self._connection.close()
+
+
+def _in_words(number: int) -> str:
+    if number == signal.SIGXCPU:
+        return "it took too long"
+    if number == signal.SIGKILL:
+        return "killed, most likely for lack of memory"
+    return signal.strsignal(number) or f"signal {number}"

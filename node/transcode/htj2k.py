@@ -1,0 +1,118 @@
+"""Decodes lossless HTJ2K by OpenJPH: streams that are whole, and of the form that encoders usually write.
+
+OpenJPH is twice as fast as OpenJPEG, but a wrong number in the header may have it take all memory there
+is, and where it finds damage, imagecodecs says nothing and leaves the rest of the samples as they were. So
+what the markers say is followed from the first to the last byte beforehand (ISO/IEC 15444-1 annex A), and
+afterwards the last row must have been written. What is not decoded here is for OpenJPEG, which has the
+last word.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+_START_OF_CODESTREAM = b"\xff\x4f"
+_END_OF_CODESTREAM = b"\xff\xd9"
+_START_OF_DATA = b"\xff\x93"
+_SIZE, _CODING_STYLE, _QUANTISATION, _START_OF_TILE_PART = 0xFF51, 0xFF52, 0xFF5C, 0xFF90
+# extended capabilities, the lengths of tile-parts, a comment
+_OTHERS = frozenset({0xFF50, 0xFF55, 0xFF64})
+_TILE_PART_HEADER_BYTES = 12
+_MOST_LEVELS = 8
+_HIGH_THROUGHPUT = 0x40
+_REVERSIBLE = 1
+
+
+def samples(encoded: bytes) -> NDArray[Any]:
+    """Samples of a frame, (rows, columns) or (rows, columns, components).
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        The stream is damaged, or of a form that is left to others.
+    """
+    stream, decoded = _whole(encoded)
+    last_row = decoded.reshape(len(decoded), decoded.shape[1], -1)[-1, :, -1]
+    last_row[:] = 0
+    imagecodecs.htj2k_decode(stream, planar=False, out=decoded)
+    if not last_row.any():
+        raise ValueError("the code stream is damaged, or its image ends in a row of zeros")
+    return decoded
+
+
+def _whole(encoded: bytes) -> tuple[bytes, NDArray[Any]]:
+    """The stream without what pads it, and an array of the shape and type of its samples."""
+    try:
+        position, decoded = _main_header(encoded)
+        while encoded[position : position + 2] != _END_OF_CODESTREAM:
+            position = _after_tile_part(encoded, position)
+    except (struct.error, LookupError) as error:
+        raise ValueError("the code stream is cut short") from error
+    end = position + len(_END_OF_CODESTREAM)
+    if encoded[end:].strip(b"\0\xff"):
+        raise ValueError("something follows the code stream")
+    return encoded[:end], decoded
+
+
+def _main_header(encoded: bytes) -> tuple[int, NDArray[Any]]:
+    """Check the marker segments of the main header; return where the first tile-part begins."""
+    _require(encoded.startswith(_START_OF_CODESTREAM))
+    found: dict[int, bytes] = {}
+    position = len(_START_OF_CODESTREAM)
+    while True:
+        marker, length = struct.unpack_from(">HH", encoded, position)
+        if marker == _START_OF_TILE_PART:
+            break
+        _require(
+            marker in _OTHERS or (marker in (_SIZE, _CODING_STYLE, _QUANTISATION) and marker not in found)
+        )
+        found[marker] = encoded[position + 4 : position + 2 + length]
+        _require(len(found[marker]) == length - 2)
+        position += 2 + length
+    decoded = _array(found[_SIZE])
+    levels = _levels(found[_CODING_STYLE])
+    # no quantisation: an exponent for each sub-band, and nothing else
+    quantisation = found[_QUANTISATION]
+    _require(quantisation[0] & 0x1F == 0 and len(quantisation) == 2 + 3 * levels)
+    return position, decoded
+
+
+def _array(segment: bytes) -> NDArray[Any]:
+    """Array for one tile, which begins at the origin as the image does, and components that are alike."""
+    _, *corners, components = struct.unpack_from(">H8LH", segment)
+    columns, rows, left, top, tile_columns, tile_rows, tile_left, tile_top = corners
+    _require(not any((left, top, tile_left, tile_top)))
+    _require(tile_columns >= columns and tile_rows >= rows)
+    _require(components in (1, 3) and segment[36:] == segment[36:39] * components)
+    precision = (segment[36] & 0x7F) + 1
+    _require(precision <= 16 and segment[37:39] == b"\1\1")
+    shape = (rows, columns) if components == 1 else (rows, columns, components)
+    return np.empty(shape, f"{'i' if segment[36] & 0x80 else 'u'}{1 if precision <= 8 else 2}")
+
+
+def _levels(segment: bytes) -> int:
+    """Number of decomposition levels of a reversible style without precincts and with one layer."""
+    style, _, layers, _, levels, wide, high, block_style, wavelet = struct.unpack(">BBHBBBBBB", segment)
+    _require(style & ~0x06 == 0 and layers == 1 and levels <= _MOST_LEVELS)
+    _require(wide <= 8 and high <= 8 and wide + high <= 8)
+    _require(block_style == _HIGH_THROUGHPUT and wavelet == _REVERSIBLE)
+    return int(levels)
+
+
+def _after_tile_part(encoded: bytes, position: int) -> int:
+    marker, length, tile, part_bytes = struct.unpack_from(">HHHL", encoded, position)
+    start = position + _TILE_PART_HEADER_BYTES
+    _require(marker == _START_OF_TILE_PART and length == _TILE_PART_HEADER_BYTES - 2 and tile == 0)
+    _require(encoded[start : start + 2] == _START_OF_DATA)
+    _require(part_bytes >= _TILE_PART_HEADER_BYTES + 2 and position + part_bytes < len(encoded))
+    return position + int(part_bytes)
+
+
+def _require(is_usual: bool) -> None:
+    if not is_usual:
+        raise ValueError("the code stream is damaged or unusual")
