@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import disk, latency, machine, memory, receiving, report, retrieving, scale
+from benchmarks import codec, disk, latency, machine, memory, receiving, report, retrieving, scale
 from benchmarks.anode import Anode
 from benchmarks.figures import Case
 from benchmarks.images import Images
@@ -32,6 +32,7 @@ ROWS: Mapping[str, Callable[[Options, Images], Generator[Case, None, None]]] = {
     "memory": memory.memory,
     "idle": memory.idle,
     "disk": disk.disk,
+    "codec": codec.codec,
 }
 _IN_MEMORY = Path("/dev/shm")
 _IN_MEMORY_BYTES = 4 * 1024**3

@@ -26,6 +26,7 @@ ROWS: Mapping[str, str] = {
     "memory": "One large object",
     "idle": "Idle associations",
     "disk": "The disk's own rates",
+    "codec": "The decoders' own rates",
 }
 #: Rows that have a picture; the others are one or two figures.
 _PICTURES = ("store", "nagle", "get", "decode", "latency")

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, HTJ2KLossless, JPEGLSLossless
 
@@ -39,7 +40,11 @@ _COMPLETED = re.compile(r"[Cc]ompleted [Ss]ub-?operations\s*: (\d+)")
 
 @dataclass(frozen=True)
 class Way:
-    """One way of asking for a study; ``is_first`` is for studies that nobody asked for before."""
+    """One way of asking for a study.
+
+    ``is_first`` is for studies that nobody asked for before, another one in each round; the others ask
+    for the one that was asked for last.
+    """
 
     title: str
     is_first: bool = False
@@ -156,11 +161,11 @@ def _cases(
 
 
 class _Turns:
-    """Retrieves the next study of a server at each call."""
+    """Retrieves a study of a server at each call, as ``way`` says which."""
 
     def __init__(self, holder: Holder, way: Way, instances: int, asked: Sequence[str]) -> None:
         self._receiver = holder.receiver
-        self._studies = iter(holder.studies)
+        self._studies = iter(holder.studies) if way.is_first else repeat(holder.studies[-1])
         self._way = way
         self._instances = instances
         self._asked = asked

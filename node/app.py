@@ -18,6 +18,7 @@ from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
 from node.jobs.worker import Engine, Group
+from node.sending.memory import SendingMemory
 from node.services import Services
 from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
@@ -94,7 +95,16 @@ class App:
         )
         peers = Peers(config)
         self.services = Services(
-            config, clock, index_database, index, storage, queue, completion, ingest, peers
+            config,
+            clock,
+            index_database,
+            index,
+            storage,
+            queue,
+            completion,
+            ingest,
+            peers,
+            SendingMemory.of(config),
         )
         replayed = ingest.replay()
         if replayed:

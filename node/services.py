@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from node.clock import Clock
 from node.completion import Completion
@@ -29,4 +29,4 @@ class Services:
     completion: Completion
     ingest: Ingest
     peers: Peers
-    sending_memory: SendingMemory = field(default_factory=SendingMemory)
+    sending_memory: SendingMemory

@@ -44,6 +44,7 @@ class Records:
     def services(self) -> Services:
         """Return the bundle of a node for work that only reads bytes; close its storage afterwards."""
         from node.ingest.ingest import Ingest
+        from node.sending.memory import SendingMemory
         from node.services import Services
         from node.storage.storage import Storage
         from node.wire.peers import Peers
@@ -68,6 +69,7 @@ class Records:
             self.completion,
             ingest,
             Peers(self.config),
+            SendingMemory.of(self.config),
         )
 
 

@@ -85,7 +85,13 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
             "free_space_reserve_bytes": whole(0),
         },
     ),
-    "transcode": (TranscodeConfig, {"to": transfer_syntax_choice(*get_args(TransferSyntaxChoice))}),
+    "transcode": (
+        TranscodeConfig,
+        {
+            "to": transfer_syntax_choice(*get_args(TransferSyntaxChoice)),
+            "decoded_cache_bytes": whole(0),
+        },
+    ),
     "study": (StudyConfig, {"quiet_seconds": number(0)}),
     "jobs": (
         JobsConfig,

@@ -76,9 +76,10 @@ class StorageConfig:
 
 @dataclass(frozen=True)
 class TranscodeConfig:
-    """``[transcode]``: the codec for native pixels."""
+    """``[transcode]``: the codec for native pixels, and what is kept of those that were decoded."""
 
     to: TransferSyntaxChoice = "jpeg-ls"
+    decoded_cache_bytes: int = 256 * 1024**2
 
 
 @dataclass(frozen=True)

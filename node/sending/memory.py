@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from node.config.settings import Config
 
 #: So much may wait for all sockets together. What a peer is being sent just now comes on top.
 AHEAD_BYTES = 128 << 20
-#: A CT series of a few hundred slices, so that who asks for it again does not wait for the codec.
-MADE_BYTES = 256 << 20
 #: Larger data sets are not worth their room among those that were made.
 LARGEST_MADE_BYTES = 32 << 20
 
@@ -65,7 +65,7 @@ class MadeDataSets:
         All of them together are never longer.
     """
 
-    def __init__(self, limit_bytes: int = MADE_BYTES) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._held: OrderedDict[Made, bytes] = OrderedDict()
         self._being_made: dict[Made, threading.Event] = {}
@@ -113,5 +113,10 @@ class MadeDataSets:
 class SendingMemory:
     """What all associations of a node share when they send."""
 
-    ahead: Budget = field(default_factory=lambda: Budget(AHEAD_BYTES))
-    made: MadeDataSets = field(default_factory=MadeDataSets)
+    ahead: Budget
+    made: MadeDataSets
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """As much as ``config`` allows."""
+        return cls(Budget(AHEAD_BYTES), MadeDataSets(config.transcode.decoded_cache_bytes))

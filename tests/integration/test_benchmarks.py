@@ -23,7 +23,7 @@ from benchmarks.processes import BenchmarkFailure
 ROOT = Path(__file__).parents[2]
 GROUPS = {
     "receiving": ["store", "nagle", "small", "memory", "idle", "disk"],
-    "all else": ["index", "get", "decode", "latency"],
+    "all else": ["index", "get", "decode", "latency", "codec"],
 }
 SMALL = {
     "runs": 1,

@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from node import status
-from node.config.settings import PeerConfig
+from node.config.settings import PeerConfig, TranscodeConfig
 from node.jobs.task import Done, Job
 from node.sending import memory, shipping
 from node.storage import archive
@@ -396,6 +397,19 @@ def test_what_was_decoded_once_is_not_decoded_again(node: SmallNode, monkeypatch
     monkeypatch.setattr(outgoing, "restore", never)
     assert second.get(study.uid).status == status.SUCCESS
     assert first.got == second.got
+
+
+def test_nothing_that_was_decoded_is_kept_where_no_memory_is_given_for_it(tmp_path: Path) -> None:
+    """``transcode.decoded_cache_bytes`` bounds it, and the bytes are the same without it."""
+    settings = replace(config(tmp_path / "node"), transcode=TranscodeConfig(decoded_cache_bytes=0))
+    with small_node(settings) as node:
+        study = Study(node)
+        settle(node, *study.uids)
+        first, second = Asking(node, EXPLICIT), Asking(node, EXPLICIT)
+        assert first.get(study.uid).status == second.get(study.uid).status == status.SUCCESS
+        assert first.got == second.got
+        assert len(first.got) == len(study.uids)
+        assert node.services.sending_memory.made.held_bytes == 0
 
 
 def test_a_move_sends_files_and_decoded_data_sets_alike(tmp_path: Path) -> None:

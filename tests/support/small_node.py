@@ -31,6 +31,7 @@ from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
 from node.jobs.worker import Engine, Group
+from node.sending.memory import SendingMemory
 from node.services import Services
 from node.storage.storage import Storage
 from node.tasks.commit import CommitTask
@@ -165,7 +166,16 @@ def small_node(settings: Config, clock: Clock | None = None) -> Iterator[SmallNo
             completion=completion,
         )
         services = Services(
-            settings, clock, database, index, storage, queue, completion, ingest, Peers(settings)
+            settings,
+            clock,
+            database,
+            index,
+            storage,
+            queue,
+            completion,
+            ingest,
+            Peers(settings),
+            SendingMemory.of(settings),
         )
         ingest.replay()
         server = Server(services, BINDINGS)
