@@ -1,8 +1,6 @@
 """The one way in: durable bytes first, then the index row and its jobs in one transaction.
 
-The record in the receive log is the journal of the index: what stands in it is indexed, now or by
-``replay``. So instances from peers need not wait for a transaction; their rows are written by the
-deferral of the database, many in one, before anybody looks.
+Instances from peers do not wait for that transaction: see ``arrivals.py``.
 """
 
 from __future__ import annotations
@@ -11,11 +9,11 @@ import hashlib
 import logging
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from node.clock import Clock
 from node.completion import Completion
@@ -28,11 +26,10 @@ from node.errors import (
     OutOfSpace,
     StorageFailure,
 )
-from node.index import matching_rules
 from node.index.database import Database
 from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
-from node.ingest.claims import Claims
+from node.ingest.arrivals import Arrival, Arrivals
 from node.ingest.duplicates import Duplicates
 from node.ingest.header import Header, HeaderReader, read_header
 from node.ingest.header_memory import HeaderMemory
@@ -50,14 +47,19 @@ logger = logging.getLogger(__name__)
 # Nearly every header ends before.
 _ENOUGH_FOR_A_HEADER_BYTES = 32 * 1024
 _UNLIMITED = 1 << 62
-
-
-class _Arrival(NamedTuple):
-    """A durable instance whose row is to be written; ``arrived_at`` in seconds since the epoch."""
-
-    entry: Entry
-    stored: StoredInstance
-    arrived_at: float
+# What one record of the log may meet when it is replayed, faults in reading it included.
+_OF_A_RECORD = (
+    ObjectError,
+    IntegrityFailure,
+    StorageFailure,
+    OutOfSpace,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,12 @@ class Ingest:
         self._database = database
         self._index = index
         self._storage = storage
-        self._queue = queue
-        self._completion = completion
         self.pace = Pace(clock)
         self._duplicates = Duplicates(config, clock, database, index, storage)
-        self._claims = Claims()
         self._memory = _Memory()
-        self._unindexed: set[str] = set()  # segments with records that could not be indexed
-        self._unindexed_uids: set[str] = set()
-        self._is_in_doubt = False  # whether what the index remembers was committed
-        self._arrivals = database.deferral(self._add_arrivals, self._arrived)
+        self._arrivals = Arrivals(
+            config=config, database=database, index=index, queue=queue, completion=completion
+        )
 
     # --- from peers ----------------------------------------------------------
 
@@ -166,20 +164,17 @@ class Ingest:
             reader.check_rest(reception.data_set())
             header = reader.header
             entry = entry or _checked_entry(header, command)
-            self._claim(sop_instance_uid)
-            is_claim_ours = True
-            try:
+            with self._arrivals.claimed(sop_instance_uid) as claim:
                 if self._duplicates.is_held(sop_instance_uid):
                     return self._receive_again(reception, header, provenance)
                 self._arrivals.check()
+                is_own = carries_our_marks(header)  # reads what may be anything, so before it is durable
                 location = reception.commit(header.transfer_syntax_uid, provenance.to_json())
-                stored = self._stored(header, location, reception.sha256, reception.length, provenance)
-                self._arrivals.put(_Arrival(entry, stored, self._clock.timestamp()))
-                is_claim_ours = False  # it ends when the row is there
+                stored = _stored(
+                    header, location, reception.sha256, reception.length, provenance, is_own=is_own
+                )
+                claim.hand_over(Arrival(entry, stored, self._clock.timestamp()))
                 return _receipt("stored", header, reception.length)
-            finally:
-                if is_claim_ours:
-                    self._claims.release((sop_instance_uid,))
 
     def _receive_again(self, reception: Reception, header: Header, provenance: Provenance) -> Receipt:
         """Compare an instance whose UID is held; raises as ``receive`` does."""
@@ -214,121 +209,12 @@ class Ingest:
             connection, sop_instance_uid, damaged=damaged.location, location=location
         )
         if is_repaired:
-            self._enqueue_settling(connection, [damaged])
+            self._arrivals.enqueue_settling(connection, [damaged])
         return is_repaired
-
-    def _claim(self, sop_instance_uid: str) -> None:
-        """Claim a UID once nobody else does; raise StorageFailure where a record of it is not indexed."""
-        self._claims.take(sop_instance_uid, check=self._arrivals.check)
-        if sop_instance_uid in self._unindexed_uids:
-            self._claims.release((sop_instance_uid,))
-            raise StorageFailure("an instance of this UID is held and could not be indexed; restart the node")
-
-    # --- rows ------------------------------------------------------------------
-
-    def _add_arrivals(self, connection: sqlite3.Connection, arrivals: Sequence[_Arrival]) -> None:
-        """Index instances, in the transaction of the deferral."""
-        if self._is_in_doubt:
-            # the last transaction failed
-            self._index.forget()
-        self._is_in_doubt = True
-        for entry, stored, _ in arrivals:
-            above = self._index.add(connection, entry, stored)
-            self._index.remember(entry, stored, above)
-        last_arrival = max(arrival.arrived_at for arrival in arrivals)
-        self._add_jobs(connection, [arrival.stored for arrival in arrivals], last_arrival)
-
-    def _add_jobs(
-        self, connection: sqlite3.Connection, instances: Sequence[StoredInstance], last_arrival: float
-    ) -> None:
-        """Enqueue what follows from instances that are new in the index."""
-        self._enqueue_settling(connection, instances)
-        # What anode made is neither routed nor a reason to analyse, also when a PACS sends it back.
-        foreign = [stored for stored in instances if not stored.is_own]
-        for study_instance_uid, count in Counter(stored.study_instance_uid for stored in foreign).items():
-            self._completion.arrived(connection, study_instance_uid, last_arrival, count)
-        if self._config.routes:
-            for stored in foreign:
-                self._route(connection, stored)
-
-    def _arrived(self, arrivals: Sequence[_Arrival], error: BaseException | None) -> None:
-        """Deal with what became of the rows of arrivals; their records are durable in any case."""
-        if error is None:
-            self._is_in_doubt = False
-        else:
-            for _, stored, _ in arrivals:
-                self._unindexed.add(stored.location.path)
-                self._unindexed_uids.add(stored.sop_instance_uid)
-                logger.error(
-                    "an instance could not be indexed; its record is kept, and the next start tries again",
-                    extra={"segment": stored.location.path, "error": type(error).__name__},
-                )
-                logger.debug("not indexed: detail", extra={"reason": str(error)})
-        self._claims.release(arrival.stored.sop_instance_uid for arrival in arrivals)
 
     def holds_unindexed(self, segment: str) -> bool:
         """Whether a segment of the receive log holds a record that the next start has to index."""
-        return segment in self._unindexed
-
-    def _enqueue_settling(self, connection: sqlite3.Connection, instances: Sequence[StoredInstance]) -> None:
-        self._queue.enqueue_all(
-            connection,
-            "settle",
-            [
-                (
-                    stored.sop_instance_uid,
-                    {"sop_instance_uid": stored.sop_instance_uid},
-                    stored.study_instance_uid,
-                )
-                for stored in instances
-            ],
-        )
-
-    def _stored(
-        self,
-        header: Header,
-        location: Location,
-        data_set_sha256: str,
-        data_set_bytes: int,
-        provenance: Provenance,
-    ) -> StoredInstance:
-        return StoredInstance(
-            sop_instance_uid=header.sop_instance_uid,
-            sop_class_uid=header.sop_class_uid,
-            series_instance_uid=header.series_instance_uid,
-            study_instance_uid=header.study_instance_uid,
-            received_transfer_syntax_uid=header.transfer_syntax_uid,
-            stored_transfer_syntax_uid=header.transfer_syntax_uid,
-            data_set_sha256=data_set_sha256,
-            data_set_bytes=data_set_bytes,
-            location=location,
-            is_settled=False,
-            kept_reason="",
-            proof=None,
-            is_own=provenance.own or carries_our_marks(header),
-            provenance=provenance,
-        )
-
-    def _route(self, connection: sqlite3.Connection, stored: StoredInstance) -> None:
-        header = self._index.header_of(connection, stored.sop_instance_uid)
-        for route in self._config.routes:
-            if matching_rules.differs(route.when, header) is not None:
-                continue
-            for peer in route.send_to:
-                if peer == stored.provenance.calling_ae_title:
-                    continue
-                self._queue.enqueue(
-                    connection,
-                    "deliver",
-                    key=f"{peer}/{stored.sop_instance_uid}/route",
-                    payload={
-                        "sop_instance_uid": stored.sop_instance_uid,
-                        "peer": peer,
-                        "reason": "route",
-                    },
-                    lane=peer,
-                    study_instance_uid=stored.study_instance_uid,
-                )
+        return self._arrivals.holds_unindexed(segment)
 
     # --- made here -----------------------------------------------------------
 
@@ -369,15 +255,11 @@ class Ingest:
             own=True,
         )
         read = [self._read_own(part10) for part10 in part10_objects]
-        # in the order of the UIDs, so that two of these never wait for each other
-        claimed: list[str] = []
-        try:
+        with ExitStack() as claims:
+            # in the order of the UIDs, so that two of these never wait for each other
             for sop_instance_uid in sorted({header.sop_instance_uid for _, header in read}):
-                self._claim(sop_instance_uid)
-                claimed.append(sop_instance_uid)
+                claims.enter_context(self._arrivals.claimed(sop_instance_uid))
             return self._index_own(read, provenance, then)
-        finally:
-            self._claims.release(claimed)
 
     def _index_own(
         self,
@@ -394,7 +276,7 @@ class Ingest:
                 for header, stored, damaged in made:
                     if not self._index.holds(connection, stored.sop_instance_uid):
                         self._index.add(connection, Entry.of(header), stored)
-                        self._add_jobs(connection, [stored], provenance.received_at)
+                        self._arrivals.add_jobs(connection, [stored], provenance.received_at)
                     if damaged is not None:
                         self._add_repair(connection, damaged, stored.location)
                     held.append(self._index.get(connection, stored.sop_instance_uid) or stored)
@@ -432,7 +314,7 @@ class Ingest:
         with self._storage.begin() as reception:
             reception.write([data_set])
             location = reception.commit(header.transfer_syntax_uid, provenance.to_json())
-        stored = self._stored(header, location, reception.sha256, reception.length, provenance)
+        stored = _stored(header, location, reception.sha256, reception.length, provenance, is_own=True)
         return header, stored, held
 
     # --- after a stop --------------------------------------------------------
@@ -448,11 +330,13 @@ class Ingest:
         for record in self._storage.replay(self._is_known):
             try:
                 count += self._replay(record)
-            except (ObjectError, IntegrityFailure, StorageFailure, OutOfSpace) as error:
+            except _OF_A_RECORD as error:
                 # One record must not keep the node from starting. Its sender may have been told
                 # Success by an index that is lost, so it is kept. What is wrong may quote the object.
                 self._storage.keep(record.location)
-                logger.error("record left out", extra={"error": error.name, "segment": record.location.path})
+                logger.error(
+                    "record left out", extra={"error": type(error).__name__, "segment": record.location.path}
+                )
                 logger.debug("record left out: detail", extra={"reason": str(error)})
         return count
 
@@ -462,24 +346,21 @@ class Ingest:
 
     def _replay(self, record: ReplayedRecord) -> bool:
         provenance = Provenance.from_json(record.provenance)
+        if provenance.own:
+            # Its row was never committed, or it would be known: so its job makes it again, and all of it.
+            return False
         digest, length = record.data_set_sha256, record.data_set_bytes
         with self._storage.open(record.location) as file:
             # It was accepted once: a limit that was lowered since does not take it away.
             limits = replace(self._config.limits, header_bytes=_UNLIMITED, instance_bytes=_UNLIMITED)
             header = read_header(file, record.transfer_syntax_uid, limits)
-            stored = self._stored(header, record.location, digest, length, provenance)
-            arrival = _Arrival(Entry.of(header), stored, self._clock.timestamp())
-            # what can fail for this record alone is done: nobody else would give its claim up
-            self._claim(header.sop_instance_uid)
-            is_claim_ours = True
-            try:
+            is_own = carries_our_marks(header)
+            stored = _stored(header, record.location, digest, length, provenance, is_own=is_own)
+            arrival = Arrival(Entry.of(header), stored, self._clock.timestamp())
+            with self._arrivals.claimed(header.sop_instance_uid) as claim:
                 if not self._duplicates.is_held(header.sop_instance_uid):
-                    self._arrivals.put(arrival)
-                    is_claim_ours = False  # it ends when the row is there
+                    claim.hand_over(arrival)
                     return True
-            finally:
-                if is_claim_ours:
-                    self._claims.release((header.sop_instance_uid,))
             held = self._held(header.sop_instance_uid)
             try:
                 comparison = self._duplicates.check(file, digest, header, held, provenance)
@@ -508,4 +389,31 @@ def _receipt(outcome: Literal["stored", "same", "repaired"], header: Header, dat
         header.study_instance_uid,
         header.series_instance_uid,
         data_set_bytes,
+    )
+
+
+def _stored(
+    header: Header,
+    location: Location,
+    data_set_sha256: str,
+    data_set_bytes: int,
+    provenance: Provenance,
+    *,
+    is_own: bool,
+) -> StoredInstance:
+    return StoredInstance(
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        series_instance_uid=header.series_instance_uid,
+        study_instance_uid=header.study_instance_uid,
+        received_transfer_syntax_uid=header.transfer_syntax_uid,
+        stored_transfer_syntax_uid=header.transfer_syntax_uid,
+        data_set_sha256=data_set_sha256,
+        data_set_bytes=data_set_bytes,
+        location=location,
+        is_settled=False,
+        kept_reason="",
+        proof=None,
+        is_own=is_own,
+        provenance=provenance,
     )

@@ -13,6 +13,17 @@ MANUFACTURER = "anode"
 _MANUFACTURER = 0x00080070
 # Purpose of Reference: (109102, DCM, "Processing Equipment"), PS3.16 CID 7005.
 PROCESSING_EQUIPMENT_CODE = "109102"
+# What decoding a value of another's making may raise.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def carries_our_marks(header: Header) -> bool:
@@ -33,7 +44,7 @@ def carries_our_marks(header: Header) -> bool:
             )
             for item in header.data_set.get("ContributingEquipmentSequence") or []
         )
-    except (AttributeError, TypeError, ValueError, EOFError, NotImplementedError, struct.error):
+    except _UNREADABLE:
         return False
 
 

@@ -140,15 +140,19 @@ def test_a_manufacturer_alone_is_no_mark(bench):
     assert arrivals(bench) == 2
 
 
-def test_own_results_found_in_the_log_at_start_stay_own(bench, tmp_path):
-    one = made.instance()  # without marks: the record says it
+def test_own_results_that_were_never_indexed_are_not_found_in_part_after_a_restart(bench, tmp_path):
+    """All of them or none: their job makes them again, under the same UIDs."""
+    results = [result(), made.instance()]
 
     def fails(connection) -> None:
         raise DatabaseFailure("stopped here")
 
     with pytest.raises(DatabaseFailure):
-        own(bench, one, then=fails)
+        own(bench, *results, then=fails)
     with bench.restarted() as restarted:
-        assert restarted.ingest.replay() == 1
-        assert restarted.held(one.SOPInstanceUID).is_own
+        assert restarted.ingest.replay() == 0
+        assert [restarted.held(one.SOPInstanceUID) for one in results] == [None, None]
+        held = own(restarted, *results)
+        assert all(one.is_own for one in held)
+        assert [restarted.bytes_of(one) for one in held] == [made.encoded(one) for one in results]
         assert_starts_nothing(restarted)

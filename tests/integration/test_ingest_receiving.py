@@ -376,6 +376,62 @@ def test_a_record_that_cannot_be_replayed_now_bars_nobody(bench, monkeypatch):
         assert restarted.held(image.SOPInstanceUID) is not None
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR IS")
+def test_marks_of_ours_that_cannot_be_decoded_are_somebody_else_s_and_bar_no_start(bench, monkeypatch):
+    """A value that a peer made up must not leave a record that no start can replay."""
+    purpose = Dataset()
+    purpose.CodeValue = "Infinity"
+    equipment = Dataset()
+    equipment.Manufacturer = "anode"
+    equipment.PurposeOfReferenceCodeSequence = [purpose]
+    image = made.ct_image()
+    image.Manufacturer = "anode"
+    image.ContributingEquipmentSequence = [equipment]
+    sent = made.encoded(image)
+    code_value = b"\x08\x00\x00\x01SH\x08\x00Infinity"
+    assert sent.count(code_value) == 1
+    sent = sent.replace(code_value, code_value.replace(b"SH", b"IS"))
+    names = {"sop_class_uid": image.SOPClassUID, "sop_instance_uid": image.SOPInstanceUID}
+
+    def fails(*arguments, **keywords):
+        raise OverflowError("a value that SQLite does not take")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Index, "add", fails)
+        assert bench.receive(sent, **names).outcome == "stored"
+        assert bench.held(image.SOPInstanceUID) is None
+    with bench.restarted() as restarted:
+        assert restarted.ingest.replay() == 1
+        stored = restarted.held(image.SOPInstanceUID)
+        assert not stored.is_own
+        assert restarted.bytes_of(stored) == sent
+
+
+@pytest.mark.parametrize("error", [OverflowError, KeyError, RecursionError])
+def test_a_fault_in_replaying_one_record_bars_no_start(bench, monkeypatch, error):
+    """It is left in the log, and the others are indexed."""
+    first, second = made.ct_image(), made.ct_image()
+    for image in (first, second):
+        receive_without_row(bench, image, monkeypatch)
+    real = Duplicates.is_held
+
+    def is_held(self, sop_instance_uid):
+        if sop_instance_uid == first.SOPInstanceUID:
+            raise error("a fault of ours")
+        return real(self, sop_instance_uid)
+
+    with bench.restarted() as restarted:
+        with monkeypatch.context() as failing:
+            failing.setattr(Duplicates, "is_held", is_held)
+            assert restarted.ingest.replay() == 1
+        assert restarted.held(second.SOPInstanceUID) is not None
+        for _ in range(2):
+            restarted.storage.reclaim(partial(is_needed, restarted))
+        with restarted.restarted() as again:
+            assert again.ingest.replay() == 1
+            assert again.held(first.SOPInstanceUID) is not None
+
+
 def test_an_index_that_is_lost_is_made_again_from_the_log(tmp_path):
     images = [made.ct_image() for _ in range(5)]
     with ingest_bench(tmp_path / "data") as bench:
