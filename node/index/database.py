@@ -205,7 +205,7 @@ class Database:
         is_open = True
         while is_open:
             calls, is_open = self._next_calls()
-            if self._deferral:
+            if self._deferral is not None:
                 self._deferral.write(self._transact, partial(_translation, path=self._path))
             while calls:
                 calls = self._commit(calls)

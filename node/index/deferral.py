@@ -102,10 +102,18 @@ class Deferral(Generic[T]):
         return DELAY_SECONDS if self._failure is None else _RETRY_SECONDS
 
     def write(self, transact: Transact, translate: Callable[[BaseException], BaseException]) -> None:
-        """Write all rows, in one transaction where that goes well."""
+        """Write all rows, in one transaction where that goes well; what it meets is told by ``check``."""
+        try:
+            self._write(transact, translate)
+        except _OF_THE_MACHINE as error:
+            # the writer's thread outlives it, and nothing more is acknowledged meanwhile
+            self._fail(error, translate)
+
+    def _write(self, transact: Transact, translate: Callable[[BaseException], BaseException]) -> None:
         with self._lock:
             rows = tuple(self._rows)
         if not rows:
+            self._failure = None
             return
         if transact(lambda connection: self._add(connection, rows)) is None:
             self._end(rows, None)
@@ -114,15 +122,18 @@ class Deferral(Generic[T]):
         for row in rows:
             error = transact(lambda connection, row=row: self._add(connection, (row,)))  # type: ignore[misc]
             if error is not None and not _is_of_the_row(error):
-                failure = translate(error)
-                if not isinstance(failure, AnodeError):
-                    failure = DatabaseFailure(f"the index cannot be written: {type(error).__name__}")
-                self._failure = failure
-                logger.error("rows wait for the database", extra={"rows": len(self), "reason": str(failure)})
+                self._fail(error, translate)
                 return
             self._end((row,), error)
         # only now, as some of a pass may be written and others not
         self._failure = None
+
+    def _fail(self, error: BaseException, translate: Callable[[BaseException], BaseException]) -> None:
+        failure = translate(error)
+        if not isinstance(failure, AnodeError):
+            failure = DatabaseFailure(f"the index cannot be written: {type(error).__name__}")
+        self._failure = failure
+        logger.error("rows wait for the database", extra={"rows": len(self), "reason": str(failure)})
 
     def _end(self, rows: Sequence[T], error: BaseException | None) -> None:
         with self._lock:

@@ -334,15 +334,16 @@ class Queue:
         self._notify(job.kind)
 
     def set_aside(self, connection: sqlite3.Connection, job: Job, error: AnodeError) -> None:
-        """Put a leased job where a person has to look."""
-        self._end(
+        """Put a leased job where a person has to look, unless it was wanted again while it ran."""
+        state = self._end(
             connection,
             job,
-            "state = 'set_aside', failed_at = :now,"
-            " error_name = :error_name, error = :error, action = :action",
+            "state = CASE WHEN is_wanted_again THEN 'ready' ELSE 'set_aside' END, failed_at = :now,"
+            " attempts = CASE WHEN is_wanted_again THEN 0 ELSE attempts END, due_at = :now,"
+            " is_wanted_again = 0, error_name = :error_name, error = :error, action = :action",
             _columns(error),
         )
-        if job.lane:
+        if job.lane or state == "ready":
             self._notify(job.kind)
 
     def _end(self, connection: sqlite3.Connection, job: Job, change: str, values: dict[str, Any]) -> str:

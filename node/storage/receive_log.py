@@ -259,15 +259,27 @@ class ReceiveLog:
                         )
             self._closed[number].awaits_replay = False
 
+    def _keep_unreadable(self, number: int, error: StorageFailure) -> None:
+        """Leave a segment as it is that the disk does not give back; the next start tries again."""
+        self._closed[number].is_kept = True
+        logger.error(
+            "a segment of the receive log cannot be read; it is kept, and the next start tries again",
+            extra={"segment": segment_name(number), "reason": str(error)},
+        )
+
     def _recall(self, number: int) -> Life | None:
         """Read in which life a segment of an earlier run is, and which record it continues, if any.
 
         A continuation belongs to the segment in which its record begins for as long as that is
         there, also when the record cannot be read: so nothing that is needed is ever used again.
         """
-        with _opened(segment_path(self.folder, segment_name(number))) as file:
-            life = read_life(file)
-            link = read_link(file, life.key) if life else None
+        try:
+            with _opened(segment_path(self.folder, segment_name(number))) as file:
+                life = read_life(file)
+                link = read_link(file, life.key) if life else None
+        except StorageFailure as error:
+            self._keep_unreadable(number, error)
+            return None
         if life is None or life.number != number:
             return None
         if link is not None:
@@ -275,15 +287,24 @@ class ReceiveLog:
         return life
 
     def _heads(self, life: Life) -> Iterator[tuple[Location, Head]]:
-        with _opened(segment_path(self.folder, segment_name(life.number))) as file:
-            for offset, head in records(file, life):
-                yield Location("log", segment_name(life.number), offset, head.data_set_bytes), head
+        found = []
+        try:
+            with _opened(segment_path(self.folder, segment_name(life.number))) as file:
+                for offset, head in records(file, life):
+                    found.append((offset, head))
+        except StorageFailure as error:
+            self._keep_unreadable(life.number, error)
+        for offset, head in found:
+            yield Location("log", segment_name(life.number), offset, head.data_set_bytes), head
 
     def _is_whole(self, location: Location, head: Head) -> bool:
         try:
             with self.open(location) as data_set:
                 if is_intact(data_set, head):
                     return True
+        except StorageFailure as error:
+            self._keep_unreadable(int(location.path), error)
+            return False
         except IntegrityFailure as error:
             logger.debug("torn record: detail", extra={"reason": str(error)})
         # Its reception never came to an end, so nobody was told Success.
@@ -351,7 +372,8 @@ class ReceiveLog:
 
     def _free(self, closed: _Closed) -> bool:
         """Make a closed segment a spare one, or remove it where it is broken or not wanted."""
-        path = segment_path(self.folder, segment_name(closed.number))
+        number = closed.number
+        path = segment_path(self.folder, segment_name(number))
         try:
             file = lock_unread(path)
             if file is None:
@@ -365,17 +387,27 @@ class ReceiveLog:
             with self._lock:
                 del self._closed[closed.number]
             if is_unfit or (is_removable and self._spares.are_enough):
-                path.unlink()
-                os.close(file)
+                try:
+                    path.unlink()
+                finally:
+                    os.close(file)  # and with it the lock, for which a late reader may wait
                 disk.sync_directory(self.folder)
                 return True
             number = self._spares.take_number()
             segment = begin_again(self.folder, file, closed.number, number, self._segment_bytes)
         except (NodeError, OSError) as error:
             logger.warning("a segment could not be freed", extra={"error": str(error)})
+            self._take_back({closed.number, number})
             return False
         self._spares.give([segment])
         return True
+
+    def _take_back(self, numbers: set[int]) -> None:
+        """Know a segment that could not be freed, by the number that it has now; it is removed some time."""
+        with self._lock:
+            for number in numbers - self._closed.keys():
+                if segment_path(self.folder, segment_name(number)).exists():
+                    self._closed[number] = _Closed(number, is_broken=True)
 
     def close(self) -> None:
         """Close all files; records stay as they are."""

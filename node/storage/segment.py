@@ -16,6 +16,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +127,9 @@ def create(folder: Path, number: int, size: int, *, is_written: bool = True) -> 
         disk.sync_directory(folder)
     except NodeError:
         os.close(file)
-        partial.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that went read-only
+            partial.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         raise
     return Segment(number, file, key, size)
 
@@ -143,6 +145,9 @@ def lock_unread(path: Path) -> int | None:
     except BlockingIOError:
         os.close(file)
         return None
+    except OSError as error:
+        os.close(file)
+        raise disk.failure(error, "locking a segment of the receive log") from error
     return file
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from node.clock import Clock
@@ -108,7 +109,8 @@ class Spares:
         for unwanted in surplus:
             unwanted.close()
             if not is_closing:
-                segment_path(self._folder, unwanted.name).unlink(missing_ok=True)
+                with suppress(OSError):  # one that stays is found, empty, at the next start
+                    segment_path(self._folder, unwanted.name).unlink(missing_ok=True)
 
     def want(self, count: int) -> None:
         """Keep ``count`` spare segments ready from now on, without waiting for time to make them."""

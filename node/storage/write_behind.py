@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from node.errors import NodeError
+from node.errors import NodeError, StorageFailure
 from node.storage import disk
 from node.storage.segment import Segment
 
@@ -45,11 +45,15 @@ class WriteBehind:
             raise self._error
 
     def _flush(self, segment: Segment, then_close: bool) -> None:
+        error: NodeError | None = StorageFailure("the flush came to no end")
         try:
             disk.sync_data(segment.file)
-        except NodeError as error:
-            segment.is_broken = True
-            self._error = error
+            error = None
+        except NodeError as failure:
+            error = failure
         finally:
+            if error is not None:
+                segment.is_broken = True
+                self._error = error
             if then_close:
                 segment.close()

@@ -178,6 +178,25 @@ def test_rows_fail_to_be_written_until_all_of_a_pass_are(database: Database, thi
     assert names(database) == []
 
 
+def test_the_writer_outlives_what_its_owner_meets(database: Database, things: Things) -> None:
+    """While that lasts nothing is taken for written, and afterwards all goes on."""
+    meets = [MemoryError()]
+
+    def done(rows: Sequence[str], error: BaseException | None) -> None:
+        if meets:
+            raise meets.pop()
+
+    deferral = database.deferral(things._add, done)
+    deferral.put("a")
+    wait_until(lambda: deferral._failure is not None)
+    with pytest.raises(DatabaseFailure):
+        deferral.check()
+    database.write(lambda connection: None)
+    deferral.check()
+    deferral.put("b")
+    assert names(database) == ["a", "b"]
+
+
 @pytest.mark.parametrize("failure", [MemoryError(), OSError(5, "Input/output error")])
 def test_a_row_waits_for_what_is_no_fault_of_its_own(
     database: Database, things: Things, failure: Exception

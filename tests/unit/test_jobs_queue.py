@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import LeaseLost, PeerUnreachable
+from node.errors import LeaseLost, PeerUnreachable, StorageFailure
 from node.jobs.queue import MOST_CRASHES
 from tests.support.job_bench import Bench, job_bench
 from tests.support.manual_clock import ManualClock
@@ -104,6 +104,19 @@ def test_a_running_job_that_is_wanted_again_runs_once_more(bench: Bench) -> None
     (second,) = bench.lease("confirm")
     finish(bench, second)
     assert bench.states() == {"x": "done"}
+
+
+def test_a_job_that_is_set_aside_while_it_is_wanted_again_runs_once_more(bench: Bench) -> None:
+    """What it failed at may have been mended meanwhile: an instance that was sent again, say."""
+    bench.enqueue("settle", "x")
+    (job,) = bench.lease("settle")
+    bench.enqueue("settle", "x", again=True)
+    error = StorageFailure("the first copy cannot be read")
+    bench.database.write(lambda connection: bench.queue.set_aside(connection, job, error))
+    (second,) = bench.lease("settle")
+    assert second.attempts == 1
+    bench.database.write(lambda connection: bench.queue.set_aside(connection, second, error))
+    assert bench.states() == {"x": "set_aside"}
 
 
 def test_an_outcome_after_the_lease_was_lost_is_refused_and_undone(bench: Bench) -> None:

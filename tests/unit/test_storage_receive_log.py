@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import os
@@ -21,6 +22,7 @@ from node.storage.location import Location
 from node.storage.record import BLOCK_BYTES, Head
 from node.storage.storage import Storage
 from tests.support.manual_clock import ManualClock
+from tests.support.waiting import wait_until
 
 SYNTAX = "1.2.840.10008.1.2.1"
 SEGMENT_BYTES = 16 * BLOCK_BYTES
@@ -472,6 +474,56 @@ def test_a_broken_segment_is_removed_and_not_used_again(make, monkeypatch, tmp_p
     after = put(storage, b"after")
     assert storage.reclaim(lambda segment: segment == after.path) == 1
     assert f"{broken.path}.seg" not in segments(tmp_path)
+
+
+@pytest.mark.parametrize("unreadable", ["life", "head", "data set"])
+def test_a_segment_that_cannot_be_read_bars_no_start_and_is_kept(make, monkeypatch, tmp_path, unreadable):
+    """The other segments are replayed; at the next start the disk may be well again."""
+    storage = make()
+    first = put(storage, b"a" * SEGMENT_BYTES)  # so that the second lies in another segment
+    second = put(storage, b"b" * 10)
+    assert first.path != second.path
+    offset = {"life": 0, "head": second.offset - BLOCK_BYTES, "data set": second.offset}[unreadable]
+    bad = os.stat(tmp_path / "log" / f"{second.path}.seg").st_ino
+    real = os.pread
+
+    def pread(file, count, position):
+        if os.fstat(file).st_ino == bad and position <= offset < position + count:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file, count, position)
+
+    another = make()
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "pread", pread)
+        assert [record.location for record in another.replay()] == [first]
+    another.reclaim(lambda segment: segment == first.path)
+    assert f"{second.path}.seg" in segments(tmp_path)
+    assert {record.location for record in make().replay()} == {first, second}
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync", "unlink"])
+def test_a_segment_that_cannot_be_freed_is_not_forgotten(make, monkeypatch, tmp_path, call):
+    """Else it would be on the disk, and unknown, until the next start; and nobody waits for its lock."""
+    storage = make()
+    unneeded = put(storage, b"unneeded")
+    needed = put(storage, b"x" * (SEGMENT_BYTES - 2 * BLOCK_BYTES))
+    assert needed.path != unneeded.path
+    log = storage._log
+    if call == "unlink":
+        monkeypatch.setattr(type(log._spares), "are_enough", True)
+    owner = os if call == "fsync" else Path
+    with monkeypatch.context() as failing:
+        failing.setattr(owner, call, fail(errno.EIO)(getattr(owner, call)))
+        assert storage.reclaim(lambda segment: segment == needed.path) == 0
+
+    def known() -> set[int]:
+        return {*log._closed, *(one.number for one in [*log._open, *log._spares._ready])}
+
+    wait_until(lambda: {f"{number:08d}.seg" for number in known()} == {*segments(tmp_path)})
+    for path in (tmp_path / "log").iterdir():
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert read(storage, needed) == b"x" * (SEGMENT_BYTES - 2 * BLOCK_BYTES)
 
 
 @pytest.mark.parametrize(
