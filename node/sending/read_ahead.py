@@ -120,7 +120,10 @@ class ReadAhead(Generic[_Item, _Ready]):
             if not self._take_budget(entry) and entry is not self._waiting[0]:
                 return
             self._not_begun.popleft()
-            entry.future = self._threads().submit(self._prepare, entry.item)
+            try:
+                entry.future = self._threads().submit(self._prepare, entry.item)
+            except RuntimeError:  # no more threads: it is made where it is taken
+                self._give_back(entry)
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
@@ -138,6 +141,7 @@ class ReadAhead(Generic[_Item, _Ready]):
     def _give_back(self, entry: _Entry[_Item, _Ready]) -> None:
         self._ahead_bytes -= entry.taken_bytes
         self._budget.give_back(entry.taken_bytes)
+        entry.taken_bytes = 0
 
     def close(self) -> None:
         """Give up what is not wanted any more; a thread that is at work ends when that is done."""

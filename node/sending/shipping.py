@@ -19,6 +19,7 @@ from node.sending.contexts import Part
 from node.sending.memory import LARGEST_MADE_BYTES, Made
 from node.sending.read_ahead import ReadAhead
 from node.services import Services
+from node.storage import disk
 from node.transcode.outgoing import Outgoing
 from node.wire.association import Answer, Association
 from node.wire.contexts import AcceptedContext
@@ -148,6 +149,8 @@ class Shipping:
                 move_originator_message_id=self._move_originator_message_id,
                 meanwhile=self._ahead.use_idle_time,
             )
+        except OSError as error:
+            raise disk.failure(error, "sending an instance") from error
         finally:
             ready.close()
 

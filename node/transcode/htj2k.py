@@ -68,6 +68,7 @@ def _main_header(encoded: bytes) -> tuple[int, NDArray[Any]]:
         marker, length = struct.unpack_from(">HH", encoded, position)
         if marker == _START_OF_TILE_PART:
             break
+        _require(marker == _SIZE or _SIZE in found)  # it comes first, and there it was looked at before
         _require(
             marker in _OTHERS or (marker in (_SIZE, _CODING_STYLE, _QUANTISATION) and marker not in found)
         )

@@ -36,6 +36,8 @@ from node.transcode.uncompressed import UNCOMPRESSED, uncompressed
 #: Stored data sets of up to this length are read into memory to be sent.
 READ_WHOLE_BYTES = 4 << 20
 _CHUNK_BYTES = 1 << 20
+# Of what comes compressed, little grows more when it is decoded.
+_GROWS_TIMES = 16
 # more than the File Meta Information before a data set usually has
 _META_BYTES = 64 << 10
 
@@ -98,7 +100,11 @@ class Outgoing:
     def memory_bytes(self, transfer_syntax_uid: str) -> int:
         """Memory, at most, that ``data_set`` needs and its result holds, roughly."""
         if self.is_made(transfer_syntax_uid):
-            return min(self._stored.data_set_bytes, IN_MEMORY_BYTES)
+            count = self._stored.data_set_bytes
+            received = self._stored.received_transfer_syntax_uid
+            if transfer_syntax_uid != received and received not in UNCOMPRESSED:
+                count *= _GROWS_TIMES
+            return min(count, IN_MEMORY_BYTES)
         length = int(self._noted().get("length", self._stored.data_set_bytes))
         return length if length <= READ_WHOLE_BYTES else _CHUNK_BYTES
 

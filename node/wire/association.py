@@ -212,6 +212,8 @@ class Association(Performer):
             raise AssociationAborted("the association is over")
         if self._is_releasing:
             raise AssociationAborted("the peer has requested release, and answers no more requests")
+        if not self._upper_layer.may_send_data:
+            raise AssociationAborted("the association is being released")
 
     # --- the end -----------------------------------------------------------------
 

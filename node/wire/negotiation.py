@@ -270,7 +270,8 @@ def _without_unknown_items(encoded: bytes) -> bytes:
     return encoded[:_FIXED_FIELDS_BYTES] + _known_items(encoded[_FIXED_FIELDS_BYTES:])
 
 
-def _known_items(encoded: bytes) -> bytes:
+def _known_items(encoded: bytes, *, is_inside: bool = False) -> bytes:
+    """What pynetdicom knows of items; ``is_inside`` of those in User Information, which holds no other."""
     known = []
     offset = 0
     while offset < len(encoded):
@@ -279,8 +280,9 @@ def _known_items(encoded: bytes) -> bytes:
         if end > len(encoded):
             raise ValueError("an item is longer than its PDU")
         if kind == _USER_INFORMATION:
-            inner = _known_items(encoded[offset + 4 : end])
-            known.append(_ITEM_HEADER.pack(kind, len(inner)) + inner)
+            if not is_inside:
+                inner = _known_items(encoded[offset + 4 : end], is_inside=True)
+                known.append(_ITEM_HEADER.pack(kind, len(inner)) + inner)
         elif kind in pdu_items.PDU_ITEM_TYPES:
             known.append(encoded[offset:end])
         offset = end

@@ -45,7 +45,8 @@ class RequestedAssociation(Association):
         if kind is None:
             self.release()
         else:
-            self._end_badly(error if isinstance(error, PeerError) else None)
+            # An error may be that of another association, such as the one that asked for this C-MOVE.
+            self._end_badly(error if isinstance(error, PeerError) and error is self._stream.failure else None)
 
     def release(self) -> None:
         """Release the association and close the connection; a peer that is gone already is no error."""
@@ -165,9 +166,9 @@ class RequestedAssociation(Association):
         is_final = False
         try:
             while not is_final:
-                response = self._decoded(self._response_to(message_id))
-                is_final = not is_pending(response.status)
-                yield response
+                message = self._response_to(message_id)
+                is_final = not is_pending(int(message.command["Status"]))
+                yield self._decoded(message)
         finally:
             if not is_final and self.is_established:
                 self._cancel(context, message_id)

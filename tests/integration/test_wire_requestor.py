@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -20,12 +21,15 @@ from node.errors import (
     AssociationRejected,
     IntegrityFailure,
     NoAcceptedContext,
+    ObjectError,
     PeerError,
     PeerUnreachable,
     ProtocolViolation,
 )
 from node.wire import scu
 from node.wire.association import Request, Response
+from node.wire.connection import ConnectionLost
+from node.wire.pdu import AbortReason, Violation
 from node.wire.scu import ProposedContext, RequestedAssociation
 from tests.support import scripted_peer
 from tests.support.data_sets import explicit, study_query
@@ -393,14 +397,14 @@ def test_pynetdicom_answers_our_find_and_hears_our_cancel() -> None:
     cancelled = []
 
     def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        for number in range(100000):
-            if event.is_cancelled:
-                cancelled.append(number)
-                yield 0xFE00, None
-                return
+        for number in range(100):
             found = Dataset()
             found.StudyInstanceUID = f"1.2.{number}"
             yield 0xFF00, found
+        # pynetdicom does not look at what comes while it has something to send
+        wait_until(lambda: event.is_cancelled, what="the cancel")
+        cancelled.append(True)
+        yield 0xFE00, None
 
     with (
         pynetdicom_server([(evt.EVT_C_FIND, find)], FIND, VERIFICATION) as port,
@@ -573,6 +577,76 @@ def test_a_peer_that_aborts_is_named() -> None:
         connect(port, [ProposedContext(VERIFICATION, PLAIN)]) as association,
     ):
         association.echo()
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionLost("another"), Violation("another", AbortReason.NOT_SPECIFIED)]
+)
+def test_the_failure_of_another_association_is_not_this_one_s(error: Exception) -> None:
+    """Where who asked for a C-MOVE goes away, its destination is told of an abort by the user."""
+    heard = []
+
+    def script(peer: ScriptedPeer) -> None:
+        accepting(peer)
+        heard.append(peer.read_pdu())
+
+    with (
+        scripted_acceptor(script) as port,
+        pytest.raises(type(error), match="another"),
+        connect(port, [ProposedContext(CT, PLAIN)]),
+    ):
+        raise error
+    assert heard == [(7, bytes([0, 0, 0, 0]))]
+
+
+def test_a_final_response_that_cannot_be_read_is_final_all_the_same() -> None:
+    """Nothing is cancelled that has come to its end, and nobody waits for another response."""
+    heard = []
+
+    def script(peer: ScriptedPeer) -> None:
+        accepting(peer)
+        peer.read_message()
+        final = scripted_peer.command_set(e0100=0x8021, e0120=1, e0800=1, e0900=0xB000)
+        peer.request(1, final, b"\x08\x00\x58\x00UI\xff\x00ab")
+        heard.append(peer.read_pdu()[0])
+
+    with (
+        scripted_acceptor(script) as port,
+        pytest.raises(ObjectError),
+        connect(port, [ProposedContext(MOVE, PLAIN)]) as association,
+    ):
+        list(association.move(MOVE, study_query(), "STORE"))
+    assert heard == [7], "A-ABORT, as the caller was left by an error, and no C-CANCEL before"
+
+
+def test_nothing_is_asked_for_once_we_have_asked_for_release() -> None:
+    """PS3.8 table 9-10: no P-DATA in Sta7, also not for a C-GET that was under way to us."""
+    refused = []
+
+    def c_get(_: object, request: Request) -> Iterator[Response]:
+        context = request.association.context_for(CT)
+        assert context is not None
+        with pytest.raises(AssociationAborted, match="released"):
+            request.association.send_store(
+                context, sop_class_uid=CT, sop_instance_uid="1.2.3", data_set=b"abcd"
+            )
+        refused.append(True)
+        yield Response(status.SUCCESS)
+
+    with toy_node(handlers={"C-GET": c_get}) as node, ScriptedPeer.to(node.port) as peer:
+        peer.associate(
+            contexts={1: (GET, (IMPLICIT,)), 3: (CT, (IMPLICIT,))},
+            more_user_items=scripted_peer.role(CT, 0, 1),
+        )
+        wait_until(lambda: node.server.association_count == 1, what="the association")
+        stopping = threading.Thread(target=node.server.stop)
+        stopping.start()
+        assert peer.read_pdu()[0] == 5
+        peer.request(1, scripted_peer.command_set(e0002=GET, e0100=0x10, e0110=1, e0700=0, e0800=0x101))
+        peer.send(pdu(6, bytes(4)))
+        peer.expect_end()
+        stopping.join()
+    assert refused == [True]
 
 
 def test_a_peer_that_releases_instead_of_answering_is_named_and_answered() -> None:

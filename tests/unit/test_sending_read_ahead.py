@@ -120,6 +120,19 @@ def test_a_failure_is_raised_in_its_turn_alone() -> None:
             assert ahead.take() == 3
 
 
+def test_without_another_thread_everything_is_made_where_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget that was taken for it is given back, as nothing is made ahead."""
+
+    def submit(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("node.sending.read_ahead.ThreadPoolExecutor.submit", submit)
+    budget = Budget(100)
+    with read_ahead(Workshop(), range(50), budget) as ahead:
+        assert [ahead.take() for _ in range(20)] == list(range(20))
+    assert budget.left_bytes == 100
+
+
 def test_giving_up_discards_what_was_made_and_what_is_being_made() -> None:
     """After ``close`` no thread, no open result and no taken byte is left."""
     workshop, budget = Workshop(), Budget(1000)

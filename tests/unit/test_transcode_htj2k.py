@@ -49,6 +49,17 @@ def test_a_stream_that_is_cut_short_is_refused(end):
             htj2k.samples(code[:length] + end)
 
 
+def test_a_size_that_was_not_looked_at_takes_no_memory():
+    """The size comes first in a stream; where something stands before it, that may hide another one."""
+    code = coded(frame())
+    harmless = code[:4] + code[4 : 4 + struct.unpack_from(">H", code, 4)[0]]
+    comment = struct.pack(">HHH", 0xFF64, len(harmless) + 4, 0) + harmless
+    huge = bytearray(code[2:])
+    struct.pack_into(">L", huge, 6, 0xFFFFFFFF)
+    with pytest.raises(ValueError, match="unusual"):
+        htj2k.samples(code[:2] + comment + bytes(huge))
+
+
 # imagecodecs cannot raise what OpenJPH finds, so it is seen by what was not decoded
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_openjph_finds_to_be_damaged_is_refused():

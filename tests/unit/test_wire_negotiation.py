@@ -354,6 +354,17 @@ def test_a_password_is_never_confirmed() -> None:
     assert not negotiation.decode_request(encoded, "127.0.0.1").wants_username_confirmed
 
 
+def test_user_information_in_user_information_is_passed_over() -> None:
+    """However deep it is nested: a stranger's PDU must not exhaust our stack."""
+    nested = b""
+    for _ in range(2000):
+        nested = peer.item(0x50, nested)
+    request = negotiation.decode_request(
+        peer.associate_rq({1: (CT, (IMPLICIT,))}, more_user_items=nested), "127.0.0.1"
+    )
+    assert [context.abstract_syntax_uid for context in request.contexts] == [CT]
+
+
 def test_items_of_unknown_type_are_passed_over() -> None:
     encoded = peer.associate_rq(
         peer.CONTEXTS, more_items=peer.item(0x77, b"what?"), more_user_items=peer.item(0x5F, b"eh")
