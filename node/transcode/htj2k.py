@@ -4,7 +4,8 @@ OpenJPH is twice as fast as OpenJPEG, but a wrong number in the header may have 
 is, and where it finds damage, imagecodecs says nothing and leaves the rest of the samples as they were. So
 what the markers say is followed from the first to the last byte beforehand (ISO/IEC 15444-1 annex A), and
 afterwards the last row must have been written. What is not decoded here is for OpenJPEG, which has the
-last word.
+last word. Damage that leaves a stream of its form is not seen by any decoder, as code-blocks carry no
+checksum; what anode itself stores is covered by its SHA-256.
 """
 
 from __future__ import annotations

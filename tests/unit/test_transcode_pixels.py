@@ -18,7 +18,12 @@ from tests.support import made
 
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
 BIG_ENDIAN = str(uid.ExplicitVRBigEndian)
-RNG = np.random.default_rng(7)
+
+
+@pytest.fixture
+def rng():
+    """The same numbers for each test, whichever ran before it."""
+    return np.random.default_rng(7)
 
 
 def image(frames: np.ndarray, *, colour: bool = False, **attributes: object) -> Dataset:
@@ -45,28 +50,28 @@ def decoded(data_set: Dataset, transfer_syntax_uid: str = EXPLICIT) -> np.ndarra
 
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4"])
-def test_native_samples_come_out_as_they_went_in(kind):
-    frames = RNG.integers(0, 255, (3, 5, 7)).astype(kind)
+def test_native_samples_come_out_as_they_went_in(kind, rng):
+    frames = rng.integers(0, 255, (3, 5, 7)).astype(kind)
     assert np.array_equal(decoded(image(frames)), frames)
     assert decoded(image(frames)).dtype == kind
 
 
-def test_planes_of_colour_come_out_pixel_by_pixel():
-    frames = RNG.integers(0, 255, (2, 5, 7, 3)).astype(np.uint8)
+def test_planes_of_colour_come_out_pixel_by_pixel(rng):
+    frames = rng.integers(0, 255, (2, 5, 7, 3)).astype(np.uint8)
     data_set = image(frames, colour=True, PlanarConfiguration=1)
     data_set.PixelData = np.moveaxis(frames, -1, 1).tobytes()
     assert np.array_equal(decoded(data_set), frames)
 
 
-def test_bits_of_several_frames_are_not_padded_between_them():
-    frames = RNG.integers(0, 2, (3, 5, 7)).astype(np.uint8)
+def test_bits_of_several_frames_are_not_padded_between_them(rng):
+    frames = rng.integers(0, 2, (3, 5, 7)).astype(np.uint8)
     data_set = image(frames, BitsAllocated=1, BitsStored=1, HighBit=0)
     data_set.PixelData = np.packbits(frames, bitorder="little").tobytes()
     assert np.array_equal(decoded(data_set), frames)
 
 
-def test_unused_bits_do_not_count():
-    words = RNG.integers(0, 1 << 16, (1, 5, 7)).astype(np.uint16)
+def test_unused_bits_do_not_count(rng):
+    words = rng.integers(0, 1 << 16, (1, 5, 7)).astype(np.uint16)
     low = decoded(image(words, BitsStored=12, HighBit=11))
     assert np.array_equal(low, words & 0xFFF)
     top = decoded(image(words, BitsStored=12, HighBit=15))
@@ -78,8 +83,8 @@ def test_unused_bits_do_not_count():
     assert signed.max() < 2048
 
 
-def test_floating_point_samples_come_out_as_they_went_in():
-    frames = RNG.normal(size=(2, 5, 7)).astype(np.float32)
+def test_floating_point_samples_come_out_as_they_went_in(rng):
+    frames = rng.normal(size=(2, 5, 7)).astype(np.float32)
     data_set = image(frames.view(np.uint32))
     del data_set.PixelData, data_set.BitsStored, data_set.HighBit, data_set.PixelRepresentation
     data_set.FloatPixelData = frames.tobytes()
@@ -87,8 +92,8 @@ def test_floating_point_samples_come_out_as_they_went_in():
 
 
 @pytest.mark.parametrize("vr", ["OB", "OW"])
-def test_8_bit_samples_of_big_endian_words_lie_in_swapped_pairs(vr):
-    frames = RNG.integers(0, 255, (2, 4, 6)).astype(np.uint8)
+def test_8_bit_samples_of_big_endian_words_lie_in_swapped_pairs(vr, rng):
+    frames = rng.integers(0, 255, (2, 4, 6)).astype(np.uint8)
     data_set = image(frames)
     value = frames.view(">u2").astype("<u2").tobytes() if vr == "OW" else frames.tobytes()
     data_set.add_new(0x7FE00010, vr, value)
@@ -126,9 +131,9 @@ SIGNLESS = {"1.2.840.10008.1.2.4.110"}
 
 @pytest.mark.parametrize("table", ["basic", "extended", "none"])
 @pytest.mark.parametrize("transfer_syntax_uid", CODED)
-def test_each_compressed_syntax_gives_every_frame_back(transfer_syntax_uid, table):
+def test_each_compressed_syntax_gives_every_frame_back(transfer_syntax_uid, table, rng):
     kind = np.uint16 if transfer_syntax_uid in SIGNLESS else np.int16
-    frames = np.cumsum(RNG.integers(-9, 9, (3, 32, 48)), axis=2).astype(kind)
+    frames = np.cumsum(rng.integers(-9, 9, (3, 32, 48)), axis=2).astype(kind)
     data_set = image(frames)
     codes = [bytes(CODED[transfer_syntax_uid](frame)) for frame in frames]
     if table == "extended":
@@ -140,8 +145,8 @@ def test_each_compressed_syntax_gives_every_frame_back(transfer_syntax_uid, tabl
     assert np.array_equal(decoded(data_set, str(transfer_syntax_uid)), frames)
 
 
-def test_a_multiple_component_transform_gives_rgb():
-    frames = RNG.integers(0, 255, (1, 16, 16, 3)).astype(np.uint8)
+def test_a_multiple_component_transform_gives_rgb(rng):
+    frames = rng.integers(0, 255, (1, 16, 16, 3)).astype(np.uint8)
     data_set = image(frames, colour=True, PhotometricInterpretation="YBR_RCT")
     code = imagecodecs.jpeg2k_encode(frames[0], level=0, reversible=True, codecformat="j2k", mct=True)
     data_set.add_new(0x7FE00010, "OB", encapsulate([bytes(code)]))
@@ -202,16 +207,16 @@ def test_what_cannot_be_decoded_is_refused_by_name(data_set, transfer_syntax_uid
 # imagecodecs cannot raise what OpenJPH finds, so it is seen by what was not decoded
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("transfer_syntax_uid", CODED)
-def test_damaged_code_streams_never_raise_anything_else(transfer_syntax_uid):
-    frame = np.cumsum(RNG.integers(-9, 9, (24, 24)), axis=1).astype(np.uint16)
+def test_damaged_code_streams_never_raise_anything_else(transfer_syntax_uid, rng):
+    frame = np.cumsum(rng.integers(-9, 9, (24, 24)), axis=1).astype(np.uint16)
     code = bytes(CODED[transfer_syntax_uid](frame))
     data_set = image(frame[None])
     for number in range(60):
         damaged = bytearray(code)
         if number % 2:
-            damaged[RNG.integers(len(damaged))] ^= 1 << RNG.integers(8)
+            damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
         else:
-            del damaged[RNG.integers(1, len(damaged)) :]
+            del damaged[rng.integers(1, len(damaged)) :]
         data_set.PixelData = encapsulate([bytes(damaged)])
         try:
             out = decoded(data_set, str(transfer_syntax_uid))
@@ -228,8 +233,8 @@ def test_a_colour_space_that_the_jpeg_stream_names_counts_more_than_the_header()
     assert pixels.decoded(data_set, str(uid.JPEGBaseline8Bit)).facts.photometric_interpretation == "YBR_FULL"
 
 
-def test_a_jpeg_ls_stream_that_is_cut_short_is_refused_and_not_decoded_for_ever():
-    frame = np.cumsum(RNG.integers(-9, 9, (64, 64)), axis=1).astype(np.uint16)
+def test_a_jpeg_ls_stream_that_is_cut_short_is_refused_and_not_decoded_for_ever(rng):
+    frame = np.cumsum(rng.integers(-9, 9, (64, 64)), axis=1).astype(np.uint16)
     code = bytes(imagecodecs.jpegls_encode(frame))
     data_set = image(frame[None])
     for end in range(40, len(code) - 2, 37):
