@@ -19,6 +19,7 @@ from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
 from node.errors import (
+    UNDECODABLE,
     CommandMismatch,
     ConflictingInstance,
     IntegrityFailure,
@@ -48,18 +49,7 @@ logger = logging.getLogger(__name__)
 _ENOUGH_FOR_A_HEADER_BYTES = 32 * 1024
 _UNLIMITED = 1 << 62
 # What one record of the log may meet when it is replayed, faults in reading it included.
-_OF_A_RECORD = (
-    ObjectError,
-    IntegrityFailure,
-    StorageFailure,
-    OutOfSpace,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_OF_A_RECORD = (ObjectError, IntegrityFailure, StorageFailure, OutOfSpace, *UNDECODABLE)
 
 
 @dataclass(frozen=True)

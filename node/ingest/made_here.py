@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-
 from pydicom.dataset import Dataset
 
+from node.errors import UNDECODABLE
 from node.ingest.header import Header
 
 # Manufacturer (0008,0070) of what anode makes, also in its Contributing Equipment Sequence.
@@ -13,17 +12,6 @@ MANUFACTURER = "anode"
 _MANUFACTURER = 0x00080070
 # Purpose of Reference: (109102, DCM, "Processing Equipment"), PS3.16 CID 7005.
 PROCESSING_EQUIPMENT_CODE = "109102"
-# What decoding a value of another's making may raise.
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
 
 def carries_our_marks(header: Header) -> bool:
@@ -44,7 +32,7 @@ def carries_our_marks(header: Header) -> bool:
             )
             for item in header.data_set.get("ContributingEquipmentSequence") or []
         )
-    except _UNREADABLE:
+    except UNDECODABLE:
         return False
 
 

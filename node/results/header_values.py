@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from typing import Any
 
 from pydicom import config
@@ -13,16 +12,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-# What pydicom raises for a value that is not what its VR says.
-UNREADABLE = (
-    AttributeError,
-    KeyError,
-    LookupError,
-    NotImplementedError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
+from node.errors import UNDECODABLE
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -34,7 +25,7 @@ def text(data_set: Dataset, keyword: str) -> str:
             return ""
         values = value if isinstance(value, MultiValue | list | tuple) else [value]
         decoded = "\\".join(str(one) for one in values)
-    except (*UNREADABLE, struct.error):
+    except UNDECODABLE:
         return ""
     return _CONTROL.sub(" ", decoded).strip()
 
@@ -58,7 +49,7 @@ def items(data_set: Dataset, keyword: str) -> list[Dataset]:
     """Return the items of a sequence; empty when it is absent or unreadable."""
     try:
         return [item for item in data_set.get(keyword) or [] if isinstance(item, Dataset)]
-    except (*UNREADABLE, struct.error):
+    except UNDECODABLE:
         return []
 
 

@@ -7,23 +7,12 @@ its absence means.
 from __future__ import annotations
 
 import math
-import struct
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-#: What pydicom raises over values that are not what their VR says.
-UNDECODABLE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    NotImplementedError,
-    OverflowError,
-    EOFError,
-    struct.error,
-)
+from node.errors import UNDECODABLE
 
 
 def value(header: Dataset, keyword: str) -> Any:

@@ -15,8 +15,8 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from models.types import HeaderValue, InstanceView, Series
-from node.errors import UnsupportedPixelData
-from node.series.header_values import UNDECODABLE, items, number, numbers, text, value, whole
+from node.errors import UNDECODABLE, UnsupportedPixelData
+from node.series.header_values import items, number, numbers, text, value, whole
 from node.series.source_series import SourceInstance
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from node.errors import UnsupportedPixelData
+from node.errors import UNDECODABLE, UnsupportedPixelData
 
 #: Most samples of one frame that are taken for real; larger ones are a fault or an attack.
 MOST_FRAME_SAMPLES = 1 << 32
@@ -50,7 +50,7 @@ def facts_of(data_set: Dataset) -> PixelFacts:
     def text(keyword: str) -> Any:
         try:
             return data_set.get(keyword)
-        except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+        except UNDECODABLE:
             return None  # the value cannot even be decoded
 
     is_float = "FloatPixelData" in data_set or "DoubleFloatPixelData" in data_set

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from io import BytesIO
 
@@ -12,25 +11,11 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
-from node.errors import LimitExceeded, MalformedDataSet
+from node.errors import UNDECODABLE, LimitExceeded, MalformedDataSet
 from node.wire.sop_classes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
-)
-
-# what pydicom raises on bytes that are no data set
-_PARSING_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
 )
 
 
@@ -56,7 +41,7 @@ def decode(encoded: bytes, transfer_syntax_uid: str, *, limit_bytes: int) -> Dat
         # pydicom ends quietly where the bytes do; a sequence of undefined length has been read to its end
         if isinstance(last, RawDataElement) and last.value_tell + last.length != len(encoded):
             raise MalformedDataSet("the identifier is cut off")
-    except _PARSING_ERRORS as error:
+    except (OSError, *UNDECODABLE) as error:
         raise MalformedDataSet("the identifier cannot be parsed") from error
     return data_set
 

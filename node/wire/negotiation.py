@@ -14,6 +14,7 @@ from typing import Any
 from pynetdicom import pdu as pynetdicom_pdu
 from pynetdicom import pdu_items
 
+from node.errors import UNDECODABLE
 from node.storage.archive import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.wire import pdu
 from node.wire.contexts import (
@@ -36,15 +37,7 @@ _ITEM_HEADER = struct.Struct(">BxH")
 _USER_INFORMATION = 0x50
 _FIXED_FIELDS_BYTES = 74
 # what pynetdicom's decoders raise on bytes that are no A-ASSOCIATE PDU
-_DECODING_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+_DECODING_ERRORS = (*UNDECODABLE, AssertionError)
 
 
 # --- encoding and decoding -----------------------------------------------------
