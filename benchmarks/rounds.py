@@ -31,7 +31,7 @@ def alternate(
     for number in range(rounds):
         for turn in range(len(names)):
             name = names[(number + turn) % len(names)]
-            tell(f"{what}: round {number + 1} of {rounds}, {name}")
+            tell(f"{what}: round {number + 1} of {rounds}, {name}, once all others are at rest")
             before()
             results[name].append(contestants[name]())
     return results

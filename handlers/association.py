@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from node.wire.contexts import (
     APPLICATION_CONTEXT,
     CALLED_AE_TITLE_UNKNOWN,
+    CALLING_AE_TITLE_ELSEWHERE,
     CALLING_AE_TITLE_UNKNOWN,
     NO_APPLICATION_CONTEXT,
     Admission,
@@ -34,7 +35,8 @@ def admit(services: Services, request: AssociationRequest) -> Admission:
     if node.check_called_ae_title and request.called_ae_title != node.ae_title:
         return Admission(rejection=CALLED_AE_TITLE_UNKNOWN)
     if not peers.is_known(calling_ae_title, address):
-        return Admission(rejection=CALLING_AE_TITLE_UNKNOWN)
+        is_configured = peers.by_ae_title(calling_ae_title) is not None
+        return Admission(rejection=CALLING_AE_TITLE_ELSEWHERE if is_configured else CALLING_AE_TITLE_UNKNOWN)
     return negotiate(
         request,
         verbs=peers.allowed(calling_ae_title, address),

@@ -78,6 +78,10 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
+# an AE title is in every line of the log
+_WITHOUT_A_PEERS_WORDS = (errors.ObjectError, errors.UnknownPeer)
+
+
 def guarded(operation: str, handler: Handler) -> Handler:
     """Wrap ``handler`` so that it is only run for peers that may use it, and never raises.
 
@@ -137,7 +141,7 @@ def _known(operation: str, request: Request, error: AnodeError) -> Response:
             "peer_address": request.association.peer_address,
             # ours, and those that say what is wrong with an object, name tags and never values;
             # a peer's words may hold anything, and are for DEBUG alone
-            **({"reason": str(error)} if is_ours or isinstance(error, errors.ObjectError) else {}),
+            **({"reason": str(error)} if is_ours or isinstance(error, _WITHOUT_A_PEERS_WORDS) else {}),
         },
     )
     logger.debug("request failed: detail", extra={"error": error.name, "reason": str(error)})

@@ -100,8 +100,9 @@ _ADVICE: dict[str, tuple[str, str]] = {
         _AGAIN,
     ),
     "not-a-volume": (
-        "If slices are missing, send them: the analysis then runs again by itself.",
-        "anode why {study}{options}",
+        "If slices are missing, send them: the analysis then runs again by itself. Series of another kind"
+        " are left out by the analysis' 'when'.",
+        "anode models{options}",
     ),
     "unfit-input": (
         "The model refuses this series. Leave such series out in the analysis' 'when', or send a fit one.",
@@ -109,11 +110,11 @@ _ADVICE: dict[str, tuple[str, str]] = {
     ),
     "unsupported-pixel-data": (
         "The instances are kept as received, but their pixels cannot be decoded here.",
-        "anode why {study}{options}",
+        "anode verify --study {study}{options}",
     ),
     "malformed-data-set": (
         "The header of an instance cannot be used. Correct it at the source and send it again.",
-        "anode why {study}{options}",
+        "anode studies {study} --quarantine{options}",
     ),
     "model-crashed": ("The log has more.", _RETRY),
     "model-timed-out": ("If it needs longer, raise [jobs] timeout_seconds and restart the node.", _RETRY),
@@ -242,7 +243,7 @@ def _quiet(facts: Facts, about: str, waiting: Record) -> Row:
         explanation,
         since=waiting["last_arrival"],
         next_try=waiting["due_at"],
-        command=f"anode why {facts.study_instance_uid}{facts.command_options}",
+        command=f"anode studies {facts.study_instance_uid}{facts.command_options}",
     )
 
 

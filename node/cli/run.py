@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from node.cli.command import Commands
 
 _STOPPED_AT_ONCE = 1
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 #: How long a thread may hold the interpreter while another wants it: with Python's 5 ms, one of many
 #: associations would now and then wait for all others in turn.
 _SWITCH_SECONDS = 0.0005
@@ -43,15 +44,7 @@ def register(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = configuration(arguments)
-    told_to_stop = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        if told_to_stop.is_set():
-            os._exit(_STOPPED_AT_ONCE)
-        told_to_stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    told_to_stop = _watch_signals()
     sys.setswitchinterval(_SWITCH_SECONDS)
     allocation.keep_freed_memory()
     os.umask(_PATIENTS_ARE_NOBODY_ELSES)
@@ -72,6 +65,36 @@ def _run(arguments: argparse.Namespace) -> int:
         finally:
             app.stop()
     return 0
+
+
+def _watch_signals() -> threading.Event:
+    """Return the event that the first SIGTERM or SIGINT sets; the second ends the process.
+
+    The system may interrupt any thread for a signal, and Python runs handlers in the main thread alone,
+    which does not wake up for what another was interrupted for. So a thread waits for what the
+    interrupted one writes (signal.set_wakeup_fd).
+    """
+    told_to_stop = threading.Event()
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(write, False)
+
+    def watch() -> None:
+        while True:
+            if os.read(read, 1)[0] not in _STOPPING:
+                continue
+            if told_to_stop.is_set():
+                os._exit(_STOPPED_AT_ONCE)
+            told_to_stop.set()
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in _STOPPING:
+        signal.signal(number, _nothing_more)
+    return told_to_stop
+
+
+def _nothing_more(_number: int, _frame: FrameType | None) -> None:
+    """Be the handler without which Python would not write to the pipe."""
 
 
 def _address(host: str, port: int) -> str:

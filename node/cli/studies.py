@@ -22,8 +22,8 @@ def register(commands: Commands) -> None:
         _run,
         summary="list studies and how far each has come, the latest first",
         description="Receiving, complete, analysed, returned; stored, where nothing more was asked for; "
-        "stopped, where something was set aside and a person has to look ('anode why STUDY'). An analysis "
-        "or a route that no series matches changes nothing here.",
+        "stopped, where an analysis refused its series or something was set aside, and a person has to look "
+        "('anode why STUDY'). An analysis or a route that no series matches changes nothing here.",
         examples="anode studies\nanode studies --limit 10 --json",
     )
     studies.add_argument("study", metavar="STUDY", nargs="?", help="only this one")

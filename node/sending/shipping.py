@@ -27,6 +27,9 @@ from node.wire.sop_classes import UNCOMPRESSED
 
 logger = logging.getLogger(__name__)
 
+#: After so many instances in a row that were not taken, the peer is at fault, not the instances.
+MOST_FAILURES_IN_A_ROW = 3
+
 #: Transfer syntaxes in which an instance can be sent, best first, each with a context for it.
 Choices = tuple[tuple[str, AcceptedContext], ...]
 

@@ -26,7 +26,7 @@ from node.index.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.sending import shipping
 from node.sending.contexts import Part
-from node.sending.shipping import Shipping
+from node.sending.shipping import MOST_FAILURES_IN_A_ROW, Shipping
 from node.services import Services
 from node.status import (
     DUPLICATE_SOP_INSTANCE,
@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 #: A confirmation is asked for so long after a delivery, so that one request covers all of a study.
 CONFIRM_AFTER_SECONDS = 3.0
-#: After so many instances in a row that were not taken, the peer is at fault, not the instances.
-MOST_FAILURES_IN_A_ROW = 3
 
 
 class DeliverTask:

@@ -121,6 +121,9 @@ class Rejection:
 
 NO_APPLICATION_CONTEXT = Rejection(1, 1, 2, "application context name not supported")
 CALLING_AE_TITLE_UNKNOWN = Rejection(1, 1, 3, "calling AE title not recognised")
+CALLING_AE_TITLE_ELSEWHERE = Rejection(
+    1, 1, 3, "this calling AE title is configured with another host; it may call from there alone"
+)
 CALLED_AE_TITLE_UNKNOWN = Rejection(1, 1, 7, "called AE title not recognised")
 PROTOCOL_VERSION_UNKNOWN = Rejection(1, 2, 2, "protocol version not supported")
 TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary congestion")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -65,6 +66,17 @@ def test_a_signal_stops_the_node_cleanly(tmp_path: Path, number: signal.Signals)
         process.send_signal(number)
         out, _ = process.communicate(timeout=20)
         assert (process.returncode, out) == (0, "stopping\n")
+
+
+def test_a_signal_is_not_lost_whichever_thread_is_interrupted_for_it(tmp_path: Path) -> None:
+    """As when a paused container goes on and is told to stop: the main thread is not always the one."""
+    with AnodeProcess(tmp_path) as node:
+        assert node.process is not None
+        main = node.process.pid
+        threads = {int(task.name) for task in Path(f"/proc/{main}/task").iterdir()}
+        assert ctypes.CDLL(None).tgkill(main, max(threads - {main}), signal.SIGTERM) == 0
+        assert node.process.wait(60) == 0
+        assert "stopping" in node.log.read_text()
 
 
 def test_a_second_signal_stops_it_at_once(tmp_path: Path) -> None:

@@ -214,8 +214,10 @@ def test_move_sends_all_on_one_association_and_names_its_originator(held: Held) 
     ]
 
 
-def test_move_to_an_unknown_destination_is_refused(held: Held) -> None:
+def test_move_to_an_unknown_destination_is_refused(held: Held, caplog: pytest.LogCaptureFixture) -> None:
     (final,) = move(held, "NOBODY")
+    (failure,) = (vars(record) for record in caplog.records if record.message == "request failed")
+    assert (failure["error"], failure["reason"]) == ("unknown-peer", "NOBODY is not among the peers")
     assert final.status == 0xA801
     assert "NOBODY" in final.comment
 
@@ -234,11 +236,21 @@ def test_move_counts_what_the_destination_refuses(held: Held) -> None:
     assert "because of the script" in final.comment
 
 
-def test_move_to_a_destination_that_aborts_names_the_rest_as_failed(held: Held) -> None:
+def test_move_sends_the_others_when_the_destination_aborts_over_one(held: Held) -> None:
     held.pacs.aborts_on.add(held.uids[1])
     final = move(held, "PACS")[-1]
-    assert (final.status, numbers(final)) == (0xB000, (None, 1, 3, 0))
-    assert sorted(failed_list(final)) == sorted(held.uids[1:])
+    assert (final.status, numbers(final)) == (0xB000, (None, 3, 1, 0))
+    assert failed_list(final) == [held.uids[1]]
+    assert held.pacs.stored == [held.uids[0], *held.uids[2:]]
+    assert held.pacs.associations == 2
+
+
+def test_move_gives_up_a_destination_that_aborts_over_one_after_the_other(held: Held) -> None:
+    held.pacs.aborts_on.update(held.uids)
+    final = move(held, "PACS")[-1]
+    assert (final.status, numbers(final)) == (0xA702, (None, 0, 4, 0))
+    assert sorted(failed_list(final)) == sorted(held.uids)
+    assert held.pacs.associations == 3
 
 
 def test_move_without_matches_succeeds_with_nothing(held: Held) -> None:

@@ -71,11 +71,16 @@ def test_connections_that_ask_for_nothing_cannot_use_up_the_node() -> None:
             peer.release()
 
 
-def test_unknown_calling_ae_titles_are_rejected_unless_they_are_accepted() -> None:
+def test_unknown_calling_ae_titles_are_rejected_unless_they_are_accepted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     known_only = {"accept_unknown_peers": False}
     with toy_node(node=known_only, peers=(STORE_ONLY, ELSEWHERE)) as node:
         assert rejected(node.port, calling="STRANGER") == (1, 1, 3)
         assert rejected(node.port, calling="FARAWAY") == (1, 1, 3)
+        of_a_stranger, from_elsewhere = (vars(record)["reason"] for record in caplog.records)
+        assert of_a_stranger == "calling AE title not recognised"
+        assert "configured with another host" in from_elsewhere
         with ScriptedPeer.to(node.port) as peer:
             peer.associate(calling="SCANNER")
             peer.release()

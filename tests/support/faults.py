@@ -41,7 +41,7 @@ FAULTS: Mapping[str, Fault] = {
         "anode retry --study [0-9.]+ --again",
     ),
     "the geometry is refused": Fault(
-        "analysis lungs", "stopped", "not-a-volume", ("spacing",), False, "anode why [0-9.]+",
+        "analysis lungs", "stopped", "not-a-volume", ("spacing",), False, "anode models",
     ),
     "the model crashed": Fault(
         "analysis faulty", "retrying", "model-crashed", ("1 try so far",), True,
@@ -53,7 +53,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "waiting for quiet": Fault(
         "analysis quality", "waiting", "waiting-for-quiet", ("1000 s", "are left"), True,
-        "anode why [0-9.]+",
+        "anode studies [0-9.]+",
     ),
     "the disk is full": Fault(
         "node", "stopped", "disk-full", ("A700", "by itself"), False, "anode status",
