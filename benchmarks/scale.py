@@ -87,6 +87,7 @@ def _filled(file: Path, series: Series, options: Options) -> str:
         index_database.close()
     seconds = time.perf_counter() - start
     if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, kept)
     return f"filled in {seconds:.0f} s"
 
