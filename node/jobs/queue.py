@@ -90,6 +90,10 @@ _NOT_BLOCKED = (
     "NOT EXISTS (SELECT 1 FROM job_lane WHERE job_lane.kind = job.kind AND job_lane.lane = job.lane"
     " AND job_lane.blocked_until > :now)"
 )
+_COUNT_LEASED = "SELECT COUNT(*) FROM job WHERE state = 'leased' AND kind = ?"
+_COUNT_DUE = (
+    f"SELECT COUNT(*) FROM job WHERE state = 'ready' AND kind = :kind AND due_at <= :now AND {_NOT_BLOCKED}"
+)
 _LANE_IS_FREE = (
     "(job.lane = '' OR NOT EXISTS (SELECT 1 FROM job AS other"
     " WHERE other.state = 'leased' AND other.kind = job.kind AND other.lane = job.lane))"
@@ -459,16 +463,14 @@ class Queue:
 
     def unfinished(self, kinds: Iterable[str]) -> int:
         """How many jobs of ``kinds`` run now or are due: 0 means that the workers are idle."""
-        now = self._clock.timestamp()
+        names = tuple(kinds)
         with self._database.read() as connection:
-            return sum(
-                connection.execute(
-                    "SELECT (SELECT COUNT(*) FROM job WHERE state = 'leased' AND kind = :kind)"
-                    " + (SELECT COUNT(*) FROM job WHERE state = 'ready' AND kind = :kind AND due_at <= :now"
-                    f" AND {_NOT_BLOCKED})",
-                    {"kind": kind, "now": now},
-                ).fetchone()[0]
-                for kind in kinds
+            leased = sum(connection.execute(_COUNT_LEASED, (kind,)).fetchone()[0] for kind in names)
+            # The clock is read after the first row: what the snapshot shows to be due at once was
+            # made due before it, and never after a time that was read earlier.
+            now = self._clock.timestamp()
+            return leased + sum(
+                connection.execute(_COUNT_DUE, {"kind": kind, "now": now}).fetchone()[0] for kind in names
             )
 
     def _notify(self, kind: str) -> None:

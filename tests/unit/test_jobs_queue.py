@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,35 @@ def test_released_jobs_lose_no_try(bench: Bench) -> None:
         (job,) = bench.lease()
         assert job.attempts == 1
         bench.database.write(lambda connection, job=job: bench.queue.release(connection, job))
+
+
+def test_a_job_that_comes_back_while_the_unfinished_are_counted_is_counted(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.enqueue("work", "a")
+    (job,) = bench.lease()
+    timestamp = clock.timestamp
+    read: list[float] = []
+
+    def come_back() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            error = StorageFailure("no")
+            pool.submit(
+                bench.database.write,
+                lambda connection: bench.queue.retry(connection, job, error, not_before=timestamp()),
+            ).result(10)
+
+    def first_read_is_early() -> float:
+        now = timestamp()
+        read.append(now)
+        if len(read) == 1:
+            clock.advance(0.001)
+            come_back()
+        return now
+
+    monkeypatch.setattr(clock, "timestamp", first_read_is_early)
+    assert bench.queue.unfinished(["work"]) == 1
+    assert bench.states() == {"a": "ready"}
 
 
 def test_leases_of_a_process_that_is_gone_are_freed_at_once(bench: Bench) -> None:
