@@ -112,7 +112,7 @@ def test_the_log_of_a_whole_run_holds_no_value_and_no_uid(tmp_path: Path) -> Non
                 ).fetchone()
             return bool(runs[0] >= 2 * len(cases) and not left[0])
 
-        wait_until(is_done, 120, "the analyses")
+        wait_until(is_done, 600, "the analyses")
     log = node.log.read_text()
     assert "association" in log
     lines = [

@@ -84,7 +84,7 @@ def return_of(folder: Path, tmp_path: Path, option: str) -> dict[tuple[str, str]
                 node.run("send", str(folder), "--to", f"127.0.0.1:{node.port}/ANODE")
             else:
                 send(folder, node.port, option)
-            wait_until(lambda: orthanc.modalities() == ["OT", "SEG", "SR"], 240, "SR, SEG and SC in Orthanc")
+            wait_until(lambda: orthanc.modalities() == ["OT", "SEG", "SR"], 600, "SR, SEG and SC in Orthanc")
             studies = orthanc.get("/studies?expand")
             source = dcmread(next(iter(sorted(folder.glob("*")))), stop_before_pixels=True)
             assert [s["MainDicomTags"]["StudyInstanceUID"] for s in studies] == [source.StudyInstanceUID]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(predicate: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
+def wait_until(predicate: Callable[[], object], seconds: float = 60.0, what: str = "the condition") -> None:
     """Return as soon as ``predicate`` is true; fail when it is not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not predicate():
