@@ -461,16 +461,15 @@ class Queue:
             ]
         return min((time for time in times if time is not None), default=None)
 
-    def unfinished(self, kinds: Iterable[str]) -> int:
+    def unfinished(self, kinds: Sequence[str]) -> int:
         """How many jobs of ``kinds`` run now or are due: 0 means that the workers are idle."""
-        names = tuple(kinds)
         with self._database.read() as connection:
-            leased = sum(connection.execute(_COUNT_LEASED, (kind,)).fetchone()[0] for kind in names)
+            leased = sum(connection.execute(_COUNT_LEASED, (kind,)).fetchone()[0] for kind in kinds)
             # The clock is read after the first row: what the snapshot shows to be due at once was
             # made due before it, and never after a time that was read earlier.
             now = self._clock.timestamp()
             return leased + sum(
-                connection.execute(_COUNT_DUE, {"kind": kind, "now": now}).fetchone()[0] for kind in names
+                connection.execute(_COUNT_DUE, {"kind": kind, "now": now}).fetchone()[0] for kind in kinds
             )
 
     def _notify(self, kind: str) -> None:

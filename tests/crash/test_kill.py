@@ -117,8 +117,8 @@ def in_state(node: AnodeProcess, kind: str, *states: str) -> int:
 
 def everything_is_there_once(node: AnodeProcess, study: list[dicom_files.DicomFile], pacs: Pacs) -> None:
     study_uid = dcmread(study[0].path, stop_before_pixels=True).StudyInstanceUID
-    wait_until(lambda: set(pacs.modality.values()) == KINDS, 600, "the results at the PACS")
-    wait_until(lambda: in_state(node, "deliver", "ready", "running") == 0, 600, "the end of delivery")
+    wait_until(lambda: set(pacs.modality.values()) == KINDS, 120, "the results at the PACS")
+    wait_until(lambda: in_state(node, "deliver", "ready", "running") == 0, 60, "the end of delivery")
     assert Counter(pacs.modality.values()) == Counter(KINDS), "each result has one SOP Instance UID"
     [series] = [
         one
@@ -193,12 +193,12 @@ def test_killed_while_settling_the_node_settles_the_rest(
 ) -> None:
     assert all(one.is_stored for one in send(node, study))
     archive = node.folder / "data" / "archive"
-    wait_until(lambda: any(archive.rglob("*.dcm")), 600, "the first instance to be settled")
+    wait_until(lambda: any(archive.rglob("*.dcm")), 60, "the first instance to be settled")
     assert node.process is not None
     helpers = descendants(node.process.pid)
     assert helpers
     node.kill()
-    wait_until(lambda: all(map(is_gone, helpers)), 60, "the processes that settle to end with the node")
+    wait_until(lambda: all(map(is_gone, helpers)), 10, "the processes that settle to end with the node")
     assert list((archive / "partial").iterdir()) == []
     settled = in_state(node, "settle", "done")
     assert settled < len(study), "the kill came too late to be in the middle of settling"
@@ -210,7 +210,7 @@ def test_killed_while_analysing_the_node_analyses_again(
     node: AnodeProcess, study: list[dicom_files.DicomFile], pacs: Pacs
 ) -> None:
     assert all(one.is_stored for one in send(node, study))
-    wait_until(lambda: in_state(node, "analyze", "running"), 600, "an analysis that runs")
+    wait_until(lambda: in_state(node, "analyze", "running"), 60, "an analysis that runs")
     node.kill()
     assert in_state(node, "analyze", "running") == 1
     assert not pacs.arrived

@@ -44,7 +44,7 @@ def test_orthanc_reports_that_it_holds_our_results(pair: tuple[SmallNode, Orthan
         with node.services.database.read() as connection:
             return {item.state for item in confirmations.of_study(connection, study)}
 
-    wait_until(lambda: states() == {"held"}, 60, "the report of Orthanc")
+    wait_until(lambda: states() == {"held"}, 30, "the report of Orthanc")
     wait_until(lambda: node.jobs(kind="confirm")[0]["state"] == "done", what="the job")
     assert sorted(orthanc.instances()) == sorted(results)
 
@@ -58,7 +58,7 @@ def test_orthanc_is_told_what_we_hold(pair: tuple[SmallNode, Orthanc]) -> None:
     asked = [[str(image.SOPClassUID), str(image.SOPInstanceUID)], [str(image.SOPClassUID), unknown]]
     reply = orthanc.post("/modalities/ANODE/storage-commitment", {"DicomInstances": asked})
     path = f"/storage-commitment/{reply['ID']}"
-    wait_until(lambda: orthanc.get(path)["Status"] != "Pending", 60, "our report")
+    wait_until(lambda: orthanc.get(path)["Status"] != "Pending", 30, "our report")
     report = orthanc.get(path)
     assert report["Status"] == "Failure"
     assert [item["SOPInstanceUID"] for item in report["Success"]] == [image.SOPInstanceUID]

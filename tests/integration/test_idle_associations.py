@@ -91,8 +91,8 @@ def test_idle_associations_are_held_and_leave_nothing_behind(tmp_path: Path) -> 
             with refused.socket:
                 assert answer == A_ASSOCIATE_RJ
             opened.close()
-            wait_until(lambda: open_now(node)[0] == few[0], 20, "descriptors to be given back")
-            wait_until(lambda: open_now(node)[1] <= few[1] + BY_THE_CLOCK, 20, "threads to be given back")
+            wait_until(lambda: open_now(node)[0] == few[0], 20.0, "descriptors to be given back")
+            wait_until(lambda: open_now(node)[1] <= few[1] + BY_THE_CLOCK, 20.0, "threads to be given back")
             assert echo(first) == 0
 
 

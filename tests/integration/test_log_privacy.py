@@ -6,12 +6,13 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import uid
 
 from node.wire import scu
 from tests.support import made
 from tests.support.anode_process import AnodeProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import ANALYSES_SECONDS, wait_until
 
 CONFIGURATION = """
 [study]
@@ -93,6 +94,7 @@ def send(port: int, instances: list[tuple[str, bytes]]) -> list[int]:
         ]
 
 
+@pytest.mark.timeout(2 * ANALYSES_SECONDS)
 def test_the_log_of_a_whole_run_holds_no_value_and_no_uid(tmp_path: Path) -> None:
     node = AnodeProcess(tmp_path / "node", CONFIGURATION)
     with node:
@@ -112,7 +114,7 @@ def test_the_log_of_a_whole_run_holds_no_value_and_no_uid(tmp_path: Path) -> Non
                 ).fetchone()
             return bool(runs[0] >= 2 * len(cases) and not left[0])
 
-        wait_until(is_done, 600, "the analyses")
+        wait_until(is_done, ANALYSES_SECONDS, "the analyses")
     log = node.log.read_text()
     assert "association" in log
     lines = [

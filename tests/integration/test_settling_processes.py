@@ -81,7 +81,7 @@ def test_a_process_that_is_killed_in_the_middle_loses_nothing(node, task, tmp_pa
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.extend(run(task, node, *instances)))
     thread.start()
-    wait_until((tmp_path / "stalled").exists, 600, "a file that is half written")
+    wait_until((tmp_path / "stalled").exists, 60, "a file that is half written")
     os.kill(int((tmp_path / "stalled").read_text()), signal.SIGKILL)
     thread.join(60)
     assert [type(outcome) for outcome in outcomes] == [Done] * 3
@@ -193,7 +193,7 @@ def test_a_stop_in_the_middle_leaves_no_process_and_no_file(tmp_path, monkeypatc
             transfer_syntax_uid=uid.ExplicitVRLittleEndian,
             provenance=Provenance("SCANNER", "ANODE", "127.0.0.1", 0, 0.0),
         )
-        wait_until((tmp_path / "stalled").exists, 600, "a file that is half written")
+        wait_until((tmp_path / "stalled").exists, 60, "a file that is half written")
         partial = tmp_path / "data" / "archive" / "partial"
         assert len(list(partial.iterdir())) == 1
     finally:

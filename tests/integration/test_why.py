@@ -106,7 +106,7 @@ class Bench:
             return not said
 
         try:
-            wait_until(is_named)
+            wait_until(is_named, 20.0)
         except AssertionError:
             raise AssertionError("; ".join(said) + f"\n{json.dumps(self.why(), indent=1)}") from None
         return self.why()
@@ -258,7 +258,7 @@ def test_a_study_whose_results_were_delivered_has_nothing_left_to_do(bench: Benc
         rules = QUALITY.format(modality="CT") + 'results = ["sr"]\nsend_to = ["PACS"]\n'
         with bench.node(PACS.format(port=port) + FORWARD + rules):
             bench.send(*images)
-            wait_until(lambda: bench.why()["state"] == "returned", 600, "the results to be returned")
+            wait_until(lambda: bench.why()["state"] == "returned", 60.0, "the results to be returned")
             explained = bench.why()
             assert {row["state"] for row in explained["rows"]} == {"done"}
             assert {row["about"] for row in explained["rows"]} == {

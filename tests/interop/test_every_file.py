@@ -91,7 +91,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
                 if one.is_stored and one.file.sop_instance_uid not in everything.stored:
                     everything.stored[one.file.sop_instance_uid] = one.file
                     everything.study_of[one.file.sop_instance_uid] = study_of(one.file)
-            wait_until(lambda: node.json("status")["instances_not_settled"] == 0, 600, "settling")
+            wait_until(lambda: node.json("status")["instances_not_settled"] == 0, 300, "settling")
             yield everything
 
 

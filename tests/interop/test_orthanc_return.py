@@ -15,7 +15,7 @@ from tests.support.anode_process import AnodeProcess
 from tests.support.data import require_data
 from tests.support.dcmtk import dcmtk
 from tests.support.orthanc import running_orthanc
-from tests.support.waiting import wait_until
+from tests.support.waiting import ANALYSES_SECONDS, wait_until
 
 CHEST = "series/CT_chest_LIDC-0314"
 CONFIGURATION = """
@@ -84,7 +84,11 @@ def return_of(folder: Path, tmp_path: Path, option: str) -> dict[tuple[str, str]
                 node.run("send", str(folder), "--to", f"127.0.0.1:{node.port}/ANODE")
             else:
                 send(folder, node.port, option)
-            wait_until(lambda: orthanc.modalities() == ["OT", "SEG", "SR"], 600, "SR, SEG and SC in Orthanc")
+            wait_until(
+                lambda: orthanc.modalities() == ["OT", "SEG", "SR"],
+                ANALYSES_SECONDS,
+                "SR, SEG and SC in Orthanc",
+            )
             studies = orthanc.get("/studies?expand")
             source = dcmread(next(iter(sorted(folder.glob("*")))), stop_before_pixels=True)
             assert [s["MainDicomTags"]["StudyInstanceUID"] for s in studies] == [source.StudyInstanceUID]
@@ -103,7 +107,7 @@ def return_of(folder: Path, tmp_path: Path, option: str) -> dict[tuple[str, str]
     return volumes(report)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3 * ANALYSES_SECONDS)
 def test_both_encodings_of_a_chest_ct_come_back_with_the_same_volumes(
     chest: Path, chest_implicit: Path, tmp_path: Path
 ) -> None:

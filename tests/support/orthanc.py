@@ -65,7 +65,7 @@ class Orthanc:
             [self._executable, str(file)], stdout=log, stderr=log, cwd=self._folder
         )
         log.close()
-        wait_until(self._answers, 60, "Orthanc to answer")
+        wait_until(self._answers, 30, "Orthanc to answer")
 
     def stop(self) -> None:
         """Stop it; what it holds stays in its folder."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+#: Analyses stand back: where others keep the processors busy, a few of them may take minutes.
+ANALYSES_SECONDS = 600.0
 
-def wait_until(predicate: Callable[[], object], seconds: float = 60.0, what: str = "the condition") -> None:
+
+def wait_until(predicate: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
     """Return as soon as ``predicate`` is true; fail when it is not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not predicate():

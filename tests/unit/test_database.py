@@ -93,9 +93,9 @@ def test_an_error_that_rests_on_another_call_is_told_when_that_one_is_committed(
         running = [threads.submit(database.write, blocked)]
         assert entered.wait(10)
         running.append(threads.submit(database.write, insert("taken")))
-        wait_until(lambda: database._calls.qsize() == 1, 60, "the first call to wait")
+        wait_until(lambda: database._calls.qsize() == 1, 10, "the first call to wait")
         running.append(threads.submit(second))
-        wait_until(lambda: database._calls.qsize() == 2, 60, "the second call to wait")
+        wait_until(lambda: database._calls.qsize() == 2, 10, "the second call to wait")
         gate.set()
         for one in running:
             one.result(10)

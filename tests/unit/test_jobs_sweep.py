@@ -43,7 +43,7 @@ def bench(tmp_path: Path, clock: ManualClock) -> Iterator[Bench]:
 
 def run_sweep(bench: Bench) -> None:
     bench.enqueue("sweep", "sweep", again=True)
-    bench.engine(SweepTask()).run_until_idle(60)
+    bench.engine(SweepTask()).run_until_idle(10)
     assert bench.states()["sweep"] == "done"
 
 

@@ -39,7 +39,7 @@ def test_an_outcome_is_applied_in_the_transaction_that_ends_the_job(bench: Bench
         return Done(apply)
 
     bench.enqueue("work", "first")
-    bench.engine(ScriptedTask("work", follow)).run_until_idle(60)
+    bench.engine(ScriptedTask("work", follow)).run_until_idle(10)
     assert bench.states() == {"first": "done", "second": "done"}
 
 
@@ -53,7 +53,7 @@ def test_an_outcome_that_cannot_be_applied_leaves_nothing_behind_and_is_tried_ag
             raise DatabaseFailure("no")
 
     bench.enqueue("work", "a")
-    bench.engine(ScriptedTask("work", lambda job: Done(apply)), policy=AT_ONCE).run_until_idle(60)
+    bench.engine(ScriptedTask("work", lambda job: Done(apply)), policy=AT_ONCE).run_until_idle(10)
     assert bench.states() == {"a": "done", "from-1": "ready"}
 
 
@@ -63,7 +63,7 @@ def test_a_task_that_raises_is_tried_again_and_then_set_aside_with_its_error(ben
 
     task = ScriptedTask("work", fail)
     bench.enqueue("work", "a")
-    bench.engine(task, policy=AT_ONCE).run_until_idle(60)
+    bench.engine(task, policy=AT_ONCE).run_until_idle(10)
     job = bench.job("a")
     assert (job["state"], job["attempts"], job["error_name"]) == ("set_aside", 3, "unexpected-failure")
     assert "ZeroDivisionError: by zero" in job["error"]
@@ -79,7 +79,7 @@ def test_the_jobs_of_a_batch_that_failed_are_tried_alone_so_the_bad_one_is_found
     task = ScriptedTask("work", fail_on_bad, batch=8)
     for key in ("bad", "x", "y"):
         bench.enqueue("work", key)
-    bench.engine(task, policy=AT_ONCE).run_until_idle(60)
+    bench.engine(task, policy=AT_ONCE).run_until_idle(10)
     assert bench.states() == {"bad": "set_aside", "x": "done", "y": "done"}
     assert all(len(batch) == 1 for batch in task.batches[1:])
 
@@ -93,7 +93,7 @@ def test_a_job_that_its_task_forgets_is_tried_again(bench: Bench) -> None:
     for key in ("lost", "kept"):
         bench.enqueue("work", key)
     task = Forgetful("work", batch=2)
-    bench.engine(task, policy=AT_ONCE).run_until_idle(60)
+    bench.engine(task, policy=AT_ONCE).run_until_idle(10)
     assert bench.states() == {"lost": "done", "kept": "done"}
     assert task.keys == ["lost", "kept", "lost"]
 
@@ -102,7 +102,7 @@ def test_set_aside_is_final_and_shows_its_error(bench: Bench) -> None:
     error = ModelCrashed("it died", action="look at the log")
     bench.enqueue("work", "a")
     task = ScriptedTask("work", lambda job: SetAside(error))
-    bench.engine(task).run_until_idle(60)
+    bench.engine(task).run_until_idle(10)
     job = bench.job("a")
     assert (job["state"], job["error_name"], job["error"], job["action"]) == (
         "set_aside",
@@ -119,12 +119,12 @@ def test_a_failed_job_waits_for_its_next_try(tmp_path: Path) -> None:
         bench.enqueue("work", "a")
         outcomes: list[Outcome] = [Retry(ModelCrashed("once")), Done()]
         engine = bench.engine(ScriptedTask("work", lambda job: outcomes.pop(0)))
-        engine.run_until_idle(60)
+        engine.run_until_idle(10)
         job = bench.job("a")
         assert (job["state"], job["error_name"]) == ("ready", "model-crashed")
         assert job["next_try_at"] > clock.timestamp()
         clock.advance(job["next_try_at"] - clock.timestamp() + 0.001)
-        engine.run_until_idle(60)
+        engine.run_until_idle(10)
         assert bench.states() == {"a": "done"}
 
 
@@ -132,7 +132,7 @@ def test_a_full_disk_never_sets_a_job_aside(bench: Bench) -> None:
     failures = [OutOfSpace("full")] * 6
     task = ScriptedTask("work", lambda job: Retry(failures.pop()) if failures else Done())
     bench.enqueue("work", "a")
-    bench.engine(task, policy=AT_ONCE).run_until_idle(60)
+    bench.engine(task, policy=AT_ONCE).run_until_idle(10)
     assert bench.states() == {"a": "done"}
 
 
@@ -146,16 +146,16 @@ def test_a_lane_that_is_down_is_tried_as_a_whole_and_delays_no_other(tmp_path: P
         task = ScriptedTask("deliver", lambda job: down if job.lane == "DOWN" else Done(), batch=4)
         policy = DeliveryPolicy(first_seconds=5, max_seconds=900, days=7, vary=lambda: 1.0)
         engine = bench.engine(task, threads=8, policy=policy, is_by_lane=True)
-        engine.run_until_idle(60)
+        engine.run_until_idle(10)
         assert sum(1 for batch in task.batches if batch[0].startswith("down")) == 1
         assert all(job["state"] == "done" for job in bench.jobs() if job["lane"] == "UP")
         waiting = [job for job in bench.jobs() if job["lane"] == "DOWN"]
         assert {job["next_try_at"] for job in waiting} == {clock.timestamp() + 5}
         clock.advance(5)
-        engine.run_until_idle(60)
+        engine.run_until_idle(10)
         assert bench.job("down-9")["next_try_at"] == clock.timestamp() + 10
         clock.advance(7 * 86400)
-        engine.run_until_idle(60)
+        engine.run_until_idle(10)
         assert {job["state"] for job in bench.jobs() if job["lane"] == "DOWN"} == {"set_aside"}
 
 
@@ -308,7 +308,7 @@ def test_a_start_takes_up_what_a_killed_process_had_leased(bench: Bench) -> None
     for key in "ab":
         bench.enqueue("work", key)
     assert len(bench.lease(limit=2, owner="killed")) == 2
-    bench.engine(ScriptedTask("work")).run_until_idle(60)
+    bench.engine(ScriptedTask("work")).run_until_idle(10)
     assert bench.states() == {"a": "done", "b": "done"}
 
 
@@ -355,7 +355,7 @@ def test_a_job_whose_failure_cannot_be_written_down_is_not_lost(
 
     bench.enqueue("work", "a")
     monkeypatch.setattr(bench.database, "write", failing_write)
-    bench.engine(ScriptedTask("work", lambda job: outcomes.pop(0)), policy=AT_ONCE).run_until_idle(60)
+    bench.engine(ScriptedTask("work", lambda job: outcomes.pop(0)), policy=AT_ONCE).run_until_idle(10)
     assert bench.states() == {"a": "done"}
     assert failures == 0
 
@@ -373,7 +373,7 @@ def test_the_log_of_a_failure_shows_no_study(bench: Bench, caplog: pytest.LogCap
         "work", "1.2.3.4.5", study_instance_uid="1.2.3.4.5", payload={"sop_instance_uid": "1.2.3.4.5"}
     )
     with caplog.at_level(logging.INFO):
-        bench.engine(ScriptedTask("work", lambda job: SetAside(ModelCrashed("x")))).run_until_idle(60)
+        bench.engine(ScriptedTask("work", lambda job: SetAside(ModelCrashed("x")))).run_until_idle(10)
     assert [record.message for record in caplog.records] == ["job set aside"]
     assert all("1.2.3.4.5" not in str(vars(record)) for record in caplog.records)
 
@@ -390,8 +390,8 @@ def test_an_unforeseen_error_is_logged_by_where_it_arose_and_quoted_at_debug_alo
     bench.enqueue("work", "in the task")
     bench.enqueue("other", "in its outcome")
     with caplog.at_level(logging.DEBUG):
-        bench.engine(ScriptedTask("work", stumble), policy=AT_ONCE).run_until_idle(60)
-        bench.engine(ScriptedTask("other", lambda job: Done(refuse)), policy=AT_ONCE).run_until_idle(60)
+        bench.engine(ScriptedTask("work", stumble), policy=AT_ONCE).run_until_idle(10)
+        bench.engine(ScriptedTask("other", lambda job: Done(refuse)), policy=AT_ONCE).run_until_idle(10)
     lines = dict.fromkeys((logging.DEBUG, logging.ERROR), "")
     for record in caplog.records:
         line = logs.TextFormatter().format(record)
@@ -437,7 +437,7 @@ def test_outcomes_that_can_be_replayed_share_a_transaction_that_is_not_flushed(
     for number in range(8):
         bench.enqueue("work", str(number))
     found = commits(bench, monkeypatch)
-    bench.engine(ScriptedTask("work", lambda job: Done(can_be_replayed=True), batch=8)).run_until_idle(60)
+    bench.engine(ScriptedTask("work", lambda job: Done(can_be_replayed=True), batch=8)).run_until_idle(10)
     assert set(bench.states().values()) == {"done"}
     assert found == [True]
 
@@ -449,7 +449,7 @@ def test_outcomes_that_others_see_are_flushed_one_by_one(
     for number in range(3):
         bench.enqueue("work", str(number))
     found = commits(bench, monkeypatch)
-    bench.engine(ScriptedTask("work", batch=8)).run_until_idle(60)
+    bench.engine(ScriptedTask("work", batch=8)).run_until_idle(10)
     assert found == [False] * 3
 
 
@@ -468,7 +468,7 @@ def test_an_outcome_that_fails_does_not_take_those_that_shared_its_transaction(b
 
     for key in ("first", "bad", "last"):
         bench.enqueue("work", key)
-    bench.engine(ScriptedTask("work", outcome, batch=3), policy=AT_ONCE).run_until_idle(60)
+    bench.engine(ScriptedTask("work", outcome, batch=3), policy=AT_ONCE).run_until_idle(10)
     done = [job["key"] for job in bench.jobs() if (job["kind"], job["state"]) == ("work", "done")]
     assert sorted(done) == ["bad", "first", "last"]
     assert tries.count("bad") == 3

@@ -101,7 +101,7 @@ def test_a_spare_segment_follows_the_one_that_is_taken(make, folder):
     storage = make()
     start(storage)
     taken = put(storage, b"data")
-    wait_until(lambda: len(written(folder) - {taken}) == 1, 60, "a spare segment")
+    wait_until(lambda: len(written(folder) - {taken}) == 1, 10, "a spare segment")
 
 
 def test_each_segment_that_fills_up_has_a_spare_one(make, folder):
@@ -112,7 +112,7 @@ def test_each_segment_that_fills_up_has_a_spare_one(make, folder):
             reception.write([bytes(SEGMENT_BYTES // 2)])
             reception.commit("1.2.840.10008.1.2.1", "{}")
     used = 2
-    wait_until(lambda: len(written(folder)) - used >= 2, 60, "a spare segment for each, and one more")
+    wait_until(lambda: len(written(folder)) - used >= 2, 10, "a spare segment for each, and one more")
 
 
 def test_no_sender_waits_until_a_segment_is_written(make, folder, monkeypatch):
@@ -167,14 +167,14 @@ def test_after_a_spare_segment_could_not_be_made_it_is_tried_again_later(make, f
     with monkeypatch.context() as failing:
         failing.setattr(spares, "create", full)
         taken = put(storage, b"data")
-        wait_until(lambda: attempts, 60, "an attempt")
-        wait_until(lambda: storage._log._spares._maker is None, 60, "its end")
+        wait_until(lambda: attempts, 10, "an attempt")
+        wait_until(lambda: storage._log._spares._maker is None, 10, "its end")
         for _ in range(5):
             put(storage, b"data")
         assert len(attempts) == 1
     clock.advance(10.0)
     put(storage, b"data")
-    wait_until(lambda: len(written(folder) - {taken}) == 1, 60, "a spare segment")
+    wait_until(lambda: len(written(folder) - {taken}) == 1, 10, "a spare segment")
 
 
 def test_no_segment_is_lost_while_the_free_space_is_unknown(make, folder, monkeypatch):
@@ -200,8 +200,8 @@ def test_the_pool_fills_while_nobody_receives(make, folder, monkeypatch):
     monkeypatch.setattr(spares, "_REST_SECONDS", 0.01)
     storage = make()
     start(storage)
-    wait_until(lambda: len(written(folder)) == 8, 60, "the pool to be full")
-    wait_until(lambda: storage._log._spares._maker is None, 60, "its maker to end")
+    wait_until(lambda: len(written(folder)) == 8, 10, "the pool to be full")
+    wait_until(lambda: storage._log._spares._maker is None, 10, "its maker to end")
     assert len(written(folder)) == 8
 
 
