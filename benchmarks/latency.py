@@ -89,11 +89,9 @@ def _turn(options: Options, images: Images, *, is_loaded: bool) -> Turn:
         if is_loaded:
             _put_to_work(anode, options, images)
         seconds = list(_paced(anode, probe, options.latency_seconds / options.instances))
-        turn = Turn(
+        return Turn(
             [1000 * one for one in seconds], anode.unfinished("settle"), anode.unfinished("select", "analyze")
         )
-        anode.kill()
-    return turn
 
 
 def _put_to_work(anode: Anode, options: Options, images: Images) -> None:

@@ -105,7 +105,6 @@ def _receive_large(options: Options, images: Images, frames: int, frame: bytes) 
                 peak = _status_kb(anode.process_id)["VmHWM"]
         if anode.received() != held + 1:
             raise BenchmarkFailure(f"{anode.name} holds {anode.received()} instances")
-        anode.kill()
     return {
         "resident": (peak - before["VmRSS"]) / 1024,
         "before": before["VmRSS"] / 1024,

@@ -70,12 +70,6 @@ class Receiver(ABC):
             self._program.stop()
             self._program = None
 
-    def kill(self) -> None:
-        """End it without waiting for what it is doing."""
-        if self._program is not None:
-            self._program.kill()
-            self._program = None
-
     @property
     def process_id(self) -> int:
         """Number of its process."""
@@ -95,7 +89,8 @@ class Receiver(ABC):
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self.kill()
+        # Not killed: a process that works for it would go on writing for a moment to where it lay.
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

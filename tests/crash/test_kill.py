@@ -20,9 +20,9 @@ from node.sending.recoding import uncompressed
 from node.sending.sending import Sender, Sent
 from tests.support.anode_process import AnodeProcess
 from tests.support.retrieving import find
-from tests.support.waiting import wait_until
+from tests.support.waiting import ANALYSES_SECONDS, wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(2 * ANALYSES_SECONDS)
 
 # JPEG 2000 is slow enough that settling lags behind receiving
 CONFIGURATION = """
@@ -117,7 +117,7 @@ def in_state(node: AnodeProcess, kind: str, *states: str) -> int:
 
 def everything_is_there_once(node: AnodeProcess, study: list[dicom_files.DicomFile], pacs: Pacs) -> None:
     study_uid = dcmread(study[0].path, stop_before_pixels=True).StudyInstanceUID
-    wait_until(lambda: set(pacs.modality.values()) == KINDS, 120, "the results at the PACS")
+    wait_until(lambda: set(pacs.modality.values()) == KINDS, ANALYSES_SECONDS, "the results at the PACS")
     wait_until(lambda: in_state(node, "deliver", "ready", "running") == 0, 60, "the end of delivery")
     assert Counter(pacs.modality.values()) == Counter(KINDS), "each result has one SOP Instance UID"
     [series] = [
