@@ -116,7 +116,7 @@ class App:
         self.server = Server(self.services, BINDINGS)
         self.schedule = Schedule(self.services)
         self.server.start()
-        exits.callback(self.server.stop)
+        exits.callback(self.server.stop, config.node.stop_grace_seconds)
         self.engine.start()
         exits.callback(self.engine.stop)
         running.record(
@@ -127,6 +127,8 @@ class App:
         )
         self.schedule.start()
         exits.callback(self.schedule.stop)
+        # First of all, so that who is sending has its time while jobs are given back.
+        exits.callback(self.server.begin_stop, config.node.stop_grace_seconds)
 
     def stop(self) -> None:
         """Stop in reverse order; harmless when it does not run."""

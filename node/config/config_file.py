@@ -62,6 +62,7 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
             "accept_unknown_peers": boolean,
             "check_called_ae_title": boolean,
             "accept_unknown_sop_classes": boolean,
+            "stop_grace_seconds": number(0),
         },
     ),
     "limits": (

@@ -43,6 +43,7 @@ class NodeConfig:
     accept_unknown_peers: bool = True
     check_called_ae_title: bool = True
     accept_unknown_sop_classes: bool = False
+    stop_grace_seconds: float = 5.0
     tls: TlsConfig | None = None
 
     @property

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # the node stops: how long a peer may take to confirm the release
 _RELEASE_SECONDS = 1.0
+# and after how long without a message it is taken to have nothing more to say
+_QUIET_SECONDS = 1.0
 
 
 class AcceptedAssociation(Association):
@@ -56,7 +58,8 @@ class AcceptedAssociation(Association):
         self._posted: deque[Callable[[Association], None]] = deque()
         self._posting = threading.Lock()
         self._takes_posts = True
-        self._is_finishing = False
+        self._finish_by: float | None = None
+        self._idle_since = time.monotonic()
 
     def post(self, work: Callable[[Association], None]) -> bool:
         """Have ``work`` done in the association's thread once it is idle; False when it is over.
@@ -70,9 +73,13 @@ class AcceptedAssociation(Association):
         self._connection.wake()
         return True
 
-    def finish(self) -> None:
-        """Release the association as soon as it is idle. Any thread may call it."""
-        self._is_finishing = True
+    def finish(self, deadline: float) -> None:
+        """Release the association once the peer has nothing more to say. Any thread may call it.
+
+        That is when no message came for a second; at ``deadline`` (monotonic seconds) it is released
+        after the message that is being answered.
+        """
+        self._finish_by = deadline
         self._connection.wake()
 
     def serve(self) -> None:
@@ -108,24 +115,24 @@ class AcceptedAssociation(Association):
             self._log_end(event, level, reason=reason, seconds=round(time.monotonic() - begin, 3))
 
     def _serve(self) -> tuple[str, str, int]:
-        idle_seconds = self._limits.network_timeout_seconds
-        self._connection.set_timeout(idle_seconds)
+        self._connection.set_timeout(self._limits.network_timeout_seconds)
         self._upper_layer.accept(self._acceptance)
         while True:
             if self._is_releasing:
                 self._upper_layer.respond_to_release()
                 return "association released", "", logging.INFO
             if self._early is None:
-                if self._is_finishing:
+                patience_seconds = self._patience_seconds()
+                if patience_seconds <= 0.0 and self._finish_by is not None:
                     return self._finish()
                 if self._posted:
                     self._do(self._posted.popleft())
                     continue
-                ready = self._stream.wait(idle_seconds)
-                if ready == "woken":
+                ready = self._stream.wait(patience_seconds)
+                if ready == "woken" or (ready == "timeout" and self._finish_by is not None):
                     continue
                 if ready == "timeout":
-                    raise PeerStalled(f"idle for {idle_seconds:g} s")
+                    raise PeerStalled(f"idle for {patience_seconds:g} s")
             message = self._next_message()
             if message is None:
                 continue
@@ -133,6 +140,15 @@ class AcceptedAssociation(Association):
                 self._remember_cancel(message.command)  # of nothing: it came too late
             else:
                 self._perform(message)
+            self._idle_since = time.monotonic()
+
+    def _patience_seconds(self) -> float:
+        """How long to wait for the next message; less than nothing when the association is to end now."""
+        idle_seconds = self._limits.network_timeout_seconds
+        if self._finish_by is None:
+            return idle_seconds
+        until = min(self._finish_by, self._idle_since + min(idle_seconds, _QUIET_SECONDS))
+        return until - time.monotonic()
 
     def _finish(self) -> tuple[str, str, int]:
         try:

@@ -40,6 +40,8 @@ _BACKLOG = 128
 # connections that have not asked for an association yet, or have ended one, beside the limit
 _MORE_CONNECTIONS = 32
 _PAUSE_SECONDS = 0.5
+# after the time of grace, for the message that is being received or answered
+_LAST_MESSAGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Server:
         self._associations: dict[threading.Thread, AcceptedAssociation] = {}
         self._places: set[threading.Thread] = set()  # threads whose association counts for the limit
         self._is_stopping = False
+        self._finish_by = 0.0
         self._listeners: list[_Listener] = []
         self._wake_reader: socket.socket | None = None
         self._wake_writer: socket.socket | None = None
@@ -135,16 +138,17 @@ class Server:
         if self.tls_port is not None:
             logger.info("listening for TLS", extra={"host": node.tls_host, "port": self.tls_port})
 
-    def stop(self, timeout_seconds: float = 10.0) -> None:
-        """Accept nothing more; let messages that are being answered finish, then end every association.
+    def begin_stop(self, grace_seconds: float = 10.0) -> None:
+        """Accept nothing more, and let associations that are busy go on for at most ``grace_seconds``.
 
-        After ``timeout_seconds`` what is still running is aborted. May be called again, and
-        ``start`` may be called afterwards.
+        One from which no message came for a second is released. Does not wait; ``stop`` does.
         """
         if self._accept_thread is None:
             return
+        deadline = time.monotonic() + grace_seconds
         with self._lock:
             self._is_stopping = True
+            self._finish_by = deadline
         if self._wake_writer is not None:
             self._wake_writer.send(b"!")
         self._accept_thread.join()
@@ -156,8 +160,19 @@ class Server:
         for connection in idle:
             connection.shutdown()
         for association in serving:
-            association.finish()
-        self._join(time.monotonic() + timeout_seconds)
+            association.finish(deadline)
+        logger.info("accepting no more associations", extra={"associations": len(serving)})
+
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        """Stop as ``begin_stop`` says, unless that was called before, and wait until all has ended.
+
+        What is still running when the time of grace and that for a last message are over is aborted.
+        May be called again, and ``start`` may be called afterwards.
+        """
+        self.begin_stop(grace_seconds)
+        if not self._is_stopping:
+            return
+        self._join(self._finish_by + _LAST_MESSAGE_SECONDS)
         with self._lock:
             late = list(self._associations.values())
             connections = list(self._connections.values())
@@ -165,7 +180,7 @@ class Server:
             association.abort()
         for connection in connections:
             connection.shutdown()
-        self._join(time.monotonic() + max(timeout_seconds, 1.0))
+        self._join(time.monotonic() + max(grace_seconds, 1.0))
         logger.info("stopped listening", extra={"aborted_associations": len(late)})
 
     def _join(self, deadline: float) -> None:
@@ -289,10 +304,10 @@ class Server:
     def _enter(self, thread: threading.Thread, association: AcceptedAssociation) -> None:
         with self._lock:
             self._associations[thread] = association
-            is_stopping = self._is_stopping
+            finish_by = self._finish_by if self._is_stopping else None
         self._services.peers.register(association)
-        if is_stopping:
-            association.finish()
+        if finish_by is not None:
+            association.finish(finish_by)
 
     def _leave(self, thread: threading.Thread) -> None:
         with self._lock:

@@ -194,6 +194,39 @@ def test_stopping_lets_a_message_finish_and_then_ends_the_association() -> None:
         assert not stopping.is_alive()
 
 
+def test_a_busy_association_goes_on_for_the_time_of_grace_and_no_other_begins() -> None:
+    with toy_node() as node, ScriptedPeer.to(node.port) as peer:
+        peer.associate()
+        node.server.begin_stop(600.0)
+        for number in range(20):
+            peer.request(3, scripted_peer.store_rq(number + 1), b"data")
+            assert peer.read_message()[0][0x0900] == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", node.port))
+        assert len(node.stored) == 20
+        peer.confirm_release()  # a second after the last of them
+
+
+def test_an_association_that_is_never_quiet_ends_after_the_time_of_grace() -> None:
+    """It is released between two messages: what was sent is answered."""
+    with toy_node() as node, ScriptedPeer.to(node.port) as peer:
+        peer.associate()
+        stopping = threading.Thread(target=node.server.stop, args=(0.3,))
+        stopping.start()
+        sent = 0
+        while True:
+            sent += 1
+            peer.request(3, scripted_peer.store_rq(sent), b"data")
+            kind, _ = peer.read_pdu()
+            if kind == scripted_peer.A_RELEASE_RQ:
+                break
+        peer.send(scripted_peer.pdu(scripted_peer.A_RELEASE_RP, bytes(4)))
+        stopping.join(10.0)
+        assert not stopping.is_alive()
+        assert sent - 1 <= len(node.stored) <= sent
+        assert sent > 1
+
+
 def test_stopping_aborts_what_does_not_finish_in_time() -> None:
     reading = threading.Event()
 
