@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from node.config.settings import LimitsConfig
 from node.errors import AnodeError, PeerError, ProtocolViolation
@@ -203,7 +204,11 @@ class Negotiator:
         """
         try:
             encoded = upper_layer.await_request()
-            request = negotiation.decode_request(encoded, peer_address)
+            request = replace(
+                negotiation.decode_request(encoded, peer_address),
+                is_over_tls=upper_layer.connection.is_over_tls,
+                peer_certificate=upper_layer.connection.peer_certificate,
+            )
         except Violation as error:
             upper_layer.fail(error)
             logger.warning(
@@ -230,6 +235,7 @@ class Negotiator:
             operations=self._operations,
             limits=self._limits,
         )
+        certificate = request.peer_certificate
         logger.info(
             "association accepted",
             extra={
@@ -241,6 +247,7 @@ class Negotiator:
                 "accepted_contexts": len(association.contexts),
                 "peer_max_pdu_bytes": request.max_pdu_bytes,
                 "implementation": request.implementation_version_name,
+                **({"certificate": certificate.name} if certificate is not None else {}),
             },
         )
         return association

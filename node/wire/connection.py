@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from node.errors import PeerUnreachable
+from node.wire.certificates import PeerCertificate
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 # long enough for a send that is not held up, too short to be held up by one that is
@@ -45,7 +46,17 @@ class Connection:
         Longest wait for the peer's next byte, or for room for ours.
     is_wakeable
         Whether other threads may end ``wait`` by ``wake``. Costs a file descriptor.
+
+    Attributes
+    ----------
+    is_over_tls
+        Whether nobody else can read it.
+    peer_certificate
+        What the peer has shown and was verified, once ``establish`` has returned; else None.
     """
+
+    is_over_tls = False
+    peer_certificate: PeerCertificate | None = None
 
     def __init__(
         self, connected: socket.socket, *, timeout_seconds: float, is_wakeable: bool = False

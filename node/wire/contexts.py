@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from node.config.settings import Verb
+from node.wire.certificates import PeerCertificate
 from node.wire.extended_negotiation import (
     CommonExtension,
     application_information,
@@ -87,6 +88,10 @@ class AssociationRequest:
         What it says of the nature of SOP classes (PS3.7 section D.3.3.6).
     proposes_asynchronous_operations
         Whether it has proposed an Asynchronous Operations Window (PS3.7 section D.3.3.3).
+    is_over_tls
+        Whether it came through TLS.
+    peer_certificate
+        What the peer has shown there and was verified; None where peers need not show one.
     """
 
     calling_ae_title: str
@@ -102,6 +107,8 @@ class AssociationRequest:
     protocol_version: int = 1
     implementation_version_name: str = ""
     wants_username_confirmed: bool = False
+    is_over_tls: bool = False
+    peer_certificate: PeerCertificate | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from node.errors import PeerUnreachable
+from node.wire.certificates import PeerCertificate
 from node.wire.connection import Connection, ConnectionLost, PeerStalled
 from node.wire.tls import TlsFailure, explained
 
@@ -37,6 +38,8 @@ class TlsConnection(Connection):
     host_name
         For a requestor, the host that is connected to.
     """
+
+    is_over_tls = True
 
     def __init__(
         self,
@@ -97,6 +100,9 @@ class TlsConnection(Connection):
                         else "the peer speaks plain DICOM to the TLS port"
                     )
                 is_first = False
+        described = self._tls.getpeercert()
+        if described:  # empty where nothing was verified
+            self.peer_certificate = PeerCertificate.of(self._tls.getpeercert(True) or b"", described)
 
     def _refuse(self) -> None:
         """Send the alert that tells the peer why, and give it a moment to read it.

@@ -12,12 +12,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from handlers.association import admit
 from node.config.settings import Config, PeerConfig, TlsConfig
 from node.errors import ConfigurationError, PeerUnreachable
 from node.wire import scu
+from node.wire.contexts import Admission, AssociationRequest
 from node.wire.peers import Peers
 from node.wire.tls import ClientTls, TlsFailure
 from tests.support.certificates import Authority, Pair
@@ -106,6 +109,32 @@ def test_a_large_data_set_comes_through_tls_unchanged(
     assert stored.sha256 == hashlib.sha256(sent).hexdigest()
 
 
+def test_who_admits_sees_the_certificate_that_was_verified(
+    authority: Authority, mine: Pair, tmp_path: Path
+) -> None:
+    """An association over TLS is requested with the peer's certificate and its names, a plain one without."""
+    names = "DNS:scanner7.example.org,DNS:localhost,IP:192.0.2.7,URI:urn:oid:1.2.3"
+    scanner = authority.issue("scanner7", names)
+    seen: list[AssociationRequest] = []
+
+    def admitting(services: Any, request: AssociationRequest) -> Admission:
+        seen.append(request)
+        return admit(services, request)
+
+    with toy_node(node={"tls": authority.config(mine)}, admit=admitting) as node:
+        connect(tls_port(node), ClientTls(authority.config(scanner))).release()
+        connect(node.port, None).release()
+    over_tls, plain = seen
+    assert (plain.is_over_tls, plain.peer_certificate, over_tls.is_over_tls) == (False, None, True)
+    certificate = over_tls.peer_certificate
+    assert certificate is not None
+    assert certificate.der == ssl.PEM_cert_to_DER_cert(scanner.certificate.read_text())
+    assert certificate.sha256 == hashlib.sha256(certificate.der).hexdigest()
+    assert (certificate.name, certificate.common_name) == ("scanner7", "scanner7")
+    assert certificate.dns_names == ("scanner7.example.org", "localhost")
+    assert (certificate.ip_addresses, certificate.uris) == (("192.0.2.7",), ("urn:oid:1.2.3",))
+
+
 def test_a_peer_without_a_certificate_is_refused_and_told(node: ToyNode, authority: Authority) -> None:
     """A requestor that shows no certificate ends with the alert that says so."""
     with pytest.raises(TlsFailure, match="does not accept our certificate"):
@@ -126,8 +155,18 @@ def test_a_peer_with_a_stranger_s_certificate_is_refused_and_told(
 def test_without_verify_peers_a_stranger_is_served(authority: Authority, mine: Pair) -> None:
     """verify_peers = false encrypts, and trusts whoever is there."""
     tls = authority.config(mine, verify_peers=False, ca=None)
-    with toy_node(node={"tls": tls}) as node, connect(tls_port(node), ClientTls(tls)) as association:
+    seen: list[AssociationRequest] = []
+
+    def admitting(services: Any, request: AssociationRequest) -> Admission:
+        seen.append(request)
+        return admit(services, request)
+
+    with (
+        toy_node(node={"tls": tls}, admit=admitting) as node,
+        connect(tls_port(node), ClientTls(tls)) as association,
+    ):
         assert association.echo().status == 0
+    assert (seen[0].is_over_tls, seen[0].peer_certificate) == (True, None)
 
 
 def test_a_certificate_of_another_authority_is_not_trusted_by_us(node: ToyNode, stranger: Authority) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from handlers.c_echo import c_echo
 from node import status
 from node.config.settings import Config, LimitsConfig, NodeConfig, PeerConfig
 from node.wire.association import Handler, Request, Response
+from node.wire.contexts import Admission, AssociationRequest
 from node.wire.peers import Peers
 from node.wire.server import Bindings, Server
 
@@ -48,6 +49,7 @@ def toy_node(
     node: Mapping[str, Any] | None = None,
     peers: tuple[PeerConfig, ...] = (),
     handlers: Mapping[str, Handler] | None = None,
+    admit: Callable[[Any, AssociationRequest], Admission] = admit,
     port: int = 0,
     **limit_changes: Any,
 ) -> Iterator[ToyNode]:
