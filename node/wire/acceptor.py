@@ -60,6 +60,7 @@ class AcceptedAssociation(Association):
         self._posting = threading.Lock()
         self._takes_posts = True
         self._finish_by: float | None = None
+        self._ending = "told to end"
         self._idle_since = time.monotonic()
 
     def post(self, work: Callable[[Association], None]) -> bool:
@@ -74,12 +75,13 @@ class AcceptedAssociation(Association):
         self._connection.wake()
         return True
 
-    def finish(self, deadline: float) -> None:
+    def finish(self, deadline: float, why: str = "the node stops") -> None:
         """Release the association once the peer has nothing more to say. Any thread may call it.
 
         That is when no message came for a second; at ``deadline`` (monotonic seconds) it is released
         after the message that is being answered.
         """
+        self._ending = why
         self._finish_by = deadline
         self._connection.wake()
 
@@ -90,22 +92,8 @@ class AcceptedAssociation(Association):
         level = logging.ERROR
         try:
             event, reason, level = self._serve()
-        except ProtocolViolation as error:
-            self._stream.fail(error)
-            event, reason, level = "association aborted by us", str(error), logging.WARNING
-        except PeerStalled as error:
-            self._stream.fail(error)
-            event, reason, level = "association timed out", str(error), logging.WARNING
-        except ConnectionLost as error:
-            self._stream.fail(error)
-            event, reason, level = "association lost", str(error), logging.WARNING
         except PeerError as error:
-            if self._was_aborted_here:
-                event, reason, level = "association aborted by us", "told to end", logging.INFO
-            elif self._stream.failure is not None:
-                event, reason, level = "association aborted by the peer", str(error), logging.WARNING
-            else:
-                reason = error.name
+            event, reason, level = self._ended_by(error)
         finally:
             if level == logging.ERROR:
                 self._upper_layer.abort()
@@ -114,6 +102,21 @@ class AcceptedAssociation(Association):
             with self._posting:
                 self._takes_posts = False
             self._log_end(event, level, reason=reason, seconds=round(time.monotonic() - begin, 3))
+
+    def _ended_by(self, error: PeerError) -> tuple[str, str, int]:
+        if self._was_aborted_here:  # what else was seen of it is no more than its consequence
+            return "association aborted by us", self._ending, logging.INFO
+        if isinstance(error, ProtocolViolation | PeerStalled | ConnectionLost):
+            self._stream.fail(error)
+        if isinstance(error, ProtocolViolation):
+            return "association aborted by us", str(error), logging.WARNING
+        if isinstance(error, PeerStalled):
+            return "association timed out", str(error), logging.WARNING
+        if isinstance(error, ConnectionLost):
+            return "association lost", str(error), logging.WARNING
+        if self._stream.failure is not None:
+            return "association aborted by the peer", str(error), logging.WARNING
+        return "association broke", error.name, logging.ERROR
 
     def _serve(self) -> tuple[str, str, int]:
         self._connection.set_timeout(self._limits.network_timeout_seconds)
@@ -156,8 +159,8 @@ class AcceptedAssociation(Association):
             self._release(min(self._limits.network_timeout_seconds, _RELEASE_SECONDS))
         except PeerError as error:
             self._connection.shutdown()  # nor is it waited for any longer
-            return "association aborted by us", f"the node stops: {error}", logging.INFO
-        return "association released", "the node stops", logging.INFO
+            return "association aborted by us", f"{self._ending}: {error}", logging.INFO
+        return "association released", self._ending, logging.INFO
 
     def _do(self, work: Callable[[Association], None]) -> None:
         try:

@@ -153,9 +153,7 @@ class Association(Performer):
         message_id = self._send_request(context, command, data_set)
         if meanwhile is not None:
             meanwhile()
-        response = self._response_to(message_id)
-        if response.command.CommandField != command.CommandField | dimse.RESPONSE:
-            raise self._violated("a response to another operation")
+        response = self._response_to(message_id, command.CommandField)
         self._drain()
         return response
 
@@ -183,8 +181,8 @@ class Association(Performer):
             else:
                 self._early = message
 
-    def _response_to(self, message_id: int) -> Message:
-        """Wait for a response; answer what the peer asks in the meantime."""
+    def _response_to(self, message_id: int, command_field: int) -> Message:
+        """Wait for a response to our request; answer what the peer asks in the meantime."""
         while True:
             message = None if self._is_releasing else self._next_message()
             if message is None:
@@ -194,10 +192,12 @@ class Association(Performer):
                 self._remember_cancel(command)
             elif not command.CommandField & dimse.RESPONSE:
                 self._perform(message)
-            elif command.get("MessageIDBeingRespondedTo") == message_id and "Status" in command:
-                return message
-            else:
+            elif command.get("MessageIDBeingRespondedTo") != message_id or "Status" not in command:
                 raise self._violated("a response to a message that was not sent")
+            elif command.CommandField != command_field | dimse.RESPONSE:
+                raise self._violated("a response to another operation")
+            else:
+                return message
 
     def _released(self) -> AssociationAborted:
         """Respond to the release that came instead of what we wait for, which can come no more."""

@@ -185,8 +185,17 @@ class Connection:
             self._has_answered, self._owes_acknowledgement = True, False
             self._write(buffers)
 
-    def send_file(self, before: Sequence[bytes | memoryview], file: int, offset: int, count: int) -> None:
-        """Send ``before``, then ``count`` bytes of a file from ``offset`` on, without a copy here.
+    def send_file(
+        self,
+        before: Sequence[bytes | memoryview],
+        file: int,
+        offset: int,
+        count: int,
+        after: bytes = b"",
+        *,
+        ends_pdu: bool = True,
+    ) -> None:
+        """Send ``before``, ``count`` bytes of a file from ``offset`` on without a copy here, and ``after``.
 
         The system sends from its page cache, also after this returns: the bytes of the file must stay
         as they are until the peer has answered what it was sent.
@@ -195,6 +204,8 @@ class Connection:
         ----------
         file
             The descriptor of an open file; its position is neither used nor moved.
+        ends_pdu
+            Whether a PDU is whole with it. Until one is, no other thread may send anything.
 
         Raises
         ------
@@ -203,10 +214,13 @@ class Connection:
         OSError
             The file could not be read, or ends early. Nothing more can be sent then.
         """
-        self.sent_bytes += sum(map(len, before)) + count
+        self.sent_bytes += sum(map(len, before)) + count + len(after)
         with self._sending:
             self._has_answered, self._owes_acknowledgement = True, False
             self._write_file(before, file, offset, count)
+            if after:
+                self._write([after])
+            self._is_torn = not ends_pdu
 
     def _write(self, buffers: Sequence[bytes | memoryview], flags: int = 0) -> None:
         try:

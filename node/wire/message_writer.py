@@ -130,15 +130,15 @@ class MessageWriter:
                     length = in_fragment + (len(padding) if is_last else 0)
                     pending.append(pdu.p_data_header(context_id, length, pdu.PDV_IS_LAST if is_last else 0))
                 now = min(in_fragment, end - offset)
-                self._connection.send_file(pending, file, offset, now)
-                pending = []
                 offset += now
                 in_fragment -= now
                 left -= now
+                after = b"" if left else padding
+                self._connection.send_file(pending, file, offset - now, now, after, ends_pdu=not in_fragment)
+                pending = []
         if pending:  # there was no byte
             pending.append(pdu.p_data_header(context_id, 0, pdu.PDV_IS_LAST))
-        if pending or padding:
-            self._connection.send([*pending, padding])
+            self._connection.send(pending)
 
     def _send_read(self, pending: Buffers, context_id: int, data_set: BinaryIO, pads_to_even: bool) -> None:
         pieces = _pieces_of(data_set, self._fragment_bytes)

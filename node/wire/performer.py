@@ -12,12 +12,20 @@ from pydicom.dataset import Dataset
 
 from node.config.settings import LimitsConfig
 from node.errors import AssociationAborted, PeerError
-from node.status import MISTYPED_ARGUMENT, PROCESSING_FAILURE, UNRECOGNISED_OPERATION, is_pending
+from node.status import (
+    MISTYPED_ARGUMENT,
+    NO_SUCH_SOP_CLASS,
+    PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
+    UNRECOGNISED_OPERATION,
+    is_pending,
+)
 from node.wire import data_sets, dimse
 from node.wire.contexts import AcceptedContext
 from node.wire.dimse import Command
 from node.wire.messages import Operation, Request, Response
 from node.wire.pdu import AbortReason, Violation
+from node.wire.sop_classes import has_operation
 from node.wire.states import State
 from node.wire.stream import Message, MessageStream
 from node.wire.upper_layer import UpperLayer
@@ -151,7 +159,7 @@ class Performer:
         self._cancelled.discard(message_id)
         self._nesting += 1
         try:
-            refusal = self._refusal(operation, command)
+            refusal = self._refusal(operation, message)
             if refusal is not None:
                 self._respond(request, refusal)
             else:
@@ -161,12 +169,30 @@ class Performer:
             self._cancelled.discard(message_id)
         self.performed[operation] += 1
 
-    def _refusal(self, operation: str, command: Command) -> Response | None:
+    def _refusal(self, operation: str, message: Message) -> Response | None:
+        """Refuse what no handler need see (PS3.7 sections 9.1, 10.1 and annex C.5)."""
         if operation not in self._operations:
             return Response(UNRECOGNISED_OPERATION, f"{operation} is not offered here")
-        for word in dimse.REQUIRED_KEYWORDS.get(command["CommandField"], ()):
-            if word not in command:
+        for word in dimse.REQUIRED_KEYWORDS.get(message.command["CommandField"], ()):
+            if word not in message.command:
                 return Response(MISTYPED_ARGUMENT, f"the command set has no {word}")
+        why = self._misfit(operation, message)
+        if why is None:
+            return None
+        return Response(NO_SUCH_SOP_CLASS if operation.startswith("N-") else SOP_CLASS_NOT_SUPPORTED, why)
+
+    def _misfit(self, operation: str, message: Message) -> str | None:
+        """Say why a request does not belong to its presentation context; None where it does."""
+        context, command = message.context, message.command
+        if not has_operation(context.abstract_syntax_uid, operation):
+            return f"{operation} is no service of its presentation context"
+        sop_class_uid = command.get("AffectedSOPClassUID") or command.get("RequestedSOPClassUID")
+        if operation != "C-ECHO" and sop_class_uid != context.abstract_syntax_uid:
+            return "the SOP class is not that of the presentation context"
+        # An SCP reports events. Many never say that they are one, so nobody's role is held against a report.
+        is_scu = context.requestor_is_scp if self.is_requestor else context.requestor_is_scu
+        if not is_scu and operation != "N-EVENT-REPORT":
+            return "the role of SCU was not negotiated for the SOP class"
         return None
 
     def _run(self, handler: Operation, request: Request) -> None:

@@ -154,7 +154,9 @@ class RequestedAssociation(Association):
             message = self._next_message()
             if message is None:
                 raise self._released()
-            if message.command.CommandField != dimse.C_CANCEL_RQ:
+            if message.command.CommandField == dimse.C_CANCEL_RQ:
+                self._remember_cancel(message.command)  # of nothing
+            else:
                 self._perform(message)
         return True
 
@@ -166,23 +168,23 @@ class RequestedAssociation(Association):
         is_final = False
         try:
             while not is_final:
-                message = self._response_to(message_id)
+                message = self._response_to(message_id, command.CommandField)
                 is_final = not is_pending(int(message.command["Status"]))
                 yield self._decoded(message)
         finally:
             if not is_final and self.is_established:
-                self._cancel(context, message_id)
+                self._cancel(context, message_id, command.CommandField)
 
-    def _cancel(self, context: AcceptedContext, message_id: int) -> None:
+    def _cancel(self, context: AcceptedContext, message_id: int, command_field: int) -> None:
         """Send C-CANCEL-RQ and read on to the final response, which the peer still owes."""
-        command = Command(
+        cancel = Command(
             CommandField=dimse.C_CANCEL_RQ,
             MessageIDBeingRespondedTo=message_id,
             CommandDataSetType=dimse.NO_DATA_SET,
         )
         with contextlib.suppress(PeerError):  # the next request will say so
-            self._stream.send(context.context_id, command)
-            while is_pending(int(self._response_to(message_id).command.Status)):
+            self._stream.send(context.context_id, cancel)
+            while is_pending(int(self._response_to(message_id, command_field).command.Status)):
                 self._drain()
             self._drain()
 

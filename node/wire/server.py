@@ -207,7 +207,7 @@ class Server:
         for number in (wake.fileno(), *by_number):
             either.register(number, select.POLLIN)
         try:
-            while not self._is_stopping:
+            while True:  # until it is told to: ``stop`` writes to a socket that is closed here
                 ready = either.poll()
                 if told_to_stop.poll(0):
                     break

@@ -88,6 +88,10 @@ _STANDARD_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 _NOT_SENT_OVER_THE_NETWORK = {"1.2.840.10008.1.3.10"}  # Media Storage Directory Storage, PS3.10
 
 
+_FIND = frozenset({PATIENT_ROOT_FIND, STUDY_ROOT_FIND, PATIENT_STUDY_ONLY_FIND})
+_MOVE = frozenset({PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE, PATIENT_STUDY_ONLY_MOVE})
+
+
 class Service(Enum):
     """The service class of an abstract syntax, as far as negotiation treats them differently."""
 
@@ -126,6 +130,23 @@ def service_of(abstract_syntax_uid: str) -> Service | None:
     if abstract_syntax_uid == STORAGE_COMMITMENT_PUSH_MODEL:
         return Service.STORAGE_COMMITMENT
     return None
+
+
+def has_operation(abstract_syntax_uid: str, operation: str) -> bool:
+    """Whether ``operation`` is one of the service of an abstract syntax that was accepted.
+
+    What is not known here was accepted for storage. C-ECHO is asked for in other contexts than that of
+    Verification too, to see whether an association lives, and does nothing that they could forbid.
+    """
+    service = service_of(abstract_syntax_uid)
+    if operation == "C-ECHO":
+        return True
+    if service is Service.QUERY_RETRIEVE:
+        is_find, is_move = abstract_syntax_uid in _FIND, abstract_syntax_uid in _MOVE
+        return operation == ("C-FIND" if is_find else "C-MOVE" if is_move else "C-GET")
+    if service is Service.STORAGE_COMMITMENT:
+        return operation in ("N-ACTION", "N-EVENT-REPORT")
+    return service is not Service.VERIFICATION and operation == "C-STORE"
 
 
 def may_be_storage(abstract_syntax_uid: str) -> bool:

@@ -799,3 +799,50 @@ def test_a_response_that_is_not_to_this_request_aborts(responses: tuple[bytes, .
 
     with scripted_acceptor(script) as port, pytest.raises(ProtocolViolation):
         store_twice(port)
+
+
+def test_a_find_response_of_another_operation_aborts() -> None:
+    """The command field of every response is looked at, not the Message ID alone."""
+
+    def script(peer: ScriptedPeer) -> None:
+        accepting(peer)
+        peer.read_message()
+        peer.request(1, scripted_peer.command_set(e0100=0x8021, e0120=1, e0800=0x0101, e0900=0))
+        assert peer.read_abort() == (2, 5)
+
+    with (
+        scripted_acceptor(script) as port,
+        pytest.raises(ProtocolViolation, match="another operation"),
+        connect(port, [ProposedContext(FIND, PLAIN)]) as association,
+    ):
+        list(association.find(FIND, study_query()))
+
+
+def test_a_cancel_with_a_data_set_does_not_end_the_wait_for_a_report() -> None:
+    """A C-CANCEL-RQ has no data set; where one comes it is read over, and the report is heard."""
+    cancel = scripted_peer.command_set(e0100=0x0FFF, e0120=1, e0800=1)
+    event_report = scripted_peer.command_set(
+        e0002=PUSH, e0100=0x0100, e0110=9, e0800=1, e1000=PUSH_INSTANCE, e1002=1
+    )
+
+    def script(peer: ScriptedPeer) -> None:
+        accepting(peer)
+        peer.request(1, cancel, b"what no cancel has")
+        peer.request(1, event_report, explicit(study_query()))
+        assert peer.read_message()[0][0x0900] == 0
+        assert peer.read_pdu()[0] == scripted_peer.A_RELEASE_RQ
+        peer.send(pdu(scripted_peer.A_RELEASE_RP, bytes(4)))
+
+    heard: list[int] = []
+
+    def heed(request: Request) -> Iterator[Response]:
+        request.identifier()
+        heard.append(request.command.EventTypeID)
+        yield Response(status.SUCCESS)
+
+    with (
+        scripted_acceptor(script) as port,
+        connect(port, [ProposedContext(PUSH, PLAIN)], handlers={"N-EVENT-REPORT": heed}) as association,
+    ):
+        assert association.serve(10.0, until=lambda: bool(heard))
+    assert heard == [1]

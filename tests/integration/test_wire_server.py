@@ -227,7 +227,8 @@ def test_an_association_that_is_never_quiet_ends_after_the_time_of_grace() -> No
         assert sent > 1
 
 
-def test_stopping_aborts_what_does_not_finish_in_time() -> None:
+def test_stopping_aborts_what_does_not_finish_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged as what it is: ended by us, and no fault of the peer or the network."""
     reading = threading.Event()
 
     def endless(services: Any, request: Request) -> Iterator[Response]:
@@ -243,9 +244,16 @@ def test_stopping_aborts_what_does_not_finish_in_time() -> None:
         peer.send_pdv(3, COMMAND | LAST, scripted_peer.store_rq())
         peer.send_pdv(3, 0, b"never finished")
         assert reading.wait(10.0)
-        node.server.stop(0.1)
+        with caplog.at_level(logging.INFO):
+            node.server.stop(0.1)
         assert peer.read_abort() == (0, 0)
         assert node.server.association_count == 0
+    [end] = [record for record in caplog.records if record.message.startswith("association a")]
+    assert (end.message, end.levelno, end.reason) == (
+        "association aborted by us",
+        logging.INFO,
+        "the node stops",
+    )
 
 
 def test_stopping_aborts_a_peer_that_does_not_confirm_the_release(monkeypatch: pytest.MonkeyPatch) -> None:

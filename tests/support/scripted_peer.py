@@ -38,9 +38,9 @@ def pdv(context_id: int, control: int, fragment: bytes, length: int | None = Non
     return struct.pack(">IBB", size, context_id, control) + fragment
 
 
-def role(abstract_syntax_uid: str, scu: int, scp: int) -> bytes:
+def role(abstract_syntax_uid: str, scu_role: int, scp_role: int) -> bytes:
     name = abstract_syntax_uid.encode()
-    return item(0x54, struct.pack(">H", len(name)) + name + bytes([scu, scp]))
+    return item(0x54, struct.pack(">H", len(name)) + name + bytes([scu_role, scp_role]))
 
 
 def associate_rq(

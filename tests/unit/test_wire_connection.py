@@ -165,6 +165,21 @@ def test_a_file_that_ends_early_fails_and_nothing_follows(pair: Pairing, tmp_pat
     os.close(file)
 
 
+def test_nobody_speaks_in_the_middle_of_a_pdu(pair: Pairing, tmp_path: Path) -> None:
+    """A PDU that is sent in parts, from several files, is not cut by what another thread has to say."""
+    file = file_of(tmp_path, b"0123456789")
+    with pair() as (connection, peer):
+        connection.send_file([b"head"], file, 0, 4, ends_pdu=False)
+        connection.try_send(b"abort")
+        connection.send_file([], file, 4, 6, b"pad")
+        connection.try_send(b"abort")
+        received = b""
+        while len(received) < 22:
+            received += peer.recv(100)
+    assert received == b"head0123456789padabort"
+    os.close(file)
+
+
 def test_a_peer_that_takes_nothing_stalls_a_file(pair: Pairing, tmp_path: Path) -> None:
     """A peer that does not read is PeerStalled after the timeout, for a file as for memory."""
     file = file_of(tmp_path, bytes(30_000_000))
