@@ -190,6 +190,12 @@ class Completion:
             if fired.get(analysis.name) != revision
         ]
 
+    def move_times(self, connection: sqlite3.Connection, seconds: float) -> None:
+        """Move the quiet period of every open study by ``seconds``, because the clock was set by as much."""
+        connection.execute(
+            "UPDATE study_arrival SET last_arrival = last_arrival + ? WHERE is_open = 1", (seconds,)
+        )
+
     def analysis(self, name: str) -> AnalysisConfig | None:
         """The configured analysis of this name; None when it was taken out meanwhile."""
         return next((found for found in self._config.analyses if found.name == name), None)

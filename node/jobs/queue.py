@@ -98,6 +98,8 @@ _LANE_IS_FREE = (
     "(job.lane = '' OR NOT EXISTS (SELECT 1 FROM job AS other"
     " WHERE other.state = 'leased' AND other.kind = job.kind AND other.lane = job.lane))"
 )
+# The one job that runs every few seconds for as long as a node does.
+_THE_SWEEP = "kind = 'sweep' AND key = 'sweep'"
 # A loose index scan: one probe for each lane, however many jobs wait in it.
 _LANES = """WITH RECURSIVE waiting(lane) AS (
         SELECT MIN(lane) FROM job WHERE state = 'ready' AND kind = :kind
@@ -377,6 +379,32 @@ class Queue:
             "UPDATE job SET state = 'done', finished_at = ? WHERE state = 'ready' AND kind = ? AND lane = ?",
             (self._clock.timestamp(), kind, lane),
         ).rowcount
+
+    # --- the clock -----------------------------------------------------------
+
+    def move_times(self, connection: sqlite3.Connection, seconds: float) -> None:
+        """Move all that waits by ``seconds``, because the clock was set by as much."""
+        connection.execute(
+            "UPDATE job SET due_at = due_at + :seconds, since = since + :seconds WHERE state = 'ready'",
+            {"seconds": seconds},
+        )
+        connection.execute(
+            "UPDATE job SET since = since + :seconds, lease_until = lease_until + :seconds"
+            " WHERE state = 'leased'",
+            {"seconds": seconds},
+        )
+        connection.execute("UPDATE job_lane SET blocked_until = blocked_until + ?", (seconds,))
+        connection.execute(f"UPDATE job SET created_at = created_at + ? WHERE {_THE_SWEEP}", (seconds,))
+
+    def last_known_at(self, connection: sqlite3.Connection) -> float | None:
+        """When a node last wrote the time down: at its last sweep. None when none has run."""
+        row = connection.execute(f"SELECT created_at FROM job WHERE {_THE_SWEEP}").fetchone()
+        return None if row is None else float(row[0])
+
+    def age_seconds(self, connection: sqlite3.Connection, job: Job) -> float:
+        """For how long a leased job has been tried, by the clock as it is set now; 0 when it is gone."""
+        row = connection.execute("SELECT since FROM job WHERE id = ?", (job.id,)).fetchone()
+        return 0.0 if row is None else self._clock.timestamp() - float(row[0])
 
     # --- lanes ---------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from node.errors import NodeError
+from node.jobs.clock_watch import ClockWatch
 
 if TYPE_CHECKING:
     from node.services import Services
@@ -26,22 +27,35 @@ class Schedule:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._scheduler: BackgroundScheduler | None = None
+        self._clock_watch = ClockWatch(services, self._begin_ticks)
 
     def start(self) -> None:
-        """Start the ticks in a thread of their own; one that is late is made up for once."""
+        """Start the ticks in a thread of their own; one that is late is made up for once.
+
+        Raises DatabaseFailure.
+        """
         # APScheduler speaks of every tick; its warnings and errors are enough.
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         scheduler = BackgroundScheduler(
             timezone=UTC,
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        scheduler.add_job(self.complete, "interval", seconds=COMPLETION_SECONDS, id="complete")
-        scheduler.add_job(self.sweep, "interval", seconds=SWEEP_SECONDS, id="sweep")
-        scheduler.start()
         self._scheduler = scheduler
+        self._begin_ticks()
+        scheduler.start()
+        self._clock_watch.start()
+
+    def _begin_ticks(self) -> None:
+        """Let each tick come after its interval from now: APScheduler waits for times of day."""
+        if self._scheduler is None:
+            return
+        ticks = {"complete": (self.complete, COMPLETION_SECONDS), "sweep": (self.sweep, SWEEP_SECONDS)}
+        for name, (tick, seconds) in ticks.items():
+            self._scheduler.add_job(tick, "interval", seconds=seconds, id=name, replace_existing=True)
 
     def stop(self) -> None:
         """End the ticks, after the one that runs."""
+        self._clock_watch.stop()
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=True)
             self._scheduler = None

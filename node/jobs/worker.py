@@ -362,7 +362,8 @@ class Engine:
     ) -> None:
         now = self._services.clock.timestamp()
         error = outcome.error
-        is_exhausted = group.policy.is_exhausted(attempts=job.attempts, age_seconds=now - job.since)
+        age_seconds = self._queue.age_seconds(connection, job)
+        is_exhausted = group.policy.is_exhausted(attempts=job.attempts, age_seconds=age_seconds)
         # A full disk is no fault of the job, and the node resumes by itself when there is room.
         if is_exhausted and not isinstance(error, OutOfSpace):
             self._queue.set_aside(connection, job, error)
