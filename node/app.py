@@ -18,11 +18,12 @@ from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
 from node.jobs.worker import Engine, Group
+from node.repairs import Repairs
 from node.sending.memory import SendingMemory
 from node.services import Services
 from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
-from node.tasks.analyze import AnalyzeTask
+from node.tasks.analyze import AnalyzeTask, remove_unfinished
 from node.tasks.commit import CommitTask
 from node.tasks.confirm import ConfirmTask
 from node.tasks.deliver import DeliverTask
@@ -106,9 +107,8 @@ class App:
             peers,
             SendingMemory.of(config),
         )
-        replayed = ingest.replay()
-        if replayed:
-            logger.warning("receive log replayed", extra={"instances": replayed})
+        repairs = Repairs(analyses_removed=remove_unfinished(config.node.data_dir))
+        ingest.replay(repairs)
         storage.prepare(lambda segment: is_needed(self.services, segment))
         settling = SettleTask()
         exits.callback(settling.cancel)
@@ -117,13 +117,16 @@ class App:
         self.schedule = Schedule(self.services)
         self.server.start()
         exits.callback(self.server.stop, config.node.stop_grace_seconds)
-        self.engine.start()
+        repairs.jobs_given_back = self.engine.start()
         exits.callback(self.engine.stop)
+        if found := repairs.counts():
+            logger.warning("repaired at start", extra=found)
         running.record(
             config.node.data_dir,
             port=self.server.port,
             config_sha256=self._config_sha256,
             started_at=clock.timestamp(),
+            repairs=repairs,
         )
         self.schedule.start()
         exits.callback(self.schedule.stop)

@@ -11,8 +11,10 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from node.repairs import Repairs
 
 _FILE = "running.json"
 
@@ -24,12 +26,14 @@ class Running:
     """One start of a node.
 
     ``port`` is the port that was bound, ``config_sha256`` is what ``digest_of`` gave for the
-    configuration then, ``started_at`` is in seconds since the epoch, UTC.
+    configuration then, ``started_at`` is in seconds since the epoch, UTC, ``repairs`` is what that
+    start put right.
     """
 
     port: int
     config_sha256: str
     started_at: float
+    repairs: Repairs = field(default_factory=Repairs)
 
 
 def digest_of(source: Path | None) -> str:
@@ -42,14 +46,16 @@ def digest_of(source: Path | None) -> str:
         return ""
 
 
-def record(data_dir: Path, *, port: int, config_sha256: str, started_at: float) -> None:
+def record(
+    data_dir: Path, *, port: int, config_sha256: str, started_at: float, repairs: Repairs | None = None
+) -> None:
     """Note a start, whole or not at all. Never raises: a node also starts on a disk that is full.
 
     What an earlier start noted is gone in any case.
     """
     path = data_dir / _FILE
     partial = data_dir / f".{_FILE}.part"
-    content = json.dumps(asdict(Running(port, config_sha256, started_at)))
+    content = json.dumps(asdict(Running(port, config_sha256, started_at, repairs or Repairs())))
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "w") as file:
             file.write(content + "\n")
@@ -65,6 +71,11 @@ def read(data_dir: Path) -> Running | None:
     """Return what the latest start noted; None when there is nothing that can be read."""
     try:
         raw = json.loads((data_dir / _FILE).read_text(encoding="utf-8"))
-        return Running(int(raw["port"]), str(raw["config_sha256"]), float(raw["started_at"]))
+        return Running(
+            int(raw["port"]),
+            str(raw["config_sha256"]),
+            float(raw["started_at"]),
+            Repairs.of(raw.get("repairs", {})),
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from node.index.database import Database
     from node.index.index import Index
     from node.jobs.queue import Queue
+    from node.running import Running
     from node.services import Services
 
 DEFAULT_CONFIG = Path("config.toml")
@@ -165,15 +166,20 @@ def is_running(config: Config) -> bool:
     return False
 
 
+def started(config: Config) -> Running | None:
+    """What the latest start of a node noted; None when there is nothing that can be read."""
+    return running.read(config.node.data_dir)
+
+
 def running_port(config: Config) -> int:
     """Return the port that the running node noted, else the configured one; 0 when nobody knows it."""
-    noted = running.read(config.node.data_dir)
+    noted = started(config)
     return noted.port if noted is not None and is_running(config) else config.node.port
 
 
 def stale_configuration(config: Config) -> str:
     """Say that the node runs with another configuration than ``config``; empty when it does not."""
-    noted = running.read(config.node.data_dir)
+    noted = started(config)
     if noted is None or noted.config_sha256 == running.digest_of(config.source) or not is_running(config):
         return ""
     changed = "the configuration" if config.source is None else config.source.name

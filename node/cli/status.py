@@ -17,6 +17,7 @@ from node.cli.opening import (
     running_port,
     stale_configuration,
     standing_alarms,
+    started,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _status(opened: Records) -> dict[str, Any]:
         jobs = opened.queue.counts(connection)
     data_dir = config.node.data_dir
     free_bytes = shutil.disk_usage(data_dir).free
+    start = started(config) if running else None
     received, stored = counts["received_bytes"], counts["stored_bytes"]
     return {
         "running": running,
@@ -67,6 +69,7 @@ def _status(opened: Records) -> dict[str, Any]:
         "host": config.node.host,
         "port": port,
         "data_dir": str(data_dir),
+        "repaired_at_start": start.repairs.counts() if start else {},
         "patients": counts["patients"],
         "studies": counts["studies"],
         "series": counts["series"],
@@ -129,6 +132,9 @@ def _print(status: dict[str, Any]) -> None:
     ]
     if status["configuration_changed"]:
         pairs.insert(1, ("CONFIG", status["configuration_changed"]))
+    if status["repaired_at_start"]:
+        found = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in status["repaired_at_start"].items())
+        pairs.insert(2, ("repaired", f"at the last start, after a run that was cut short: {found}"))
     if status["instances_damaged"]:
         damaged = output.count(status["instances_damaged"], "instance")
         pairs.append(("DAMAGED", f"{damaged}, as 'anode verify' found"))

@@ -37,6 +37,7 @@ from node.ingest.header_memory import HeaderMemory
 from node.ingest.made_here import carries_our_marks
 from node.ingest.pace import Pace
 from node.jobs.queue import Queue
+from node.repairs import Repairs
 from node.storage import archive
 from node.storage.location import Location
 from node.storage.receive_log import ReplayedRecord
@@ -309,26 +310,29 @@ class Ingest:
 
     # --- after a stop --------------------------------------------------------
 
-    def replay(self) -> int:
+    def replay(self, repairs: Repairs | None = None) -> int:
         """Index what the receive log holds and the index does not know; return how many instances.
+
+        ``repairs`` counts them, and what else was found.
 
         Called once at start, before anything is received. Such records were made durable, but the
         node stopped before their transaction, or the index is older than the log. A record that
         cannot be dealt with now stays in the log until the next start.
         """
-        count = 0
-        for record in self._storage.replay(self._is_known):
+        repairs = repairs or Repairs()
+        for record in self._storage.replay(self._is_known, repairs):
             try:
-                count += self._replay(record)
+                repairs.instances_indexed += self._replay(record)
             except _OF_A_RECORD as error:
                 # One record must not keep the node from starting. Its sender may have been told
                 # Success by an index that is lost, so it is kept. What is wrong may quote the object.
                 self._storage.keep(record.location)
+                repairs.records_kept += 1
                 logger.error(
                     "record left out", extra={"error": type(error).__name__, "segment": record.location.path}
                 )
                 logger.debug("record left out: detail", extra={"reason": str(error)})
-        return count
+        return repairs.instances_indexed
 
     def _is_known(self, location: Location) -> bool:
         with self._database.read() as connection:

@@ -77,11 +77,9 @@ class Engine:
 
     # --- life ----------------------------------------------------------------
 
-    def start(self) -> None:
-        """Free the leases of a process that is gone, and start the threads."""
+    def start(self) -> int:
+        """Free the leases of a process that is gone, and start the threads; return how many jobs it left."""
         freed = self._queue.release_leases_of(None)
-        if freed:
-            logger.info("interrupted jobs resumed", extra={"jobs": freed})
         self._stopping.clear()
         self._spawn(self._keep_leases, "jobs-leases")
         for group in self._groups:
@@ -92,6 +90,7 @@ class Engine:
             else:
                 for number in range(group.threads):
                     self._spawn(self._work, f"jobs-{group.name}-{number + 1}", group, wakeup)
+        return freed
 
     def stop(self, timeout_seconds: float = 10.0) -> bool:
         """Let what runs come to a stopping point, then give back every lease.

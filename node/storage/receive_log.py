@@ -19,6 +19,7 @@ from pathlib import Path
 
 from node.clock import Clock
 from node.errors import IntegrityFailure, NodeError, StorageFailure
+from node.repairs import Repairs
 from node.storage import disk
 from node.storage.chain import ChainWindow, Part, parts, read_link
 from node.storage.free_space import FreeSpace
@@ -236,7 +237,7 @@ class ReceiveLog:
         chain = parts(self.folder, life, first_part, head.continued_in, location.length)
         return ChainWindow(chain, lock=file)
 
-    def replay(self, is_known: Callable[[Location], bool]) -> Iterator[ReplayedRecord]:
+    def replay(self, is_known: Callable[[Location], bool], repairs: Repairs) -> Iterator[ReplayedRecord]:
         """Yield the whole records of earlier runs that ``is_known`` does not know, oldest first.
 
         A segment may be used again only after the caller has come back for the record after its
@@ -244,12 +245,13 @@ class ReceiveLog:
         """
         for path in self.folder.glob("*.part"):
             path.unlink(missing_ok=True)
+            repairs.files_removed += 1
         waiting = sorted(closed.number for closed in self._closed.values() if closed.awaits_replay)
         lives = {number: life for number in waiting if (life := self._recall(number)) is not None}
         for number in waiting:
             if number in lives:
                 for location, head in self._heads(lives[number]):
-                    if not is_known(location) and self._is_whole(location, head):
+                    if not is_known(location) and self._is_whole(location, head, repairs):
                         yield ReplayedRecord(
                             location,
                             head.transfer_syntax_uid,
@@ -297,7 +299,7 @@ class ReceiveLog:
         for offset, head in found:
             yield Location("log", segment_name(life.number), offset, head.data_set_bytes), head
 
-    def _is_whole(self, location: Location, head: Head) -> bool:
+    def _is_whole(self, location: Location, head: Head, repairs: Repairs) -> bool:
         try:
             with self.open(location) as data_set:
                 if is_intact(data_set, head):
@@ -308,6 +310,7 @@ class ReceiveLog:
         except IntegrityFailure as error:
             logger.debug("torn record: detail", extra={"reason": str(error)})
         # Its reception never came to an end, so nobody was told Success.
+        repairs.records_torn += 1
         logger.warning("torn record left out", extra={"segment": location.path})
         return False
 

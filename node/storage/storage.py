@@ -12,6 +12,7 @@ from pathlib import Path
 from node.clock import Clock
 from node.config.settings import StorageConfig
 from node.errors import StorageFailure
+from node.repairs import Repairs
 from node.storage import archive, disk
 from node.storage.location import Location
 from node.storage.receive_log import ReceiveLog, ReplayedRecord
@@ -70,14 +71,17 @@ class Storage:
         self._log.prepare()
 
     def replay(
-        self, is_known: Callable[[Location], bool] = lambda _location: False
+        self,
+        is_known: Callable[[Location], bool] = lambda _location: False,
+        repairs: Repairs | None = None,
     ) -> Iterator[ReplayedRecord]:
         """Yield the whole records of earlier runs that ``is_known`` does not know. Only at start.
 
-        What a stopped process left unfinished is removed.
+        What a stopped process left unfinished is removed, and counted in ``repairs``.
         """
-        archive.remove_unfinished(self._archive)
-        return self._log.replay(is_known)
+        repairs = repairs or Repairs()
+        repairs.files_removed += archive.remove_unfinished(self._archive)
+        return self._log.replay(is_known, repairs)
 
     def keep(self, location: Location) -> None:
         """Keep the segment of a replayed record from being used again before the next start."""

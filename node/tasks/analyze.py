@@ -41,6 +41,8 @@ from node.storage import disk
 
 logger = logging.getLogger(__name__)
 
+#: Folder below ``data_dir`` that holds one for each run.
+_WORK = "work"
 #: State of a run that would have repeated an earlier one.
 UNCHANGED = "unchanged"
 
@@ -81,7 +83,6 @@ class AnalyzeTask:
         self._lock = threading.Lock()
         self._runners: set[PythonRunner] = set()
         self._is_cancelled = False
-        self._is_swept = False
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with what became of it; nothing when the node stops meanwhile."""
@@ -182,13 +183,8 @@ class AnalyzeTask:
     @contextmanager
     def _folder(self, services: Services) -> Iterator[JobFolder]:
         """A folder for one run below ``data_dir``, removed afterwards."""
-        work = services.config.node.data_dir / "work"
+        work = services.config.node.data_dir / _WORK
         try:
-            with self._lock:
-                if not self._is_swept:
-                    # Left by a process that was killed; no run of this one has begun yet.
-                    shutil.rmtree(work, ignore_errors=True)
-                    self._is_swept = True
             work.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = Path(tempfile.mkdtemp(prefix="analysis-", dir=work))
         except OSError as error:
@@ -199,6 +195,14 @@ class AnalyzeTask:
             raise _disk_failure(error) from error
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_unfinished(data_dir: Path) -> int:
+    """Remove the folders of runs that ended with an earlier process; return how many. Only at start."""
+    left = list((data_dir / _WORK).glob("*"))
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(left)
 
 
 def _disk_failure(error: OSError) -> NodeError:

@@ -19,6 +19,7 @@ from node.sending import dicom_files
 from node.sending.recoding import uncompressed
 from node.sending.sending import Sender, Sent
 from tests.support.anode_process import AnodeProcess
+from tests.support.processes import descendants, is_gone
 from tests.support.retrieving import find
 from tests.support.waiting import ANALYSES_SECONDS, wait_until
 
@@ -169,23 +170,6 @@ def find_image(node: AnodeProcess, study_uid: str, sop_instance_uid: str) -> boo
             SOPInstanceUID=sop_instance_uid,
         )
     )
-
-
-def descendants(process_id: int) -> list[int]:
-    """The processes that a process started, and those that these started."""
-    children = [
-        int(child)
-        for thread in Path(f"/proc/{process_id}/task").iterdir()
-        for child in (thread / "children").read_text().split()
-    ]
-    return [*children, *(found for child in children for found in descendants(child))]
-
-
-def is_gone(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_killed_while_settling_the_node_settles_the_rest(

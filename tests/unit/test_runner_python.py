@@ -23,6 +23,7 @@ from node.errors import (
 from node.runners.job_folder import RESULT, JobFolder
 from node.runners.python import PythonRunner, RunStopped
 from tests.support.made_models import install
+from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
 Run = Callable[..., Findings]
@@ -51,14 +52,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: JobFolder) -> R
 def volume() -> Inputs:
     voxels = np.arange(3 * 5 * 7, dtype=np.int16).reshape(3, 5, 7)
     return Inputs(Volume(voxels, np.eye(4), (1.0, 2.0, 3.0), "[hnsf'U]", {"KVP": 120.0, "Type": ("A", "B")}))
-
-
-def is_gone(process: int) -> bool:
-    """Whether a process has ended; one that nobody has waited for yet has."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_findings_come_back_as_the_model_made_them(run: Run) -> None:
