@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from node.refusals import Refusal
 from node.wire.contexts import (
+    ACCEPTANCE,
     APPLICATION_CONTEXT,
     CALLED_AE_TITLE_UNKNOWN,
     CALLING_AE_TITLE_ELSEWHERE,
@@ -12,11 +15,18 @@ from node.wire.contexts import (
     NO_APPLICATION_CONTEXT,
     Admission,
     AssociationRequest,
+    ContextResult,
     negotiate,
 )
+from node.wire.sop_classes import name_of
 
 if TYPE_CHECKING:
     from node.services import Services
+
+logger = logging.getLogger(__name__)
+
+# of the SOP classes that were refused for one reason, so many are named
+_MOST_NAMED = 4
 
 
 def admit(services: Services, request: AssociationRequest) -> Admission:
@@ -37,8 +47,31 @@ def admit(services: Services, request: AssociationRequest) -> Admission:
     if not peers.is_known(calling_ae_title, address):
         is_configured = peers.by_ae_title(calling_ae_title) is not None
         return Admission(rejection=CALLING_AE_TITLE_ELSEWHERE if is_configured else CALLING_AE_TITLE_UNKNOWN)
-    return negotiate(
+    admission = negotiate(
         request,
         verbs=peers.allowed(calling_ae_title, address),
         accept_unknown_sop_classes=node.accept_unknown_sop_classes,
     )
+    _note_refused_contexts(services, request, admission)
+    return admission
+
+
+def _note_refused_contexts(services: Services, request: AssociationRequest, admission: Admission) -> None:
+    by_reason: dict[tuple[str, str], list[ContextResult]] = {}
+    for result in admission.results:
+        if result.result != ACCEPTANCE:
+            logger.debug("context refused", extra={"abstract_syntax_uid": result.abstract_syntax_uid})
+            by_reason.setdefault((result.explanation, result.action), []).append(result)
+    for (reason, action), results in by_reason.items():
+        names = list(dict.fromkeys(name_of(result.abstract_syntax_uid) for result in results))
+        more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+        refusal = Refusal(
+            "context",
+            reason,
+            action,
+            detail=", ".join([*names[:_MOST_NAMED], *more]),
+            calling_ae_title=request.calling_ae_title,
+            called_ae_title=request.called_ae_title,
+            peer_address=request.peer_address,
+        )
+        services.refusals.refused(refusal, len(results))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from node import errors, status
 from node.config.settings import Verb
 from node.errors import AnodeError
+from node.refusals import Refusal
 from node.wire.association import Handler, Request, Response
 from node.wire.dimse import error_comment
 
@@ -92,22 +93,23 @@ def guarded(operation: str, handler: Handler) -> Handler:
 
     def answer(services: Services, request: Request) -> Iterator[Response]:
         association = request.association
-        if verb is not None:
-            allowed = services.peers.allowed(association.calling_ae_title, association.peer_address)
-            if verb not in allowed:
-                logger.warning(
-                    "request not allowed",
-                    extra={
-                        "association": association.number,
-                        "calling_ae_title": association.calling_ae_title,
-                        "operation": operation,
-                        "verb": verb,
-                    },
+        if verb is not None and verb not in association.allow:
+            services.refusals.refused(
+                Refusal(
+                    "operation",
+                    f"not allowed to {verb}",
+                    f'add "{verb}" to allow of its [[peers]] table',
+                    detail=operation,
+                    calling_ae_title=association.calling_ae_title,
+                    called_ae_title=association.called_ae_title,
+                    peer_address=association.peer_address,
+                    association=association.number,
                 )
-                yield Response(
-                    status.NOT_AUTHORISED, f"{association.calling_ae_title} is not allowed to {verb} here"
-                )
-                return
+            )
+            yield Response(
+                status.NOT_AUTHORISED, f"{association.calling_ae_title} is not allowed to {verb} here"
+            )
+            return
         try:
             yield from handler(services, request)
         except AnodeError as error:

@@ -6,7 +6,7 @@ import logging
 from contextlib import ExitStack
 
 from handlers.bindings import BINDINGS
-from node import alarms, running
+from node import alarms, refusals, running
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
@@ -74,6 +74,7 @@ class App:
         directory.open()
         exits.callback(directory.close)
         alarms.reset(config.node.data_dir)
+        refusals.reset(config.node.data_dir)
         index_file = config.node.data_dir / database.FILE_NAME
         directory.check_index(index_file)
         index_database = Database(index_file, clock=clock, schema=schema.STATEMENTS)
@@ -106,7 +107,9 @@ class App:
             ingest,
             peers,
             SendingMemory.of(config),
+            refusals.Refusals(clock, config.node.data_dir),
         )
+        exits.callback(self.services.refusals.flush, is_last=True)
         repairs = Repairs(analyses_removed=remove_unfinished(config.node.data_dir))
         ingest.replay(repairs)
         storage.prepare(lambda segment: is_needed(self.services, segment))

@@ -11,6 +11,7 @@ from node.index.database import Database
 from node.index.index import Index
 from node.ingest.ingest import Ingest
 from node.jobs.queue import Queue
+from node.refusals import Refusals
 from node.sending.memory import SendingMemory
 from node.storage.storage import Storage
 from node.wire.peers import Peers
@@ -30,3 +31,4 @@ class Services:
     ingest: Ingest
     peers: Peers
     sending_memory: SendingMemory
+    refusals: Refusals

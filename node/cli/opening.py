@@ -45,6 +45,7 @@ class Records:
     def services(self) -> Services:
         """Return the bundle of a node for work that only reads bytes; close its storage afterwards."""
         from node.ingest.ingest import Ingest
+        from node.refusals import Refusals
         from node.sending.memory import SendingMemory
         from node.services import Services
         from node.storage.storage import Storage
@@ -71,6 +72,7 @@ class Records:
             ingest,
             Peers(self.config),
             SendingMemory.of(self.config),
+            Refusals(self.clock),
         )
 
 

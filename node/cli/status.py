@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from node import refusals
 from node.cli import command, output
 from node.cli.echo import problem_of_running_node
 from node.cli.opening import (
@@ -19,9 +22,18 @@ from node.cli.opening import (
     standing_alarms,
     started,
 )
+from node.config.config_values import listed
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
+
+_MOST_REFUSALS = 10
+_REFUSED_NOUNS = {
+    "connection": "connection",
+    "association": "association",
+    "context": "presentation context",
+    "operation": "request",
+}
 
 
 def register(commands: Commands) -> None:
@@ -58,6 +70,7 @@ def _status(opened: Records) -> dict[str, Any]:
         counts = opened.index.counts(connection)
         jobs = opened.queue.counts(connection)
     data_dir = config.node.data_dir
+    refused, others_refused = refusals.read(data_dir)
     free_bytes = shutil.disk_usage(data_dir).free
     start = started(config) if running else None
     received, stored = counts["received_bytes"], counts["stored_bytes"]
@@ -91,6 +104,8 @@ def _status(opened: Records) -> dict[str, Any]:
         },
         "free_bytes": free_bytes,
         "reserve_bytes": config.storage.free_space_reserve_bytes,
+        "refused": [asdict(one) for one in refused],
+        "others_refused": others_refused,
         "alarms": [asdict(alarm) for alarm in standing_alarms(config)],
     }
 
@@ -142,4 +157,24 @@ def _print(status: dict[str, Any]) -> None:
         ("ALARM", f"{alarm['name']} since {output.moment(alarm['since'])}: {alarm['message']}")
         for alarm in status["alarms"]
     ]
+    pairs += [("refused", refused) for refused in _refused(status)]
     output.facts(pairs)
+
+
+def _refused(status: dict[str, Any]) -> Iterator[str]:
+    """Word what the node has refused since it was started, the latest first."""
+    refused = status["refused"]
+    for one in refused[:_MOST_REFUSALS]:
+        title = one["calling_ae_title"]
+        who = f"AE {title} at " if title else ""
+        what = output.count(one["times"], _REFUSED_NOUNS[one["kind"]])
+        detail = f" ({one['detail']})" if one["detail"] else ""
+        action = f"; to allow it, {one['action']}" if one["action"] else ""
+        last = output.moment(one["last_at"])
+        yield f"{what} from {who}{one['peer_address']}, last {last}: {one['reason']}{detail}{action}"
+    more = Counter(status["others_refused"])
+    for one in refused[_MOST_REFUSALS:]:
+        more[one["kind"]] += one["times"]
+    if more:
+        counted = [output.count(times, _REFUSED_NOUNS[kind]) for kind, times in sorted(more.items())]
+        yield f"{listed(counted)} more; --json and the log have what is known of them"

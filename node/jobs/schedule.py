@@ -1,4 +1,4 @@
-"""What happens by the clock: ticks of APScheduler, which only enqueue."""
+"""What happens by the clock: ticks of APScheduler, which enqueue, and write down what was refused."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 COMPLETION_SECONDS = 1.0
 SWEEP_SECONDS = 10.0
+REFUSALS_SECONDS = 5.0
 
 
 class Schedule:
@@ -49,7 +50,11 @@ class Schedule:
         """Let each tick come after its interval from now: APScheduler waits for times of day."""
         if self._scheduler is None:
             return
-        ticks = {"complete": (self.complete, COMPLETION_SECONDS), "sweep": (self.sweep, SWEEP_SECONDS)}
+        ticks = {
+            "complete": (self.complete, COMPLETION_SECONDS),
+            "sweep": (self.sweep, SWEEP_SECONDS),
+            "refusals": (self._services.refusals.flush, REFUSALS_SECONDS),
+        }
         for name, (tick, seconds) in ticks.items():
             self._scheduler.add_job(tick, "interval", seconds=seconds, id=name, replace_existing=True)
 

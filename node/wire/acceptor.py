@@ -11,10 +11,17 @@ from dataclasses import replace
 
 from node.config.settings import LimitsConfig
 from node.errors import AnodeError, PeerError, ProtocolViolation
+from node.refusals import Refusal
 from node.wire import dimse, negotiation
 from node.wire.association import Association
 from node.wire.connection import ConnectionLost, PeerStalled
-from node.wire.contexts import PROTOCOL_VERSION_UNKNOWN, Admission, AssociationRequest, Rejection
+from node.wire.contexts import (
+    CALLED_AE_TITLE_UNKNOWN,
+    PROTOCOL_VERSION_UNKNOWN,
+    Admission,
+    AssociationRequest,
+    Rejection,
+)
 from node.wire.messages import Operation
 from node.wire.pdu import Violation
 from node.wire.upper_layer import UpperLayer
@@ -55,6 +62,7 @@ class AcceptedAssociation(Association):
             limits=limits,
             peer_max_pdu_bytes=request.max_pdu_bytes,
         )
+        self.allow = admission.allow
         self._acceptance = acceptance
         self._posted: deque[Callable[[Association], None]] = deque()
         self._posting = threading.Lock()
@@ -182,6 +190,8 @@ class Negotiator:
         Who answers the requests on an accepted association.
     reject_first
         Called before ``admit``: a Rejection that does not depend on who asks, or None.
+    refused
+        Told of every request that comes to nothing.
     """
 
     def __init__(
@@ -191,11 +201,13 @@ class Negotiator:
         operations: Mapping[str, Operation],
         limits: LimitsConfig,
         reject_first: Callable[[], Rejection | None],
+        refused: Callable[[Refusal], None],
     ) -> None:
         self._admit = admit
         self._operations = operations
         self._limits = limits
         self._reject_first = reject_first
+        self._refused = refused
 
     def accept(self, upper_layer: UpperLayer, peer_address: str) -> AcceptedAssociation | None:
         """Negotiate; None when there will be no association, in which case the peer has been told why.
@@ -214,8 +226,10 @@ class Negotiator:
             )
         except Violation as error:
             upper_layer.fail(error)
-            logger.warning(
-                "association request invalid", extra={"peer_address": peer_address, "reason": str(error)}
+            self._refused(
+                Refusal(
+                    "connection", "association request invalid", detail=str(error), peer_address=peer_address
+                )
             )
             return None
         rejection = self._provider_rejection(request)
@@ -263,13 +277,15 @@ class Negotiator:
     def _reject(
         self, upper_layer: UpperLayer, request: AssociationRequest, rejection: Rejection, *, is_by_user: bool
     ) -> None:
-        logger.warning(
-            "association rejected",
-            extra={
-                "calling_ae_title": request.calling_ae_title,
-                "called_ae_title": request.called_ae_title,
-                "peer_address": request.peer_address,
-                "reason": rejection.explanation,
-            },
+        self._refused(
+            Refusal(
+                "association",
+                rejection.explanation,
+                rejection.action,
+                f"it called {request.called_ae_title}" if rejection == CALLED_AE_TITLE_UNKNOWN else "",
+                calling_ae_title=request.calling_ae_title,
+                called_ae_title=request.called_ae_title,
+                peer_address=request.peer_address,
+            )
         )
         upper_layer.reject(negotiation.encode_rejection(rejection), is_by_user=is_by_user)

@@ -14,6 +14,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from node.config.settings import Verb
 from node.errors import AssociationAborted, NoAcceptedContext
 from node.wire import dimse
 from node.wire.connection import PeerStalled
@@ -34,7 +35,12 @@ _AWAITING_RELEASE = (State.STA7, State.STA10, State.STA11)
 
 
 class Association(Performer):
-    """An established association; its parameters and attributes are those of ``Performer``."""
+    """An established association; its parameters and attributes are those of ``Performer``.
+
+    ``allow`` has what the peer may ask of us; of one that we requested, nothing.
+    """
+
+    allow: frozenset[Verb] = frozenset()
 
     def abort(self) -> None:
         """Send A-ABORT, if that is possible at once, and end the association. Any thread may call it."""

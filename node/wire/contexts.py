@@ -34,6 +34,8 @@ TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 # PS3.7 section D.3.3.3: operations invoked, operations performed
 _ONE_AT_A_TIME = (1, 1)
 
+_ACCEPT_UNKNOWN = "set [node] accept_unknown_sop_classes = true"
+
 
 @dataclass(frozen=True)
 class AcceptedContext:
@@ -113,12 +115,16 @@ class AssociationRequest:
 
 @dataclass(frozen=True)
 class Rejection:
-    """The fields of an A-ASSOCIATE-RJ (PS3.8 table 9-21) and our words for the log."""
+    """The fields of an A-ASSOCIATE-RJ (PS3.8 table 9-21) and our words for the log.
+
+    ``action`` is what the operator would do so that it is not rejected.
+    """
 
     result: int
     source: int
     reason: int
     explanation: str
+    action: str = ""
 
     @property
     def is_transient(self) -> bool:
@@ -127,24 +133,48 @@ class Rejection:
 
 
 NO_APPLICATION_CONTEXT = Rejection(1, 1, 2, "application context name not supported")
-CALLING_AE_TITLE_UNKNOWN = Rejection(1, 1, 3, "calling AE title not recognised")
-CALLING_AE_TITLE_ELSEWHERE = Rejection(
-    1, 1, 3, "this calling AE title is configured with another host; it may call from there alone"
+CALLING_AE_TITLE_UNKNOWN = Rejection(
+    1,
+    1,
+    3,
+    "calling AE title is not configured",
+    "add a [[peers]] table for it, or set [node] accept_unknown_peers = true",
 )
-CALLED_AE_TITLE_UNKNOWN = Rejection(1, 1, 7, "called AE title not recognised")
+CALLING_AE_TITLE_ELSEWHERE = Rejection(
+    1,
+    1,
+    3,
+    "calling AE title is configured with another host; it may call from there alone",
+    "correct host of its [[peers]] table",
+)
+CALLED_AE_TITLE_UNKNOWN = Rejection(
+    1,
+    1,
+    7,
+    "called AE title is not that of this node",
+    "have the peer call [node] ae_title, or set [node] check_called_ae_title = false",
+)
 PROTOCOL_VERSION_UNKNOWN = Rejection(1, 2, 2, "protocol version not supported")
 TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary congestion")
-LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local limit exceeded")
+LOCAL_LIMIT_EXCEEDED = Rejection(
+    2, 3, 2, "there are as many associations as may be", "raise [limits] associations"
+)
 
 
 @dataclass(frozen=True)
 class ContextResult:
-    """Our answer to one proposed context; ``accepted`` is None unless ``result`` is acceptance."""
+    """Our answer to one proposed context; ``accepted`` is None unless ``result`` is acceptance.
+
+    ``explanation`` and ``action`` say why it was refused, and what the operator would do to allow it.
+    """
 
     context_id: int
     result: int
     transfer_syntax_uid: str
     accepted: AcceptedContext | None = None
+    abstract_syntax_uid: str = ""
+    explanation: str = ""
+    action: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +182,7 @@ class Admission:
     """The answer to an AssociationRequest: a rejection, or a result for each context.
 
     ``asynchronous_window`` has the numbers of operations that may be invoked and performed at a time,
-    where they are answered.
+    where they are answered. ``allow`` has what the peer may ask for.
     """
 
     results: tuple[ContextResult, ...] = ()
@@ -160,6 +190,7 @@ class Admission:
     extended: Mapping[str, bytes] = field(default_factory=dict)
     asynchronous_window: tuple[int, int] | None = None
     rejection: Rejection | None = None
+    allow: frozenset[Verb] = frozenset()
 
     @property
     def contexts(self) -> dict[int, AcceptedContext]:
@@ -184,22 +215,26 @@ def negotiate(
         abstract_syntax_uid = context.abstract_syntax_uid
         service = _service_of(abstract_syntax_uid, request, accept_unknown_sop_classes)
         if service is None:
-            results.append(_refused(context, ABSTRACT_SYNTAX_NOT_SUPPORTED))
+            may_be = may_be_storage(abstract_syntax_uid)
+            action = _ACCEPT_UNKNOWN if may_be and not accept_unknown_sop_classes else ""
+            results.append(_refused(context, ABSTRACT_SYNTAX_NOT_SUPPORTED, "SOP class not offered", action))
             continue
         acceptable = STORAGE_TRANSFER_SYNTAXES if service is Service.STORAGE else PLAIN_TRANSFER_SYNTAXES
         transfer_syntax_uid = choose_transfer_syntax(context.transfer_syntax_uids, acceptable)
         if transfer_syntax_uid is None:
-            results.append(_refused(context, TRANSFER_SYNTAXES_NOT_SUPPORTED))
+            results.append(
+                _refused(context, TRANSFER_SYNTAXES_NOT_SUPPORTED, "no transfer syntax that is taken here")
+            )
             continue
         proposed = request.roles.get(abstract_syntax_uid)
-        is_scu, is_scp = proposed or (True, False)
+        wants_scu, wants_scp = is_scu, is_scp = proposed or (True, False)
         if service is Service.STORAGE:
             is_scu = is_scu and "store" in allowed
             is_scp = is_scp and "retrieve" in allowed
         elif service is not Service.STORAGE_COMMITMENT:
             is_scp = False
         if not is_scu and not is_scp:
-            results.append(_refused(context, USER_REJECTION))
+            results.append(_refused(context, USER_REJECTION, *_not_allowed(service, wants_scu, wants_scp)))
             continue
         if proposed is not None:
             roles[abstract_syntax_uid] = (is_scu, is_scp)
@@ -214,7 +249,7 @@ def negotiate(
         )
         results.append(ContextResult(context.context_id, ACCEPTANCE, transfer_syntax_uid, accepted))
     window = _ONE_AT_A_TIME if request.proposes_asynchronous_operations else None
-    return Admission(tuple(results), roles, extended, window)
+    return Admission(tuple(results), roles, extended, window, allow=allowed)
 
 
 def _service_of(
@@ -229,7 +264,17 @@ def _service_of(
     return service
 
 
-def _refused(context: RequestedContext, result: int) -> ContextResult:
+def _refused(context: RequestedContext, result: int, explanation: str, action: str = "") -> ContextResult:
     # PS3.8 section 9.3.3.2: a transfer syntax is sent but not significant
     syntax = next(iter(context.transfer_syntax_uids), IMPLICIT_VR_LITTLE_ENDIAN)
-    return ContextResult(context.context_id, result, syntax)
+    return ContextResult(
+        context.context_id, result, syntax, None, context.abstract_syntax_uid, explanation, action
+    )
+
+
+def _not_allowed(service: Service, wants_scu: bool, wants_scp: bool) -> tuple[str, str]:
+    """Say why neither role was granted, and what would grant one."""
+    if service is not Service.STORAGE or not (wants_scu or wants_scp):
+        return "the proposed role is not offered", ""
+    verb = "store" if wants_scu else "retrieve"
+    return f"not allowed to {verb}", f'add "{verb}" to allow of its [[peers]] table'

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from node.errors import PeerError, PortInUse
+from node.refusals import Refusal
 from node.wire import descriptors
 from node.wire.acceptor import AcceptedAssociation, Negotiator
 from node.wire.connection import Connection
@@ -27,7 +28,7 @@ from node.wire.contexts import (
     Rejection,
 )
 from node.wire.messages import Handler
-from node.wire.tls import server_context
+from node.wire.tls import TlsFailure, server_context
 from node.wire.tls_connection import TlsConnection
 from node.wire.upper_layer import UpperLayer
 
@@ -85,6 +86,7 @@ class Server:
             operations={name: partial(handler, services) for name, handler in handlers.operations.items()},
             limits=self._limits,
             reject_first=self._reject_first,
+            refused=services.refusals.refused,
         )
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, Connection] = {}
@@ -239,7 +241,7 @@ class Server:
             is_crowded = len(self._connections) >= self._limits.associations + _MORE_CONNECTIONS
         if is_crowded:
             accepted.close()
-            logger.warning("connection refused", extra={"peer_address": peer_address, "reason": "too many"})
+            self._refuse("too many connections", "raise [limits] associations", _plain(peer_address))
             return
         try:
             connection = self._connection(accepted, context)
@@ -282,6 +284,8 @@ class Server:
                     self._enter(thread, association)
                     association.serve()
             upper_layer.await_close()
+        except TlsFailure as error:
+            self._refuse(str(error), error.action, peer_address)
         except PeerError as error:
             logger.warning(
                 "no association came about", extra={"peer_address": peer_address, "reason": str(error)}
@@ -290,6 +294,9 @@ class Server:
             connection.close()
             with self._lock:
                 del self._connections[thread]
+
+    def _refuse(self, reason: str, action: str, peer_address: str) -> None:
+        self._services.refusals.refused(Refusal("connection", reason, action, peer_address=peer_address))
 
     def _reject_first(self) -> Rejection | None:
         """Take a place for the association that is being negotiated in this thread, if there is one."""

@@ -174,3 +174,9 @@ def choose_transfer_syntax(proposed: tuple[str, ...], acceptable: frozenset[str]
     if chosen == IMPLICIT_VR_LITTLE_ENDIAN and EXPLICIT_VR_LITTLE_ENDIAN in lossless:
         return EXPLICIT_VR_LITTLE_ENDIAN
     return chosen
+
+
+def name_of(abstract_syntax_uid: str) -> str:
+    """Name of a SOP class for people; those that the standard does not name have no other than their UID."""
+    known = UID_dictionary.get(abstract_syntax_uid)
+    return known[0] if known else "a SOP class unknown here"

@@ -112,6 +112,11 @@ def test_a_real_node_answers_starts_once_and_stops(tmp_path: Path) -> None:
         assert wrong.returncode == 1
         assert wrong.stderr.count("OTHER") == 1
         assert "Called AE title not recognised" in wrong.stderr
+        [refused] = node.json("status")["refused"]
+        assert (refused["kind"], refused["times"], refused["detail"]) == ("association", 1, "it called OTHER")
+        told = node.run("status", check=False).stdout
+        assert "1 association from AE ANODE at 127.0.0.1, last 20" in told
+        assert "called AE title is not that of this node (it called OTHER); to allow it, have the" in told
         results = {one["what"]: one for one in node.json("check")}
         assert "a node is running" in results["data_dir"]["detail"]
         other = AnodeProcess(tmp_path / "two", port=node.port)

@@ -23,8 +23,8 @@ from tests.support.scripted_peer import (
 from tests.support.waiting import wait_until
 
 ASSOCIATIONS = 60
-# threads that come and go by the clock: two of the schedule, one that makes spare segments
-BY_THE_CLOCK = 3
+# threads that come and go by the clock: three of the schedule, one that makes spare segments
+BY_THE_CLOCK = 4
 STATUS = 0x0900
 
 

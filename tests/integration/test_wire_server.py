@@ -79,7 +79,7 @@ def test_unknown_calling_ae_titles_are_rejected_unless_they_are_accepted(
         assert rejected(node.port, calling="STRANGER") == (1, 1, 3)
         assert rejected(node.port, calling="FARAWAY") == (1, 1, 3)
         of_a_stranger, from_elsewhere = (vars(record)["reason"] for record in caplog.records)
-        assert of_a_stranger == "calling AE title not recognised"
+        assert of_a_stranger == "calling AE title is not configured"
         assert "configured with another host" in from_elsewhere
         with ScriptedPeer.to(node.port) as peer:
             peer.associate(calling="SCANNER")

@@ -17,6 +17,7 @@ from node.jobs.policy import RetryPolicy, WorkPolicy
 from node.jobs.queue import Queue
 from node.jobs.task import Done, Job, Outcome
 from node.jobs.worker import Engine, Group
+from node.refusals import Refusals
 
 
 class ScriptedTask:
@@ -53,6 +54,7 @@ class Bench:
             database=self.database,
             queue=self.queue,
             completion=self.completion,
+            refusals=Refusals(clock),
         )
 
     def enqueue(self, kind: str, key: str, **values: Any) -> bool:

@@ -31,6 +31,7 @@ from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
 from node.jobs.worker import Engine, Group
+from node.refusals import Refusals
 from node.sending.memory import SendingMemory
 from node.services import Services
 from node.storage.storage import Storage
@@ -176,6 +177,7 @@ def small_node(settings: Config, clock: Clock | None = None) -> Iterator[SmallNo
             ingest,
             Peers(settings),
             SendingMemory.of(settings),
+            Refusals(clock, folder),
         )
         ingest.replay()
         server = Server(services, BINDINGS)

@@ -17,7 +17,9 @@ from handlers.association import admit
 from handlers.boundary import guarded
 from handlers.c_echo import c_echo
 from node import status
+from node.clock import Clock
 from node.config.settings import Config, LimitsConfig, NodeConfig, PeerConfig
+from node.refusals import Refusals
 from node.wire.association import Handler, Request, Response
 from node.wire.contexts import Admission, AssociationRequest
 from node.wire.peers import Peers
@@ -55,7 +57,7 @@ def toy_node(
 ) -> Iterator[ToyNode]:
     """A node on a free port that keeps digests of what it is sent and finds two studies."""
     config = Config(node=NodeConfig(port=port, **(node or {})), limits=limits(**limit_changes), peers=peers)
-    services: Any = SimpleNamespace(config=config, peers=Peers(config))
+    services: Any = SimpleNamespace(config=config, peers=Peers(config), refusals=Refusals(Clock()))
     toys: dict[str, Handler] = {"C-ECHO": c_echo, "C-STORE": _store, "C-FIND": _find, **(handlers or {})}
     bindings = Bindings(
         admit=admit, operations={name: guarded(name, handler) for name, handler in toys.items()}

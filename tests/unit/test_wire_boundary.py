@@ -12,23 +12,28 @@ import pytest
 
 from handlers.boundary import TABLES, guarded, status_of
 from node import errors, status
+from node.clock import Clock
 from node.errors import AnodeError
+from node.refusals import Refusals
 from node.wire.association import Response
+
+ALL_VERBS = ("store", "query", "retrieve", "commit")
 
 
 def request(**changes: Any) -> Any:
     association = SimpleNamespace(
-        number=3, calling_ae_title="SCANNER", peer_address="192.0.2.1", is_established=True
+        number=3,
+        calling_ae_title="SCANNER",
+        called_ae_title="ANODE",
+        peer_address="192.0.2.1",
+        is_established=True,
+        allow=frozenset(ALL_VERBS),
     )
     vars(association).update(changes)
     return SimpleNamespace(association=association)
 
 
-def services(*verbs: str) -> Any:
-    return SimpleNamespace(peers=SimpleNamespace(allowed=lambda calling_ae_title, address: verbs))
-
-
-ALLOWED = services("store", "query", "retrieve", "commit")
+SERVICES: Any = SimpleNamespace(refusals=Refusals(Clock()))
 
 
 def raising(error: Exception, *before: Response) -> Any:
@@ -67,7 +72,7 @@ def raising(error: Exception, *before: Response) -> Any:
 def test_an_error_is_answered_with_the_status_of_its_service(
     operation: str, error: AnodeError, expected: int
 ) -> None:
-    [response] = guarded(operation, raising(error))(ALLOWED, request())
+    [response] = guarded(operation, raising(error))(SERVICES, request())
     assert response.status == expected
     assert response.comment == str(error)
 
@@ -88,7 +93,7 @@ def test_an_unforeseen_error_is_a_processing_failure_logged_without_its_values(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        [response] = guarded("C-STORE", raising(error))(ALLOWED, request())
+        [response] = guarded("C-STORE", raising(error))(SERVICES, request())
     assert response.status == status.PROCESSING_FAILURE
     assert response.comment == f"unforeseen failure: {type(error).__name__}"
     [record] = caplog.records
@@ -100,26 +105,26 @@ def test_an_unforeseen_error_is_a_processing_failure_logged_without_its_values(
 def test_what_a_peer_says_is_quoted_at_debug_alone(caplog: pytest.LogCaptureFixture) -> None:
     refused = errors.PeerRefused("PatientName Doe", status=0xC000)
     with caplog.at_level(logging.DEBUG):
-        list(guarded("C-MOVE", raising(refused))(ALLOWED, request()))
+        list(guarded("C-MOVE", raising(refused))(SERVICES, request()))
     assert [record.levelno for record in caplog.records if "Doe" in str(vars(record))] == [logging.DEBUG]
 
 
 def test_a_refused_object_can_be_traced_without_debug(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        list(guarded("C-STORE", raising(errors.InvalidUid("(0020,000D) is missing")))(ALLOWED, request()))
+        list(guarded("C-STORE", raising(errors.InvalidUid("(0020,000D) is missing")))(SERVICES, request()))
     [record] = caplog.records
     assert "(0020,000D) is missing" in str(vars(record))
 
 
 def test_responses_before_the_error_are_kept() -> None:
     pending = Response(status.PENDING)
-    responses = list(guarded("C-FIND", raising(errors.NodeError("x"), pending))(ALLOWED, request()))
+    responses = list(guarded("C-FIND", raising(errors.NodeError("x"), pending))(SERVICES, request()))
     assert [response.status for response in responses] == [0xFF00, 0xC000]
 
 
 def test_nothing_is_answered_once_the_association_has_ended() -> None:
     for error in (errors.AssociationAborted("gone"), RuntimeError("late")):
-        assert list(guarded("C-GET", raising(error))(ALLOWED, request(is_established=False))) == []
+        assert list(guarded("C-GET", raising(error))(SERVICES, request(is_established=False))) == []
 
 
 @pytest.mark.parametrize(
@@ -135,9 +140,9 @@ def test_nothing_is_answered_once_the_association_has_ended() -> None:
 def test_a_verb_that_a_peer_does_not_have_is_refused_before_the_handler_runs(
     operation: str, verb: str
 ) -> None:
-    others = {"store", "query", "retrieve", "commit"} - {verb}
+    others = set(ALL_VERBS) - {verb}
     handler = guarded(operation, raising(AssertionError("it ran")))
-    [response] = handler(services(*others), request())
+    [response] = handler(SERVICES, request(allow=frozenset(others)))
     assert response.status == status.NOT_AUTHORISED
     assert response.comment == f"SCANNER is not allowed to {verb} here"
 
@@ -147,4 +152,4 @@ def test_verification_and_reports_need_no_verb(operation: str) -> None:
     def handler(services: Any, request: Any) -> Iterator[Response]:
         yield Response(status.SUCCESS)
 
-    assert list(guarded(operation, handler)(services(), request())) == [Response(0)]
+    assert list(guarded(operation, handler)(SERVICES, request(allow=frozenset()))) == [Response(0)]
