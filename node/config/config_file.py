@@ -76,6 +76,9 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
             "header_bytes": whole(1024),
             "nesting_depth": whole(1, 200),
             "identifier_bytes": whole(1024),
+            "association_seconds": number(0),
+            "element_bytes": whole(1024**2),
+            "frame_bytes": whole(1024**2),
         },
     ),
     "storage": (

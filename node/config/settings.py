@@ -54,7 +54,11 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class LimitsConfig:
-    """``[limits]``: what one peer or one object may cost."""
+    """``[limits]``: what one peer or one object may cost.
+
+    ``association_seconds`` = 0 is no limit. ``element_bytes`` is for one element that is no Pixel Data,
+    ``frame_bytes`` for one decoded frame.
+    """
 
     associations: int = 64
     max_pdu_bytes: int = 131072
@@ -64,6 +68,9 @@ class LimitsConfig:
     header_bytes: int = 64 * 1024**2
     nesting_depth: int = 32
     identifier_bytes: int = 1024**2
+    association_seconds: float = 86400.0
+    element_bytes: int = 1024**3
+    frame_bytes: int = 1024**3
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from node.config.settings import LimitsConfig
 from node.errors import InvalidUid, LimitExceeded, MalformedDataSet
-from node.ingest.elements import PIXEL_DATA_TAGS, ElementWalk, RawElement, tag_text
+from node.ingest.elements import PIXEL_DATA_TAGS, Element, ElementWalk, RawElement, tag_text
 from node.ingest.header_memory import MOST_BYTES, HeaderMemory, Shared
 
 # PS3.5 section A.5, and the JPIP referenced transfer syntaxes whose data set is deflated too.
@@ -178,7 +178,7 @@ def read_header(
     transfer_syntax_uid : str
         In which it is encoded.
     limits : LimitsConfig
-        Nesting depth, bytes of the header, bytes of an inflated data set.
+        Nesting depth, bytes of the header, of an element and of an inflated data set.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def read_header(
     InvalidUid
         One of the four UIDs that identify an instance is missing or not a UID.
     LimitExceeded
-        The data set is nested too deeply, or its header or inflated form is too large.
+        The data set is nested too deeply, or its header, an element or its inflated form is too large.
     """
     file = io.BytesIO(data_set) if isinstance(data_set, bytes | memoryview) else data_set
     reader = HeaderReader(transfer_syntax_uid, limits)
@@ -206,7 +206,7 @@ class HeaderReader:
     transfer_syntax_uid : str
         In which the data set is encoded.
     limits : LimitsConfig
-        Nesting depth, bytes of the header, bytes of an inflated data set.
+        Nesting depth, bytes of the header, of an element and of an inflated data set.
     memory : HeaderMemory or None
         What was read before in this thread, nearly always from the same series.
     """
@@ -291,6 +291,7 @@ class HeaderReader:
                 self._read(elements)
         while self._position < elements.length:
             element = elements.element_at(self._position)
+            self._check_length(element)
             self._position = element.end
             if element.end > elements.readable:
                 break  # what follows deflated pixels was counted, not kept
@@ -352,6 +353,7 @@ class HeaderReader:
             self._pixel_data_offset = self._position
             return True
         element = elements.element_at(self._position)
+        self._check_length(element)
         if element.length > (_BULK_SEQUENCE_BYTES if element.is_undefined else _BULK_BYTES) and (
             element.vr != "SQ" or element.length > _BULK_SEQUENCE_BYTES
         ):
@@ -364,6 +366,11 @@ class HeaderReader:
             self._starts.append(element.offset)
         self._position = element.end
         return False
+
+    def _check_length(self, element: Element) -> None:
+        """Refuse an element that is too long; those that ``plain_elements`` takes are never."""
+        if element.length > self._limits.element_bytes and element.tag not in PIXEL_DATA_TAGS:
+            raise LimitExceeded(f"{tag_text(element.tag)} has more than {self._limits.element_bytes} bytes")
 
     def _count(self, count: int) -> None:
         self._header_bytes += count

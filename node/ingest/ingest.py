@@ -346,7 +346,12 @@ class Ingest:
         digest, length = record.data_set_sha256, record.data_set_bytes
         with self._storage.open(record.location) as file:
             # It was accepted once: a limit that was lowered since does not take it away.
-            limits = replace(self._config.limits, header_bytes=_UNLIMITED, instance_bytes=_UNLIMITED)
+            limits = replace(
+                self._config.limits,
+                header_bytes=_UNLIMITED,
+                instance_bytes=_UNLIMITED,
+                element_bytes=_UNLIMITED,
+            )
             header = read_header(file, record.transfer_syntax_uid, limits)
             is_own = carries_our_marks(header)
             stored = _stored(header, record.location, digest, length, provenance, is_own=is_own)

@@ -64,7 +64,7 @@ def difference(one: Copy, other: Copy, limits: LimitsConfig) -> str:
     one, other : Copy
         The copies. Neither is changed; their file positions are.
     limits : LimitsConfig
-        Nesting depth and inflated length.
+        Nesting depth, inflated length, decoded frames.
 
     Returns
     -------
@@ -110,6 +110,7 @@ class _Side:
 class _Comparison:
     def __init__(self, limits: LimitsConfig) -> None:
         self._max_depth = limits.nesting_depth
+        self._frame_bytes = limits.frame_bytes
 
     def data_sets(self, one: _Side, other: _Side, place: str, depth: int = 0) -> str:
         """Compare two data sets or items; ``place`` is where they stand, for the answer."""
@@ -178,7 +179,8 @@ class _Comparison:
             # Decoding drops the unused bits, so what is in them cannot be compared.
             return f"{here} holds an overlay in one copy"
         try:
-            first, second = _decoded(one, a), _decoded(other, b)
+            first = _decoded(one, a, self._frame_bytes)
+            second = _decoded(other, b, self._frame_bytes)
             if first.facts.photometric_interpretation != second.facts.photometric_interpretation:
                 return f"{place}{tag_text(_PHOTOMETRIC_INTERPRETATION)} differs"
             for number, (frame, its_twin) in enumerate(zip_longest(first.frames, second.frames), 1):
@@ -297,8 +299,11 @@ def _rechunked(one: Iterator[bytes], other: Iterator[bytes]) -> bool:
         left, right = left[count:], right[count:]
 
 
-def _decoded(side: _Side, element: Element) -> pixels.Decoded:
+def _decoded(side: _Side, element: Element, frame_bytes: int) -> pixels.Decoded:
     """The frames, decoded one after the other, so that memory does not grow with the object."""
     return pixels.decoded(
-        data_set_without_pixels(side.walk), side.transfer_syntax_uid, side.walk.file_at(element.value_offset)
+        data_set_without_pixels(side.walk),
+        side.transfer_syntax_uid,
+        side.walk.file_at(element.value_offset),
+        frame_bytes=frame_bytes,
     )

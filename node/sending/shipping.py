@@ -220,7 +220,12 @@ class Shipping:
         raise undecodable
 
     def _data_set(self, stored: StoredInstance, transfer_syntax_uid: str) -> BinaryIO | bytes:
-        outgoing = Outgoing(self._services.storage, stored, lambda: self._ahead.is_wanted)
+        outgoing = Outgoing(
+            self._services.storage,
+            stored,
+            lambda: self._ahead.is_wanted,
+            frame_bytes=self._services.config.limits.frame_bytes,
+        )
         if not outgoing.is_made(transfer_syntax_uid) or stored.data_set_bytes > LARGEST_MADE_BYTES:
             return outgoing.data_set(transfer_syntax_uid)
         key = Made(stored.data_set_sha256, stored.received_transfer_syntax_uid, transfer_syntax_uid)

@@ -68,7 +68,12 @@ def _frames(file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig) -> I
     element = next((one for one in elements.elements() if one.tag in PIXEL_DATA_TAGS), None)
     if element is None:
         raise UnsupportedPixelData("the instance has no pixels")
-    yield from pixels.frames(data_set, transfer_syntax_uid, elements.file_at(element.value_offset))
+    yield from pixels.frames(
+        data_set,
+        transfer_syntax_uid,
+        elements.file_at(element.value_offset),
+        frame_bytes=limits.frame_bytes,
+    )
 
 
 @contextmanager

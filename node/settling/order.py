@@ -9,6 +9,7 @@ from typing import Any
 
 from node.errors import AnodeError, IntegrityFailure, OutOfSpace, StorageFailure, UnexpectedFailure
 from node.storage.location import Location
+from node.transcode.facts import MOST_FRAME_BYTES
 
 #: Failures that keep their name on the way; any other was not foreseen.
 _FORESEEN = {error.__name__: error for error in (IntegrityFailure, OutOfSpace, StorageFailure)}
@@ -32,6 +33,8 @@ class Order:
         When it is settled, seconds since the epoch.
     keep_reason : str
         Why its pixels must not be touched, whatever ``choice`` says; empty where they may be.
+    frame_bytes : int
+        The largest frame that is encoded.
     """
 
     location: str
@@ -43,6 +46,7 @@ class Order:
     choice: str
     at: float
     keep_reason: str = ""
+    frame_bytes: int = MOST_FRAME_BYTES
 
     @property
     def data_set_bytes(self) -> int:

@@ -32,7 +32,11 @@ def write(storage: Storage, order: Order) -> Settled:
             )
         else:
             settlement = lossless.settle(
-                file, order.transfer_syntax_uid, order.choice, data_set_sha256=order.data_set_sha256
+                file,
+                order.transfer_syntax_uid,
+                order.choice,
+                data_set_sha256=order.data_set_sha256,
+                frame_bytes=order.frame_bytes,
             )
         with settlement:
             private = {

@@ -120,6 +120,7 @@ def _order(services: Services, stored: StoredInstance) -> Order:
         provenance=stored.provenance.to_json(),
         choice=services.config.transcode.to,
         at=services.clock.timestamp(),
+        frame_bytes=services.config.limits.frame_bytes,
     )
 
 

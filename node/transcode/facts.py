@@ -8,10 +8,11 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from node.config.settings import LimitsConfig
 from node.errors import UNDECODABLE, UnsupportedPixelData
 
-#: Most samples of one frame that are taken for real; larger ones are a fault or an attack.
-MOST_FRAME_SAMPLES = 1 << 32
+#: What a decoded frame may measure where nobody says otherwise; larger ones are a fault or an attack.
+MOST_FRAME_BYTES = LimitsConfig().frame_bytes
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,20 @@ class PixelFacts:
         """Samples of one frame."""
         return self.rows * self.columns * self.samples_per_pixel
 
+    @property
+    def decoded_frame_bytes(self) -> int:
+        """Bytes of one frame in memory, where each sample has at least one."""
+        return self.frame_samples * max(self.bits_allocated // 8, 1)
 
-def facts_of(data_set: Dataset) -> PixelFacts:
+
+def facts_of(data_set: Dataset, *, frame_bytes: int = MOST_FRAME_BYTES) -> PixelFacts:
     """Read the facts of an image.
 
     Raises
     ------
     UnsupportedPixelData
-        What cannot be guessed is missing or makes no sense. Missing Number of Frames means 1,
+        A decoded frame has more than ``frame_bytes`` bytes, or what cannot be guessed is missing or
+        makes no sense. Missing Number of Frames means 1,
         missing Bits Stored, High Bit, Pixel Representation and Planar Configuration their usual
         values.
     """
@@ -54,10 +61,12 @@ def facts_of(data_set: Dataset) -> PixelFacts:
             return None  # the value cannot even be decoded
 
     is_float = "FloatPixelData" in data_set or "DoubleFloatPixelData" in data_set
-    return facts_from(text, is_float=is_float)
+    return facts_from(text, is_float=is_float, frame_bytes=frame_bytes)
 
 
-def facts_from(value_of: Callable[[str], Any], *, is_float: bool = False) -> PixelFacts:
+def facts_from(
+    value_of: Callable[[str], Any], *, is_float: bool = False, frame_bytes: int = MOST_FRAME_BYTES
+) -> PixelFacts:
     """Read the facts by ``value_of(keyword)``, which gives None for what is absent; as ``facts_of``."""
 
     def number(keyword: str, default: int | None = None) -> int:
@@ -89,11 +98,11 @@ def facts_from(value_of: Callable[[str], Any], *, is_float: bool = False) -> Pix
         number_of_frames=number("NumberOfFrames", 1) or 1,
         is_float=is_float,
     )
-    _check(facts)
+    _check(facts, frame_bytes)
     return facts
 
 
-def _check(facts: PixelFacts) -> None:
+def _check(facts: PixelFacts, frame_bytes: int) -> None:
     if facts.rows < 1 or facts.columns < 1 or facts.number_of_frames < 1:
         raise UnsupportedPixelData(
             f"the image says it has {facts.rows} rows, {facts.columns} columns and "
@@ -110,5 +119,7 @@ def _check(facts: PixelFacts) -> None:
         )
     if facts.planar_configuration not in (0, 1):
         raise UnsupportedPixelData(f"Planar Configuration {facts.planar_configuration}")
-    if facts.frame_samples > MOST_FRAME_SAMPLES:
-        raise UnsupportedPixelData(f"a frame of {facts.frame_samples} samples")
+    if facts.decoded_frame_bytes > frame_bytes:
+        raise UnsupportedPixelData(
+            f"a frame has {facts.decoded_frame_bytes} bytes, more than the limit of {frame_bytes}"
+        )

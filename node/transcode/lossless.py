@@ -27,6 +27,7 @@ from node.transcode.checksum import crc32
 from node.transcode.codecs import Codec, by_name
 from node.transcode.codestreams import FAILURES
 from node.transcode.encapsulation import OffsetTables
+from node.transcode.facts import MOST_FRAME_BYTES
 from node.transcode.native_image import DEEPEST_NESTING, NativeImage, native_image
 from node.transcode.restoring import PixelDigest, chunks, packed, pieces, resembling, restore, shared_bytes
 from node.transcode.spool import spool
@@ -86,7 +87,14 @@ class Settlement:
         self.close()
 
 
-def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_set_sha256: str) -> Settlement:
+def settle(
+    data_set: BinaryIO,
+    transfer_syntax_uid: str,
+    choice: str,
+    *,
+    data_set_sha256: str,
+    frame_bytes: int = MOST_FRAME_BYTES,
+) -> Settlement:
     """Encode the pixels of an instance with a lossless codec, and prove it; else keep it.
 
     Parameters
@@ -100,6 +108,8 @@ def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_se
         A name of ``codecs.CODECS``, or ``keep``.
     data_set_sha256 : str
         In hex, taken when the data set was received.
+    frame_bytes : int
+        An instance with larger frames is kept.
 
     Returns
     -------
@@ -118,7 +128,7 @@ def settle(data_set: BinaryIO, transfer_syntax_uid: str, choice: str, *, data_se
         return _kept(data_set, received, "the configuration says keep")
     encoded = spool()
     try:
-        image = native_image(data_set, transfer_syntax_uid)
+        image = native_image(data_set, transfer_syntax_uid, frame_bytes=frame_bytes)
         private = _encode(image, choice, received, encoded)
         private["stored"]["pixel_sha256"] = _prove(encoded, private)
     except IntegrityFailure as error:

@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from node.errors import UnsupportedPixelData
 from node.ingest.elements import PIXEL_DATA_TAGS, Element, ElementWalk
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, walk
-from node.transcode.facts import PixelFacts, facts_from
+from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_from
 from node.transcode.native import NativeLayout, Words
 
 PIXEL_DATA = 0x7FE00010
@@ -68,8 +68,10 @@ class NativeImage:
             yield self.layout.words(self.walk.read(self.pixel_data.value_offset + number * size, size))
 
 
-def native_image(data_set: BinaryIO, transfer_syntax_uid: str) -> NativeImage:
-    """Find native pixels that a lossless codec may encode.
+def native_image(
+    data_set: BinaryIO, transfer_syntax_uid: str, *, frame_bytes: int = MOST_FRAME_BYTES
+) -> NativeImage:
+    """Find native pixels, of frames of up to ``frame_bytes``, that a lossless codec may encode.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def native_image(data_set: BinaryIO, transfer_syntax_uid: str) -> NativeImage:
     if any(one.tag >= other.tag for one, other in pairwise(every)):
         raise UnsupportedPixelData("the elements are not in order")
     value_of = value_reader(elements, every)
-    facts = facts_from(value_of)
+    facts = facts_from(value_of, frame_bytes=frame_bytes)
     try:
         int(value_of("NumberOfFrames") or 1)
     except ValueError:

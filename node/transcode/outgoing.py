@@ -28,6 +28,7 @@ from node.storage.storage import Storage
 from node.storage.window import LastingWindow
 from node.transcode import pixels
 from node.transcode.checksum import crc32
+from node.transcode.facts import MOST_FRAME_BYTES
 from node.transcode.restoring import pieces, restore
 from node.transcode.side_by_side import CORES
 from node.transcode.spool import IN_MEMORY_BYTES, spool
@@ -61,14 +62,22 @@ class Outgoing:
         Its row, as it is now.
     is_wanted : callable
         Asked now and then in long work, from whichever thread does it; false ends it.
+    frame_bytes : int
+        The largest frame that is decoded; what was encoded here is restored whatever its size.
     """
 
     def __init__(
-        self, storage: Storage, stored: StoredInstance, is_wanted: Callable[[], bool] = _always
+        self,
+        storage: Storage,
+        stored: StoredInstance,
+        is_wanted: Callable[[], bool] = _always,
+        *,
+        frame_bytes: int = MOST_FRAME_BYTES,
     ) -> None:
         self._storage = storage
         self._stored = stored
         self._is_wanted = is_wanted
+        self._frame_bytes = frame_bytes
 
     def transfer_syntaxes(self) -> tuple[str, ...]:
         """UIDs of the transfer syntaxes in which it can be sent, best first.
@@ -143,7 +152,12 @@ class Outgoing:
         with io.BytesIO(received) if isinstance(received, bytes) else received as file:
             try:
                 return _handed_over(
-                    uncompressed(file, stored.received_transfer_syntax_uid, transfer_syntax_uid)
+                    uncompressed(
+                        file,
+                        stored.received_transfer_syntax_uid,
+                        transfer_syntax_uid,
+                        frame_bytes=self._frame_bytes,
+                    )
                 )
             except (MalformedDataSet, LimitExceeded) as error:
                 raise UnsupportedPixelData(f"the data set cannot be encoded: {error}") from error

@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from node.errors import UnsupportedPixelData
 from node.transcode import codestreams
-from node.transcode.facts import PixelFacts, facts_of
+from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_of
 from node.transcode.native import NativeLayout, unpacked_bits, values
 from node.transcode.side_by_side import side_by_side
 
@@ -64,7 +64,11 @@ def is_decodable(transfer_syntax_uid: str) -> bool:
 
 
 def frames(
-    data_set: Dataset, transfer_syntax_uid: str, pixel_data: BinaryIO | None = None
+    data_set: Dataset,
+    transfer_syntax_uid: str,
+    pixel_data: BinaryIO | None = None,
+    *,
+    frame_bytes: int = MOST_FRAME_BYTES,
 ) -> Iterator[Frame]:
     """Decode the frames of an image one after the other.
 
@@ -78,6 +82,8 @@ def frames(
     pixel_data : BinaryIO, optional
         The data set's file at the value of Pixel Data, so that this need not be in memory. Nobody
         else may move its position meanwhile.
+    frame_bytes : int
+        The largest decoded frame.
 
     Yields
     ------
@@ -90,15 +96,21 @@ def frames(
     Raises
     ------
     UnsupportedPixelData
-        There are no pixels, they are video, or they are damaged. Frames before the damage have
+        There are no pixels, they are video, too large, or damaged. Frames before the damage have
         been given.
     """
-    yield from decoded(data_set, transfer_syntax_uid, pixel_data).frames
+    yield from decoded(data_set, transfer_syntax_uid, pixel_data, frame_bytes=frame_bytes).frames
 
 
-def decoded(data_set: Dataset, transfer_syntax_uid: str, pixel_data: BinaryIO | None = None) -> Decoded:
+def decoded(
+    data_set: Dataset,
+    transfer_syntax_uid: str,
+    pixel_data: BinaryIO | None = None,
+    *,
+    frame_bytes: int = MOST_FRAME_BYTES,
+) -> Decoded:
     """Decode as ``frames`` does, and say what comes out."""
-    facts = facts_of(data_set)
+    facts = facts_of(data_set, frame_bytes=frame_bytes)
     source = pixel_data or _value(data_set)
     if transfer_syntax_uid in NATIVE_TRANSFER_SYNTAXES:
         is_little_endian = transfer_syntax_uid != ExplicitVRBigEndian

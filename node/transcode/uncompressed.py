@@ -24,7 +24,7 @@ from node.ingest.elements import Element, ElementWalk
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, inflate, is_implicit_vr, walk
 from node.transcode import headers, pixels
 from node.transcode.codestreams import FAILURES
-from node.transcode.facts import PixelFacts, facts_from
+from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_from
 from node.transcode.native_image import DEEPEST_NESTING, PIXEL_DATA, value_reader
 from node.transcode.side_by_side import CORES
 from node.transcode.spool import spool
@@ -44,7 +44,13 @@ _ALWAYS_LOSSY = frozenset(map(str, (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSN
 )
 
 
-def uncompressed(data_set: BinaryIO, from_transfer_syntax_uid: str, to_transfer_syntax_uid: str) -> BinaryIO:
+def uncompressed(
+    data_set: BinaryIO,
+    from_transfer_syntax_uid: str,
+    to_transfer_syntax_uid: str,
+    *,
+    frame_bytes: int = MOST_FRAME_BYTES,
+) -> BinaryIO:
     """Encode a data set in an uncompressed Little Endian transfer syntax.
 
     Parameters
@@ -53,6 +59,8 @@ def uncompressed(data_set: BinaryIO, from_transfer_syntax_uid: str, to_transfer_
         Without file meta information; read from position 0.
     from_transfer_syntax_uid, to_transfer_syntax_uid : str
         Any; and one of ``UNCOMPRESSED``.
+    frame_bytes : int
+        The largest frame that is decoded.
 
     Returns
     -------
@@ -65,7 +73,7 @@ def uncompressed(data_set: BinaryIO, from_transfer_syntax_uid: str, to_transfer_
     Raises
     ------
     UnsupportedPixelData
-        The pixels cannot be decoded, or something nested cannot be encoded.
+        The pixels cannot be decoded or are too large, or something nested cannot be encoded.
     MalformedDataSet, LimitExceeded
         The data set cannot be walked.
     """
@@ -74,7 +82,7 @@ def uncompressed(data_set: BinaryIO, from_transfer_syntax_uid: str, to_transfer_
         data_set, _ = inflate(data_set, limits, keep_bytes=limits.instance_bytes)
     elements = walk(data_set, from_transfer_syntax_uid, max_depth=DEEPEST_NESTING)
     every = tuple(elements.elements())
-    source = _Source(data_set, from_transfer_syntax_uid, elements, every)
+    source = _Source(data_set, from_transfer_syntax_uid, elements, every, frame_bytes)
     file = spool()
     try:
         _write(source, to_transfer_syntax_uid, file)
@@ -124,6 +132,7 @@ class _Source:
     transfer_syntax_uid: str
     walk: ElementWalk
     every: tuple[Element, ...]
+    frame_bytes: int
 
 
 def _write(source: _Source, transfer_syntax_uid: str, file: BinaryIO) -> None:
@@ -216,7 +225,7 @@ def _decoded(source: _Source, pixel_data: Element) -> tuple[PixelFacts, Iterator
     """Facts of the decoded frames, and the frames."""
     tables = {one.tag: source.walk.value(one) for one in source.every if one.tag in _EXTENDED_OFFSET_TABLES}
     offsets = tables.get(_EXTENDED_OFFSET_TABLES[0]), tables.get(_EXTENDED_OFFSET_TABLES[1])
-    facts = facts_from(value_reader(source.walk, source.every))
+    facts = facts_from(value_reader(source.walk, source.every), frame_bytes=source.frame_bytes)
     decoded = pixels.encapsulated_frames(
         facts,
         cast(BinaryIO, _Place(source.file, pixel_data.value_offset)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import select
 import socket
 import ssl
@@ -27,6 +28,7 @@ from node.wire.contexts import (
     AssociationRequest,
     Rejection,
 )
+from node.wire.lifetimes import Lifetimes
 from node.wire.messages import Handler
 from node.wire.tls import TlsFailure, server_context
 from node.wire.tls_connection import TlsConnection
@@ -92,6 +94,10 @@ class Server:
         self._connections: dict[threading.Thread, Connection] = {}
         self._associations: dict[threading.Thread, AcceptedAssociation] = {}
         self._places: set[threading.Thread] = set()  # threads whose association counts for the limit
+        self._lifetimes = Lifetimes(
+            most_seconds=self._limits.association_seconds,
+            grace_seconds=self._limits.network_timeout_seconds,
+        )
         self._is_stopping = False
         self._finish_by = 0.0
         self._listeners: list[_Listener] = []
@@ -210,7 +216,7 @@ class Server:
             either.register(number, select.POLLIN)
         try:
             while True:  # until it is told to: ``stop`` writes to a socket that is closed here
-                ready = either.poll()
+                ready = either.poll(self._end_overdue())
                 if told_to_stop.poll(0):
                     break
                 for number, _ in ready:
@@ -222,6 +228,20 @@ class Server:
             wake.close()
             if self._wake_writer is not None:
                 self._wake_writer.close()
+
+    def _end_overdue(self) -> float | None:
+        """End associations that have lasted too long; return the milliseconds until there is more to do."""
+        overdue = self._lifetimes.overdue()
+        with self._lock:
+            late = [self._associations.get(thread) for thread in overdue.to_finish]
+            too_late = [self._associations.get(thread) for thread in overdue.to_abort]
+        for association in filter(None, late):
+            association.finish(
+                time.monotonic(), f"it lasted {self._limits.association_seconds:g} s, the limit of one"
+            )
+        for association in filter(None, too_late):
+            association.abort()
+        return None if overdue.wait_seconds is None else math.ceil(overdue.wait_seconds * 1000)
 
     def _accept_from(self, listener: _Listener) -> bool:
         """Begin one connection; False when none can be taken for the moment."""
@@ -254,9 +274,11 @@ class Server:
             self._threads_begun += 1
             thread.name = f"connection-{self._threads_begun}"
             self._connections[thread] = connection
+        self._lifetimes.begin(thread)
         try:
             thread.start()
         except RuntimeError as error:  # no more threads: others have to end first
+            self._lifetimes.end(thread)
             with self._lock:
                 del self._connections[thread]
             connection.close()
@@ -292,6 +314,7 @@ class Server:
             )
         finally:
             connection.close()
+            self._lifetimes.end(thread)
             with self._lock:
                 del self._connections[thread]
 
