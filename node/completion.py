@@ -123,6 +123,35 @@ class Completion:
             },
         )
 
+    def arrived_before(self, connection: sqlite3.Connection) -> None:
+        """Note the arrival of all that the index holds, as closed: for an index that was made again.
+
+        A revision is never lower than that of a run; more instances raise it further.
+        """
+        connection.execute(
+            "INSERT INTO study_arrival (study_instance_uid, revision, last_arrival, is_open)"
+            " SELECT study.StudyInstanceUID, MAX(COUNT(*), COALESCE((SELECT MAX(revision) FROM analysis_run"
+            " WHERE analysis_run.study_instance_uid = study.StudyInstanceUID), 0)),"
+            " MAX(instance.received_at), 0 FROM instance JOIN series ON series.id = instance.series_id"
+            " JOIN study ON study.id = series.study_id WHERE NOT instance.is_own GROUP BY study.id"
+        )
+
+    def rearm(self, connection: sqlite3.Connection, *, seconds: float) -> int:
+        """Open the studies that arrived within ``seconds`` before the last one; return how many.
+
+        Not those that hold a result of which nobody knows the run: it might be made again.
+        """
+        if not self._config.analyses:
+            return 0
+        return connection.execute(
+            "UPDATE study_arrival SET is_open = 1"
+            " WHERE last_arrival >= (SELECT MAX(last_arrival) FROM study_arrival) - ?"
+            " AND study_instance_uid NOT IN (SELECT study.StudyInstanceUID FROM instance"
+            " JOIN series ON series.id = instance.series_id JOIN study ON study.id = series.study_id"
+            " WHERE instance.is_own AND json_extract(instance.provenance, '$.run') IS NULL)",
+            (seconds,),
+        ).rowcount
+
     def due(self, connection: sqlite3.Connection) -> list[tuple[str, str, int]]:
         """(Study Instance UID, analysis, revision) that were quiet long enough and have not fired."""
         now = self._clock.timestamp()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from importlib import metadata
 
-from node.cli import check, demo, echo, jobs, models, run, send, status, studies, verify, why
+from node.cli import check, demo, echo, jobs, models, rebuild, run, send, status, studies, verify, why
 
-_COMMANDS = (run, demo, check, status, studies, jobs, why, verify, echo, send, models)
+_COMMANDS = (run, demo, check, status, studies, jobs, why, verify, rebuild, echo, send, models)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,11 +23,32 @@ from node.storage.location import Location
 
 
 @dataclass(frozen=True)
+class Run:
+    """The run of an analysis that made a result: kept with it, so that no loss of the index repeats it.
+
+    ``series_instance_uid`` is the series that was analysed, ``kind`` what the result is (``sr``, ``seg``,
+    ``sc``), ``number`` its place among the ``objects`` that the run made together. The others are as
+    ``Completion.record_run`` and ``record_selection`` take them.
+    """
+
+    analysis: str
+    series_instance_uid: str
+    revision: int
+    started_at: float
+    selected_digest: str
+    input_digest: str
+    model: str
+    kind: str
+    number: int
+    objects: int
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where an instance came from.
 
     ``association`` is the number that the log shows, ``received_at`` in seconds since the epoch;
-    ``own`` means that this node made it.
+    ``own`` means that this node made it, ``run`` says in which analysis.
     """
 
     calling_ae_title: str
@@ -36,6 +57,7 @@ class Provenance:
     association: int
     received_at: float
     own: bool = False
+    run: Run | None = None
 
     def to_json(self) -> str:
         """Write it as JSON; ``from_json`` reads it back."""
@@ -43,12 +65,21 @@ class Provenance:
 
     @cached_property
     def _as_json(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
+        facts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "run"}
+        return json.dumps(facts if self.run is None else {**facts, "run": asdict(self.run)})
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
         """Read what ``to_json`` wrote; unknown keys of a later version are passed over."""
-        known = {key: value for key, value in json.loads(text).items() if key in cls.__dataclass_fields__}
+        return cls.from_facts(json.loads(text))
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Provenance:
+        """As ``from_json``, of the object that the JSON text stands for."""
+        known = {key: value for key, value in facts.items() if key in cls.__dataclass_fields__}
+        if known.get("run") is not None:
+            run = known["run"]
+            known["run"] = Run(**{key: run[key] for key in Run.__dataclass_fields__})
         return cls(**known)
 
 

@@ -26,6 +26,8 @@ from node.verification import problem_of
 
 logger = logging.getLogger(__name__)
 
+#: Begins what the archive file of something in quarantine says of why it is there.
+CONFLICTS = "conflicts with the instance that is held: "
 _CHUNK_BYTES = 1 << 20
 
 
@@ -188,7 +190,7 @@ class Duplicates:
                     "provenance": json.loads(provenance.to_json()),
                 },
                 "stored": as_received,
-                "kept_reason": f"conflicts with the instance that is held: {reason}",
+                "kept_reason": f"{CONFLICTS}{reason}",
                 "at": self._clock.timestamp(),
             },
             provenance,

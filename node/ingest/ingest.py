@@ -17,7 +17,7 @@ from typing import Literal
 
 from node.clock import Clock
 from node.completion import Completion
-from node.config.settings import Config
+from node.config.settings import Config, LimitsConfig
 from node.errors import (
     UNDECODABLE,
     CommandMismatch,
@@ -29,7 +29,7 @@ from node.errors import (
 )
 from node.index.database import Database
 from node.index.entry import Entry
-from node.index.index import Index, Provenance, StoredInstance
+from node.index.index import Index, Provenance, Run, StoredInstance
 from node.ingest.arrivals import Arrival, Arrivals
 from node.ingest.duplicates import Duplicates
 from node.ingest.header import Header, HeaderReader, read_header
@@ -49,8 +49,8 @@ logger = logging.getLogger(__name__)
 # Nearly every header ends before.
 _ENOUGH_FOR_A_HEADER_BYTES = 32 * 1024
 _UNLIMITED = 1 << 62
-# What one record of the log may meet when it is replayed, faults in reading it included.
-_OF_A_RECORD = (ObjectError, IntegrityFailure, StorageFailure, OutOfSpace, *UNDECODABLE)
+#: What one record of the log, or one file of the archive, may meet when it is read to be indexed.
+OF_A_RECORD = (ObjectError, IntegrityFailure, StorageFailure, OutOfSpace, *UNDECODABLE)
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,10 @@ class Ingest:
             self._arrivals.enqueue_settling(connection, [damaged])
         return is_repaired
 
+    def enqueue_settling(self, connection: sqlite3.Connection, instances: Sequence[StoredInstance]) -> None:
+        """Have instances settled, which lie in the receive log."""
+        self._arrivals.enqueue_settling(connection, instances)
+
     def holds_unindexed(self, segment: str) -> bool:
         """Whether a segment of the receive log holds a record that the next start has to index."""
         return self._arrivals.holds_unindexed(segment)
@@ -210,7 +214,11 @@ class Ingest:
     # --- made here -----------------------------------------------------------
 
     def own(
-        self, part10_objects: Sequence[bytes], *, then: Callable[[sqlite3.Connection], object]
+        self,
+        part10_objects: Sequence[bytes],
+        *,
+        then: Callable[[sqlite3.Connection], object],
+        runs: Sequence[Run] = (),
     ) -> list[StoredInstance]:
         """Take in what this node made: all of it and what follows from it, or nothing.
 
@@ -223,6 +231,8 @@ class Ingest:
         then : callable
             Called in the transaction that indexes them, to enqueue their delivery and to record
             the run.
+        runs : sequence of Run
+            For each object, where an analysis made them, the run as it is to be kept with it.
 
         Returns
         -------
@@ -245,29 +255,33 @@ class Ingest:
             received_at=self._clock.timestamp(),
             own=True,
         )
-        read = [self._read_own(part10) for part10 in part10_objects]
+        made_in: Sequence[Run | None] = runs or [None] * len(part10_objects)
+        read = [
+            (*self._read_own(part10), replace(provenance, run=run))
+            for part10, run in zip(part10_objects, made_in, strict=True)
+        ]
         with ExitStack() as claims:
             # in the order of the UIDs, so that two of these never wait for each other
-            for sop_instance_uid in sorted({header.sop_instance_uid for _, header in read}):
+            for sop_instance_uid in sorted({header.sop_instance_uid for _, header, _ in read}):
                 claims.enter_context(self._arrivals.claimed(sop_instance_uid))
-            return self._index_own(read, provenance, then)
+            return self._index_own(read, provenance.received_at, then)
 
     def _index_own(
         self,
-        read: Sequence[tuple[memoryview, Header]],
-        provenance: Provenance,
+        read: Sequence[tuple[memoryview, Header, Provenance]],
+        made_at: float,
         then: Callable[[sqlite3.Connection], object],
     ) -> list[StoredInstance]:
         """Make what this node made durable and index it, in one transaction."""
         with self._storage.without_reclaiming():
-            made = [self._make_durable(data_set, header, provenance) for data_set, header in read]
+            made = [self._make_durable(*one) for one in read]
 
             def index(connection: sqlite3.Connection) -> list[StoredInstance]:
                 held = []
                 for header, stored, damaged in made:
                     if not self._index.holds(connection, stored.sop_instance_uid):
                         self._index.add(connection, Entry.of(header), stored)
-                        self._arrivals.add_jobs(connection, [stored], provenance.received_at)
+                        self._arrivals.add_jobs(connection, [stored], made_at)
                     if damaged is not None:
                         self._add_repair(connection, damaged, stored.location)
                     held.append(self._index.get(connection, stored.sop_instance_uid) or stored)
@@ -322,8 +336,8 @@ class Ingest:
         repairs = repairs or Repairs()
         for record in self._storage.replay(self._is_known, repairs):
             try:
-                repairs.instances_indexed += self._replay(record)
-            except _OF_A_RECORD as error:
+                repairs.instances_indexed += self.replay_record(record)
+            except OF_A_RECORD as error:
                 # One record must not keep the node from starting. Its sender may have been told
                 # Success by an index that is lost, so it is kept. What is wrong may quote the object.
                 self._storage.keep(record.location)
@@ -338,21 +352,18 @@ class Ingest:
         with self._database.read() as connection:
             return self._index.is_known_location(connection, location)
 
-    def _replay(self, record: ReplayedRecord) -> bool:
+    def replay_record(self, record: ReplayedRecord) -> bool:
+        """Index a record of the receive log, or compare it with what is held; whether it was new.
+
+        Raises what reading and keeping it may meet.
+        """
         provenance = Provenance.from_json(record.provenance)
         if provenance.own:
             # Its row was never committed, or it would be known: so its job makes it again, and all of it.
             return False
         digest, length = record.data_set_sha256, record.data_set_bytes
         with self._storage.open(record.location) as file:
-            # It was accepted once: a limit that was lowered since does not take it away.
-            limits = replace(
-                self._config.limits,
-                header_bytes=_UNLIMITED,
-                instance_bytes=_UNLIMITED,
-                element_bytes=_UNLIMITED,
-            )
-            header = read_header(file, record.transfer_syntax_uid, limits)
+            header = read_header(file, record.transfer_syntax_uid, accepted_once(self._config.limits))
             is_own = carries_our_marks(header)
             stored = _stored(header, record.location, digest, length, provenance, is_own=is_own)
             arrival = Arrival(Entry.of(header), stored, self._clock.timestamp())
@@ -369,6 +380,11 @@ class Ingest:
             if comparison.is_repair:
                 self._repair(comparison.held, record.location)
             return False
+
+
+def accepted_once(limits: LimitsConfig) -> LimitsConfig:
+    """Limits for what was accepted once: one that was lowered since does not take it away."""
+    return replace(limits, header_bytes=_UNLIMITED, instance_bytes=_UNLIMITED, element_bytes=_UNLIMITED)
 
 
 def _checked_entry(header: Header, command: tuple[str, str]) -> Entry:

@@ -13,7 +13,7 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 IMPLEMENTATION_CLASS_UID = "2.25.215843967812440128764190452351470921543"
 IMPLEMENTATION_VERSION_NAME = "ANODE_0_1"
 PRIVATE_INFORMATION_CREATOR_UID = "2.25.118503772954216044829361170583246617201"
+QUARANTINE = "quarantine"
 
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -130,7 +131,15 @@ def transfer_syntax_uid(file: BinaryIO) -> str:
 
 
 def read_private(path: Path) -> dict[str, Any]:
-    """Read what ``part10`` was given as ``private``; raise IntegrityFailure when it is not there."""
+    """Read what ``part10`` was given as ``private``.
+
+    Raises
+    ------
+    IntegrityFailure
+        It is not there, or damaged.
+    StorageFailure
+        The file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             elements, _ = _file_meta(file)
@@ -150,10 +159,37 @@ def read_private(path: Path) -> dict[str, Any]:
     return private
 
 
+def files(archive: Path) -> Iterator[str]:
+    """Yield the places of all files below the archive folder, those in quarantine last.
+
+    Raises StorageFailure when a folder cannot be read.
+    """
+    for one in _names(archive):
+        if len(one) == 2:
+            for other in _names(archive / one):
+                yield from (f"{one}/{other}/{name}" for name in _names(archive / one / other, ".dcm"))
+    yield from (f"{QUARANTINE}/{name}" for name in _names(archive / QUARANTINE, ".dcm"))
+
+
+def _names(folder: Path, suffix: str = "") -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(suffix))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise disk.failure(error, f"reading the folder {folder.name} of the archive") from error
+
+
 def relative_path(sop_instance_uid: str) -> str:
     """Place of an instance below the archive folder; a hash, so no UID ever becomes a path."""
     name = hashlib.sha256(sop_instance_uid.encode()).hexdigest()
     return f"{name[:2]}/{name[2:4]}/{name}.dcm"
+
+
+def quarantine_path(sop_instance_uid: str, data_set_sha256: str) -> str:
+    """Place below the archive folder of content that conflicts with what is held."""
+    name = hashlib.sha256(f"{sop_instance_uid} {data_set_sha256}".encode()).hexdigest()
+    return f"{QUARANTINE}/{name}.dcm"
 
 
 def write(archive: Path, relative: str, file_bytes: Iterable[bytes]) -> int:

@@ -23,6 +23,11 @@ from node.storage import disk
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+#: What to do where the index is lost or damaged.
+REBUILD = (
+    "run 'anode rebuild', which makes it again from the archive and the receive log and deletes nothing; "
+    "or restore it from a backup"
+)
 _MARKER = "format.json"
 _OUR_NAMES = ("archive", "log")
 # The lock, the markers and the database's log of changes need a little; the reserve is far more.
@@ -139,13 +144,16 @@ class DataDirectory:
             raise
 
     def check_index(self, index_file: Path) -> None:
-        """Refuse when the archive has files but the index, which says what they are, is gone."""
-        if not index_file.exists() and any((self.path / "archive").glob("[0-9a-f]*/*/*.dcm")):
-            raise ArchiveUnavailable(
-                f"the archive in {self.path} has files, but its index {index_file.name} is gone",
-                action=f"restore {index_file} from a backup; nothing was changed, and every file carries "
-                "its own proof and provenance",
-            )
+        """Refuse when the archive or the receive log has files but the index of them is gone."""
+        if index_file.exists():
+            return
+        for held in ("archive/[0-9a-f]*/*/*.dcm", "log/*.seg"):
+            if any(self.path.glob(held)):
+                raise ArchiveUnavailable(
+                    f"the {held.partition('/')[0]} in {self.path} has files, but their index "
+                    f"{index_file.name} is gone",
+                    action=REBUILD,
+                )
 
     def check_archive(self, *, holds_settled: bool) -> None:
         """Refuse when the index has settled instances but the archive folder is not this one.

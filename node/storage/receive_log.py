@@ -41,6 +41,9 @@ from node.storage.window import Window
 
 logger = logging.getLogger(__name__)
 
+#: Told the name of a segment, and what in it cannot be read.
+Report = Callable[[str, str], None]
+
 # Who has just looked up a record did so in this run: a segment of an earlier one has no grace.
 _EVER = float("-inf")
 
@@ -243,15 +246,32 @@ class ReceiveLog:
         A segment may be used again only after the caller has come back for the record after its
         last one.
         """
+        yield from self._found(is_known, repairs, _log_alone, is_thorough=False)
+
+    def survey(self, report: Report) -> Iterator[ReplayedRecord]:
+        """Yield every whole record of earlier runs, as ``replay``, also behind heads that are damaged.
+
+        ``report`` is told of each segment in which something could not be read, and why.
+        """
+        return self._found(lambda _location: False, Repairs(), report, is_thorough=True)
+
+    def _found(
+        self,
+        is_known: Callable[[Location], bool],
+        repairs: Repairs,
+        report: Report,
+        *,
+        is_thorough: bool,
+    ) -> Iterator[ReplayedRecord]:
         for path in self.folder.glob("*.part"):
             path.unlink(missing_ok=True)
             repairs.files_removed += 1
         waiting = sorted(closed.number for closed in self._closed.values() if closed.awaits_replay)
-        lives = {number: life for number in waiting if (life := self._recall(number)) is not None}
+        lives = {number: life for number in waiting if (life := self._recall(number, report)) is not None}
         for number in waiting:
             if number in lives:
-                for location, head in self._heads(lives[number]):
-                    if not is_known(location) and self._is_whole(location, head, repairs):
+                for location, head in self._heads(lives[number], report, is_thorough=is_thorough):
+                    if not is_known(location) and self._is_whole(location, head, repairs, report):
                         yield ReplayedRecord(
                             location,
                             head.transfer_syntax_uid,
@@ -261,15 +281,16 @@ class ReceiveLog:
                         )
             self._closed[number].awaits_replay = False
 
-    def _keep_unreadable(self, number: int, error: StorageFailure) -> None:
+    def _keep_unreadable(self, number: int, reason: str, report: Report) -> None:
         """Leave a segment as it is that the disk does not give back; the next start tries again."""
         self._closed[number].is_kept = True
         logger.error(
             "a segment of the receive log cannot be read; it is kept, and the next start tries again",
-            extra={"segment": segment_name(number), "reason": str(error)},
+            extra={"segment": segment_name(number), "reason": reason},
         )
+        report(segment_name(number), reason)
 
-    def _recall(self, number: int) -> Life | None:
+    def _recall(self, number: int, report: Report) -> Life | None:
         """Read in which life a segment of an earlier run is, and which record it continues, if any.
 
         A continuation belongs to the segment in which its record begins for as long as that is
@@ -280,38 +301,48 @@ class ReceiveLog:
                 life = read_life(file)
                 link = read_link(file, life.key) if life else None
         except StorageFailure as error:
-            self._keep_unreadable(number, error)
+            self._keep_unreadable(number, str(error), report)
             return None
-        if life is None or life.number != number:
+        if life is None:
+            self._keep_unreadable(
+                number, "its first block is damaged, without which no record counts", report
+            )
             return None
+        if life.number != number:
+            return None  # it was to be used again, and its next life never began
         if link is not None:
             self._closed[number].first = link.first.number
         return life
 
-    def _heads(self, life: Life) -> Iterator[tuple[Location, Head]]:
+    def _heads(self, life: Life, report: Report, *, is_thorough: bool) -> Iterator[tuple[Location, Head]]:
         found = []
         try:
             with _opened(segment_path(self.folder, segment_name(life.number))) as file:
-                for offset, head in records(file, life):
+                end = 2 * BLOCK_BYTES
+                for offset, head in records(file, life, is_thorough=is_thorough):
+                    if offset != end:
+                        report(segment_name(life.number), "the head of a record in it is damaged")
+                    end = offset + head.record_bytes
                     found.append((offset, head))
         except StorageFailure as error:
-            self._keep_unreadable(life.number, error)
+            self._keep_unreadable(life.number, str(error), report)
         for offset, head in found:
             yield Location("log", segment_name(life.number), offset, head.data_set_bytes), head
 
-    def _is_whole(self, location: Location, head: Head, repairs: Repairs) -> bool:
+    def _is_whole(self, location: Location, head: Head, repairs: Repairs, report: Report) -> bool:
         try:
             with self.open(location) as data_set:
                 if is_intact(data_set, head):
                     return True
         except StorageFailure as error:
-            self._keep_unreadable(int(location.path), error)
+            self._keep_unreadable(int(location.path), str(error), report)
             return False
         except IntegrityFailure as error:
             logger.debug("torn record: detail", extra={"reason": str(error)})
         # Its reception never came to an end, so nobody was told Success.
         repairs.records_torn += 1
         logger.warning("torn record left out", extra={"segment": location.path})
+        report(location.path, "a record in it is torn, because the node stopped, or damaged")
         return False
 
     # --- using again ---------------------------------------------------------
@@ -420,6 +451,10 @@ class ReceiveLog:
                 self._close(segment)
             self._open = []
         self._spares.close()
+
+
+def _log_alone(_segment: str, _reason: str) -> None:
+    """Be the report of a start, of which the log is enough."""
 
 
 @contextmanager

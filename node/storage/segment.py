@@ -190,12 +190,19 @@ def read_head(file: int, offset: int, life: Life) -> Head | None:
     return decode(disk.read_at(file, BLOCK_BYTES, offset - BLOCK_BYTES), life.key)
 
 
-def records(file: int, life: Life) -> Iterator[tuple[int, Head]]:
+def records(file: int, life: Life, *, is_thorough: bool = False) -> Iterator[tuple[int, Head]]:
     """Yield (offset of the data set, head) of each record that begins in a segment, in order.
 
-    Whether the data set is whole is not looked at: ``record.is_intact`` says.
+    Whether the data set is whole is not looked at: ``record.is_intact`` says. What is no head ends the
+    search, unless it ``is_thorough``: then it goes on, block by block, to the end of the segment.
     """
-    offset = 2 * BLOCK_BYTES
-    while (head := read_head(file, offset, life)) is not None:
-        yield offset, head
-        offset += head.record_bytes
+    offset, size = 2 * BLOCK_BYTES, os.fstat(file).st_size
+    while offset <= size:
+        head = read_head(file, offset, life)
+        if head is not None:
+            yield offset, head
+            offset += head.record_bytes
+        elif is_thorough:
+            offset += BLOCK_BYTES
+        else:
+            return

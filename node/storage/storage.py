@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -15,7 +14,7 @@ from node.errors import StorageFailure
 from node.repairs import Repairs
 from node.storage import archive, disk
 from node.storage.location import Location
-from node.storage.receive_log import ReceiveLog, ReplayedRecord
+from node.storage.receive_log import ReceiveLog, ReplayedRecord, Report
 from node.storage.reception import Reception
 from node.storage.window import LastingWindow, Window
 
@@ -83,6 +82,18 @@ class Storage:
         repairs.files_removed += archive.remove_unfinished(self._archive)
         return self._log.replay(is_known, repairs)
 
+    def survey(self, report: Report) -> Iterator[ReplayedRecord]:
+        """Yield every whole record of the receive log, wherever it stands; ``report`` is told of damage.
+
+        Only while no node runs. What a stopped process left unfinished is removed.
+        """
+        archive.remove_unfinished(self._archive)
+        return self._log.survey(report)
+
+    def archived(self) -> Iterator[Location]:
+        """Yield where archive files lie, those in quarantine last; raises StorageFailure."""
+        return (Location("archive", relative) for relative in archive.files(self._archive))
+
     def keep(self, location: Location) -> None:
         """Keep the segment of a replayed record from being used again before the next start."""
         self._log.keep(location)
@@ -113,8 +124,7 @@ class Storage:
         self, sop_instance_uid: str, data_set_sha256: str, file_bytes: Iterable[bytes]
     ) -> Location:
         """Write an archive file for content that conflicts with what is held; as ``settle``."""
-        name = hashlib.sha256(f"{sop_instance_uid} {data_set_sha256}".encode()).hexdigest()
-        return self._write(f"quarantine/{name}.dcm", file_bytes)
+        return self._write(archive.quarantine_path(sop_instance_uid, data_set_sha256), file_bytes)
 
     def _write(self, relative: str, file_bytes: Iterable[bytes]) -> Location:
         disk.make_directory(self._archive)

@@ -31,6 +31,7 @@ from node.errors import (
     UnfitInput,
 )
 from node.index import identity
+from node.index.index import Run
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.results.build import PredecessorReference, ResultObject, RunFacts, Source, build
 from node.runners.job_folder import JobFolder
@@ -56,6 +57,7 @@ class _Run:
     analysis: str
     revision: int
     started_at: float
+    selected_digest: str
 
     @classmethod
     def of(cls, job: Job) -> _Run:
@@ -66,6 +68,7 @@ class _Run:
             analysis=str(payload["analysis"]),
             revision=int(payload["revision"]),
             started_at=float(payload["started_at"]),
+            selected_digest=str(payload["selected_digest"]),
         )
 
 
@@ -277,7 +280,22 @@ def _keep(
                     study_instance_uid=run.study_instance_uid,
                 )
 
-    services.ingest.own([one.part10 for one in objects], then=then)
+    made_in = [
+        Run(
+            analysis=run.analysis,
+            series_instance_uid=run.series_instance_uid,
+            revision=run.revision,
+            started_at=run.started_at,
+            selected_digest=run.selected_digest,
+            input_digest=digest,
+            model=model,
+            kind=one.kind,
+            number=number,
+            objects=len(objects),
+        )
+        for number, one in enumerate(objects)
+    ]
+    services.ingest.own([one.part10 for one in objects], then=then, runs=made_in)
 
 
 def _recorded(services: Services, run: _Run, error: AnodeError) -> Outcome:

@@ -82,6 +82,18 @@ def restore(
         raise IntegrityFailure("the proof of an instance is damaged") from error
 
 
+def received_start(data_set: BinaryIO, private: Mapping[str, Any]) -> bytes:
+    """Give the received data set back up to its first sample; only where its pixels were encoded.
+
+    Raises IntegrityFailure when what it is made of is damaged. That it is what was received, ``restore``
+    alone can tell.
+    """
+    try:
+        return b"".join(_before_the_pixels(data_set, private))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityFailure("the proof of an instance is damaged") from error
+
+
 def chunks(data_set: BinaryIO, expected: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield what is left of ``data_set``; IntegrityFailure when it is not what ``expected`` says."""
     return _checked(pieces(data_set), expected, "a data set is not the one that was stored")
@@ -155,6 +167,14 @@ def _checked(data: Iterator[bytes], expected: Mapping[str, Any], problem: str) -
         raise IntegrityFailure(f"{problem}: its SHA-256 is another")
 
 
+def _before_the_pixels(data_set: BinaryIO, private: Mapping[str, Any]) -> Iterator[bytes]:
+    prefix = private["prefix"]
+    data_set.seek(0)
+    head = data_set.read(prefix["head"])
+    yield head[: prefix["shared"]]
+    yield _unpacked(prefix["rest"], resembling(head, private["received"]["transfer_syntax_uid"]))
+
+
 def _rebuilt(
     data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None, threads: int
 ) -> Iterator[bytes]:
@@ -176,11 +196,7 @@ def _rebuilt(
         except FAILURES as error:
             raise IntegrityFailure(f"stored frame {number} cannot be decoded: {error}") from error
 
-    prefix = private["prefix"]
-    data_set.seek(0)
-    head = data_set.read(prefix["head"])
-    yield head[: prefix["shared"]]
-    yield _unpacked(prefix["rest"], resembling(head, private["received"]["transfer_syntax_uid"]))
+    yield from _before_the_pixels(data_set, private)
     data_set.seek(stored["frames_offset"])
     count = 0
     threads = min(threads, facts.number_of_frames)

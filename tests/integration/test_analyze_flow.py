@@ -388,6 +388,7 @@ def test_an_analysis_that_was_taken_out_of_the_configuration_is_done(make: Any) 
         "model": "x",
         "revision": 1,
         "started_at": 0.0,
+        "selected_digest": "d",
     }
     ((_, outcome),) = scene.task.run(
         scene.node.services, [Job(1, "analyze", "k", "", payload, STUDY, 1, 0.0)]

@@ -128,16 +128,19 @@ def test_an_archive_folder_that_is_gone_is_refused_when_instances_lie_in_it(data
     directory.close()
 
 
-def test_an_archive_whose_index_is_gone_is_refused_before_an_empty_one_takes_its_place(data_dir, config_file):
+@pytest.mark.parametrize("held", ["archive/ab/cd/abcd.dcm", "log/00000001.seg"])
+def test_an_archive_whose_index_is_gone_is_refused_before_an_empty_one_takes_its_place(
+    data_dir, config_file, held
+):
     start(data_dir, config_file)
     directory = DataDirectory.beside(data_dir, config_file)
     directory.check_index(data_dir / "index.sqlite")
-    file = data_dir / "archive" / "ab" / "cd" / "abcd.dcm"
+    file = data_dir / held
     file.parent.mkdir(parents=True)
     file.touch()
-    with pytest.raises(ArchiveUnavailable, match=r"its index index\.sqlite is gone") as refused:
+    with pytest.raises(ArchiveUnavailable, match=r"their index index\.sqlite is gone") as refused:
         directory.check_index(data_dir / "index.sqlite")
-    assert "restore" in refused.value.action
+    assert "run 'anode rebuild'" in refused.value.action
     (data_dir / "index.sqlite").touch()
     directory.check_index(data_dir / "index.sqlite")
 
