@@ -16,6 +16,9 @@ from pathlib import Path
 DISK_FULL = "disk-full"
 """The alarm for `node.errors.OutOfSpace`."""
 
+TLS_FILES, TLS_EXPIRY = "tls-files", "tls-expiry"
+"""The alarms for files of TLS: those that cannot be used, and those that are not valid for long."""
+
 _FILE = "alarms.json"
 _FILE_BYTES = 4096
 _MESSAGE_CHARACTERS = 400

@@ -7,27 +7,32 @@ import contextlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from node.cli import command, output
+from node.cli import check_tls, command, output
 from node.cli.echo import echo, problem_of_running_node
 from node.cli.models import LOADING_FAILURES
 from node.cli.opening import (
     configuration,
     is_running,
+    peer_named,
     running_port,
     stale_configuration,
     standing_alarms,
 )
-from node.config.settings import Config, PeerConfig
+from node.config.settings import Config, PeerConfig, TlsConfig
 from node.errors import AnodeError, ConfigurationError
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
+
+
+_TLS = "tls"
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,12 @@ def register(commands: Commands) -> None:
         summary="check the configuration, the data directory, the port, the peers and the models",
         description="Nothing is changed. A peer that does not answer is a warning: "
         "it may be down for an hour.",
-        examples="anode check\nanode check --config new.toml --strict",
+        examples="anode check\nanode check --config new.toml --strict\nanode check --tls PACS",
     )
     check.add_argument("--strict", action="store_true", help="fail on warnings too")
+    check.add_argument(
+        "--tls", metavar="PEER", help="look at TLS with one peer alone, and name what is wrong with it"
+    )
     check.add_argument("--no-peers", action="store_true", help="do not send C-ECHO to the peers")
     check.add_argument(
         "--timeout",
@@ -69,12 +77,17 @@ def _run(arguments: argparse.Namespace) -> int:
             raise
         output.as_json([asdict(Result("configuration", "problem", problem)) for problem in error.problems])
         return 2
+    if arguments.tls is not None:
+        peer = peer_named(config, arguments.tls)
+        return check_tls.run(config, peer, arguments.timeout, as_json=arguments.json)
     results = list(_results(config, None if arguments.no_peers else arguments.timeout))
     if arguments.json:
         output.as_json([asdict(result) for result in results])
     else:
         output.table(["WHAT", "STATE", "DETAIL"], [[one.what, one.state, one.detail] for one in results])
     states = {result.state for result in results}
+    if any(result.what == _TLS and result.state == "problem" for result in results):
+        return 2  # as for any other configuration with which 'anode run' would not start
     return 1 if "problem" in states or (arguments.strict and "warning" in states) else 0
 
 
@@ -198,18 +211,35 @@ def _free_port(what: str, host: str, port: int) -> Result:
 
 
 def _tls(config: Config, running: bool) -> Iterator[Result]:
-    if config.node.tls is None:
+    if config.node.tls is None and not any(peer.tls for peer in config.peers):
         return
-    if config.node.tls.port is not None and not running:
+    if config.node.tls is not None and config.node.tls.port is not None and not running:
         yield _free_port("tls port", config.node.tls_host, config.node.tls.port)
-    from node.wire import tls
+    from node.wire import tls, validity
 
-    try:
-        tls.server_context(config.node.tls)
-    except ConfigurationError as error:
-        yield Result("tls", "problem", str(error))
-    else:
-        yield Result("tls", "ok", "certificate, key and trusted certificates can be used")
+    problems = tls.problems(config)
+    yield from (Result(_TLS, "problem", problem) for problem in problems)
+    if not problems:
+        yield Result(_TLS, "ok", "certificate, key and trusted certificates can be used")
+    yield from (Result(_TLS, "warning", found) for found in validity.warnings(config, time.time()))
+    yield from (Result(_TLS, "warning", found) for found in _own_certificate(config.node.tls or TlsConfig()))
+
+
+def _own_certificate(config: TlsConfig) -> Iterator[str]:
+    """Say for what our certificate is unfit, and who else may read its key."""
+    from node.wire import x509
+
+    if config.certificate is None or config.key is None:
+        return
+    mine = next(iter(x509.of_file(config.certificate)), None)
+    title = f"[node.tls] certificate: {config.certificate}"
+    if mine is not None and not mine.is_for_clients:
+        yield f"{title} is not for clients (extended key usage): peers that we call may refuse it"
+    if mine is not None and not mine.is_for_servers and config.port is not None:
+        yield f"{title} is not for servers (extended key usage): peers that call us may refuse it"
+    with contextlib.suppress(OSError):
+        if config.key.stat().st_mode & 0o007:
+            yield f"[node.tls] key: every user of this machine may read {config.key}: chmod 600"
 
 
 def _models(config: Config) -> Iterator[Result]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from node.cli import command, output
 from node.cli.opening import configuration, peer_named, running_port
 from node.config.settings import Config, PeerConfig
-from node.errors import AssociationRejected, PeerError
+from node.errors import AssociationRejected, PeerError, ProtocolViolation
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -54,6 +54,7 @@ def register(commands: Commands) -> None:
 def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
     """Send one C-ECHO to ``peer``; every failure of the peer is told, none raised."""
     from node.wire import scu
+    from node.wire.connection import ConnectionLost, PeerStalled
     from node.wire.sop_classes import UNCOMPRESSED, VERIFICATION
     from node.wire.tls import ClientTls
 
@@ -77,7 +78,18 @@ def echo(config: Config, peer: PeerConfig, timeout_seconds: float) -> Echo:
     except PeerError as error:
         problem = str(error)
         is_rejected = isinstance(error, AssociationRejected)
+        if not peer.tls and isinstance(error, ConnectionLost | PeerStalled | ProtocolViolation):
+            problem += _hint_of_tls(peer, timeout_seconds)
     return Echo(peer.ae_title, peer.host, peer.port, time.monotonic() - begin, problem, is_rejected)
+
+
+def _hint_of_tls(peer: PeerConfig, timeout_seconds: float) -> str:
+    """Say that ``peer`` speaks TLS, where its port does; it then ends what is not TLS without a word."""
+    from node.wire.tls_probe import speaks_tls
+
+    if speaks_tls(peer.host, peer.port, min(timeout_seconds, _OWN_TIMEOUT_SECONDS)):
+        return ": this port speaks TLS; set tls = true for this peer"
+    return ""
 
 
 def problem_of_running_node(config: Config) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from node.cli.opening import (
     started,
 )
 from node.config.config_values import listed
+from node.config.settings import Config
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -106,8 +108,17 @@ def _status(opened: Records) -> dict[str, Any]:
         "reserve_bytes": config.storage.free_space_reserve_bytes,
         "refused": [asdict(one) for one in refused],
         "others_refused": others_refused,
+        "tls_warnings": _tls_warnings(config),
         "alarms": [asdict(alarm) for alarm in standing_alarms(config)],
     }
+
+
+def _tls_warnings(config: Config) -> list[str]:
+    if config.node.tls is None and not any(peer.tls for peer in config.peers):
+        return []
+    from node.wire import validity
+
+    return validity.warnings(config, time.time())
 
 
 def _print(status: dict[str, Any]) -> None:
@@ -153,6 +164,8 @@ def _print(status: dict[str, Any]) -> None:
     if status["instances_damaged"]:
         damaged = output.count(status["instances_damaged"], "instance")
         pairs.append(("DAMAGED", f"{damaged}, as 'anode verify' found"))
+    if not status["running"]:  # else an alarm says so
+        pairs += [("TLS", warning) for warning in status["tls_warnings"]]
     pairs += [
         ("ALARM", f"{alarm['name']} since {output.moment(alarm['since'])}: {alarm['message']}")
         for alarm in status["alarms"]

@@ -125,6 +125,7 @@ _TLS: dict[str, Reader] = {
     "certificate": text,
     "key": text,
     "ca": text,
+    "crl": text,
     "verify_peers": boolean,
 }
 _PEER: dict[str, Reader] = {
@@ -135,6 +136,9 @@ _PEER: dict[str, Reader] = {
     "confirm_results": boolean,
     "tls": boolean,
     "tls_check_host_name": boolean,
+    "tls_ca": text,
+    "tls_certificate": text,
+    "tls_key": text,
 }
 _ROUTE: dict[str, Reader] = {"send_to": several(ae_title, "peer")}  # ``when`` is read key by key
 _ANALYSIS: dict[str, Reader] = {
@@ -271,9 +275,7 @@ class _Reading:
             self._problem(_TLS_PATH, f"[node] tls: {shown(raw)} is no table; write [node.tls]")
             return None
         values = self._values(_TLS_PATH, "[node.tls]", raw, _TLS)
-        for key in ("certificate", "key", "ca"):
-            if key in values:
-                values[key] = (self.path.absolute().parent / Path(values[key]).expanduser()).resolve()
+        self._resolve(values, "certificate", "key", "ca", "crl")
         wanted = {
             "certificate": "key" in raw or "port" in raw,
             "key": "certificate" in raw or "port" in raw,
@@ -304,12 +306,28 @@ class _Reading:
                 self._problem((*path, "ae_title"), message)
             elif title is not None:
                 lines[title] = self._line_of(path)
-            if values.get("tls") and self._lacks_tls():
-                self._problem((*path, "tls"), "[[peers]] tls: needs [node.tls] with what is to be trusted")
+            self._tls_of_peer(path, values, raw)
             values.setdefault("confirm_results", "commit" in values.get("allow", _VERBS))
             if title is not None:  # kept with faults in the rest, so that send_to may name it
                 peers.append(PeerConfig(**{"host": "", "port": 0, **values}))
         return peers
+
+    def _tls_of_peer(self, path: config_lines.Path, values: dict[str, Any], raw: dict[str, Any]) -> None:
+        if values.get("tls") and self._lacks_tls() and "tls_ca" not in raw:
+            wrong = "needs [node.tls] with what is to be trusted, or tls_ca"
+            self._problem((*path, "tls"), f"[[peers]] tls: {wrong}")
+        for key, other in (("tls_certificate", "tls_key"), ("tls_key", "tls_certificate")):
+            if key in raw and other not in raw:
+                self._problem((*path, key), f"[[peers]] {key}: needs {other} beside it")
+        for key in ("tls_ca", "tls_certificate", "tls_key"):
+            if key in raw and "tls" not in raw:
+                self._problem((*path, key), f"[[peers]] {key}: counts only with tls = true beside it")
+        self._resolve(values, "tls_ca", "tls_certificate", "tls_key")
+
+    def _resolve(self, values: dict[str, Any], *keys: str) -> None:
+        for key in keys:
+            if key in values:
+                values[key] = (self.path.absolute().parent / Path(values[key]).expanduser()).resolve()
 
     def _lacks_tls(self) -> bool:
         node = self.document.get("node")

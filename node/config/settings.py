@@ -21,7 +21,7 @@ class TlsConfig:
 
     Without ``port`` there is no listener, without ``host`` it has that of ``[node]``. The certificate
     is also what we show to the peers that we call. ``verify_peers``: every peer, in both directions,
-    must show a certificate that ``ca`` vouches for.
+    must show a certificate that ``ca`` vouches for, and that no list of ``crl`` revokes.
     """
 
     port: int | None = None
@@ -29,6 +29,7 @@ class TlsConfig:
     certificate: Path | None = None
     key: Path | None = None
     ca: Path | None = None
+    crl: Path | None = None
     verify_peers: bool = True
 
 
@@ -132,7 +133,8 @@ class PeerConfig:
 
     ``confirm_results`` asks the peer for storage commitment of what was delivered; the default
     is whether ``commit`` is among ``allow``. With ``tls`` it is called over TLS, and with
-    ``tls_check_host_name`` its certificate must be one for ``host``.
+    ``tls_check_host_name`` its certificate must be one for ``host``; ``tls_ca``, ``tls_certificate`` and
+    ``tls_key`` then count in place of those of ``[node.tls]``.
     """
 
     ae_title: str
@@ -142,6 +144,9 @@ class PeerConfig:
     confirm_results: bool = True
     tls: bool = False
     tls_check_host_name: bool = True
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
 
 @dataclass(frozen=True)

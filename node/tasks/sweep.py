@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from node.jobs.policy import SECONDS_PER_DAY
 from node.jobs.task import Done, Job, Outcome
 from node.services import Services
+from node.tls_watch import TlsWatch
 
 logger = logging.getLogger(__name__)
 
@@ -16,10 +17,13 @@ JOBS_AT_ONCE = 1000
 
 
 class SweepTask:
-    """Uses segments of the receive log again, and forgets jobs that were done long ago."""
+    """Uses segments of the receive log again, forgets jobs that were done long ago, and watches TLS."""
 
     kind = "sweep"
     batch = 1
+
+    def __init__(self) -> None:
+        self._tls_watch = TlsWatch()
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Sweep once, for however many jobs."""
@@ -27,6 +31,7 @@ class SweepTask:
         forgotten = self._forget(services)
         if segments or forgotten:
             logger.info("swept", extra={"segments": segments, "jobs": forgotten})
+        self._tls_watch.look(services.config, services.clock)
         yield from ((job, Done()) for job in jobs)
 
     def _forget(self, services: Services) -> int:

@@ -27,8 +27,11 @@ FIXED_BODY_BYTES = 4
 PDV_IS_COMMAND = 0x01
 PDV_IS_LAST = 0x02
 
-# the first byte of a peer that speaks TLS to a port that does not (RFC 8446 section 5.1)
-_TLS_HANDSHAKE = 0x16
+# what stands in place of a PDU type where the peer speaks TLS and we do not (RFC 8446 section 5.1)
+_TLS_HINTS = {
+    0x16: ": TLS begins so, but this port is plain",
+    0x15: ": TLS ends so; this port speaks TLS, so call it with tls = true",
+}
 
 PDU_HEADER = struct.Struct(">BxI")
 # length of the item, presentation context, message control header (PS3.8 table 9-23)
@@ -85,7 +88,7 @@ def explain_unexpected(pdu_type: int, where: str) -> Violation:
             f"PDU type {pdu_type:02X} is not allowed {where}",
             AbortReason.UNEXPECTED_PDU,
         )
-    hint = ": TLS begins so, but this port is plain" if pdu_type == _TLS_HANDSHAKE else ""
+    hint = _TLS_HINTS.get(pdu_type, "")
     return Violation(f"PDU type {pdu_type:02X} is unknown{hint}", AbortReason.UNRECOGNISED_PDU)
 
 

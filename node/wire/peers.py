@@ -40,6 +40,7 @@ class Peers:
         self._by_ae_title = {peer.ae_title: peer for peer in reversed(config.peers)}
         self._resolved: dict[str, tuple[float, frozenset[str]]] = {}
         self._open: dict[int, Association] = {}
+        self._tls: dict[PeerConfig, ClientTls | None] = {}
         self._lock = threading.Lock()
 
     def by_ae_title(self, ae_title: str) -> PeerConfig | None:
@@ -103,8 +104,14 @@ class Peers:
             timeout_seconds=limits.network_timeout_seconds,
             max_pdu_bytes=limits.max_pdu_bytes,
             handlers=handlers,
-            tls=ClientTls.of(self._config, peer),
+            tls=self._tls_of(peer),
         )
+
+    def _tls_of(self, peer: PeerConfig) -> ClientTls | None:
+        with self._lock:
+            if peer not in self._tls:
+                self._tls[peer] = ClientTls.of(self._config, peer)
+            return self._tls[peer]
 
     def register(self, association: Association) -> None:
         """Note an association that was accepted; the server calls it."""

@@ -14,8 +14,9 @@ from node.wire.connection import Connection
 from node.wire.contexts import AcceptedContext, ProposedContext
 from node.wire.messages import Operation
 from node.wire.requestor import RequestedAssociation, request_association
-from node.wire.tls import ClientTls, TlsFailure, client_context
+from node.wire.tls import ClientTls
 from node.wire.tls_connection import TlsConnection
+from node.wire.tls_faults import OTHER, TlsFailure
 from node.wire.upper_layer import UpperLayer
 
 __all__ = ["AcceptedContext", "ProposedContext", "RequestHandler", "RequestedAssociation", "connect"]
@@ -118,11 +119,11 @@ def _secured(
     if tls is None:
         return Connection(connected, timeout_seconds=timeout_seconds)
     try:
-        context = client_context(tls)
-        connection = TlsConnection(connected, context, timeout_seconds=timeout_seconds, host_name=host)
+        connection = TlsConnection(connected, tls.context(), timeout_seconds=timeout_seconds, host_name=host)
         connection.establish(time.monotonic() + timeout_seconds)
     except (ConfigurationError, PeerError) as error:
-        raise TlsFailure(f"no TLS connection to {where}: {error}") from error
+        fault = error.fault if isinstance(error, TlsFailure) else OTHER
+        raise TlsFailure(f"no TLS connection to {where}: {error}", fault=fault) from error
     return connection
 
 

@@ -8,7 +8,6 @@ import logging
 import math
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from node.errors import PeerError, PortInUse
+from node.errors import ConfigurationError, PeerError, PortInUse
 from node.refusals import Refusal
-from node.wire import descriptors
+from node.wire import descriptors, tls
 from node.wire.acceptor import AcceptedAssociation, Negotiator
 from node.wire.connection import Connection
 from node.wire.contexts import (
@@ -30,8 +29,9 @@ from node.wire.contexts import (
 )
 from node.wire.lifetimes import Lifetimes
 from node.wire.messages import Handler
-from node.wire.tls import TlsFailure, server_context
+from node.wire.tls import ListenerTls
 from node.wire.tls_connection import TlsConnection
+from node.wire.tls_faults import TlsFailure
 from node.wire.upper_layer import UpperLayer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _LAST_MESSAGE_SECONDS = 1.0
 @dataclass(frozen=True)
 class _Listener:
     socket: socket.socket
-    context: ssl.SSLContext | None = None  # for TLS
+    tls: ListenerTls | None = None
 
     @property
     def port(self) -> int:
@@ -116,7 +116,7 @@ class Server:
     @property
     def tls_port(self) -> int | None:
         """The port that is listened on for TLS; None where there is none."""
-        return next((listener.port for listener in self._listeners if listener.context is not None), None)
+        return next((listener.port for listener in self._listeners if listener.tls is not None), None)
 
     def start(self) -> None:
         """Listen on the configured addresses, and accept associations from now on.
@@ -126,16 +126,21 @@ class Server:
         PortInUse
             An address cannot be bound. Nothing is left behind.
         ConfigurationError
-            A certificate cannot be used, or the system does not let us have enough file descriptors.
+            Files for TLS cannot be used (all that is wrong with them), or the system does not let us have
+            enough file descriptors.
         """
         node = self._services.config.node
         descriptors.ensure(self._limits.associations)
+        problems = tls.problems(self._services.config)
+        if problems:
+            raise ConfigurationError(problems)
         with contextlib.ExitStack() as opened:
             listeners = [_Listener(opened.enter_context(_listen(node.host, node.port, "node")))]
             if node.tls is not None and node.tls.port is not None:
-                context = server_context(node.tls)
                 listener = opened.enter_context(_listen(node.tls_host, node.tls.port, "node.tls"))
-                listeners.append(_Listener(listener, context))
+                listener_tls = ListenerTls(node.tls)
+                listener_tls.context()  # from now on there is one, whatever becomes of the files
+                listeners.append(_Listener(listener, listener_tls))
             opened.pop_all()
         self._listeners = listeners
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -253,10 +258,10 @@ class Server:
             # out of descriptors: give others time to end
             logger.error("cannot accept a connection", extra={"reason": error.strerror})
             return False
-        self._begin(accepted, str(address[0]), listener.context)
+        self._begin(accepted, str(address[0]), listener.tls)
         return True
 
-    def _begin(self, accepted: socket.socket, peer_address: str, context: ssl.SSLContext | None) -> None:
+    def _begin(self, accepted: socket.socket, peer_address: str, listener_tls: ListenerTls | None) -> None:
         with self._lock:
             is_crowded = len(self._connections) >= self._limits.associations + _MORE_CONNECTIONS
         if is_crowded:
@@ -264,7 +269,7 @@ class Server:
             self._refuse("too many connections", "raise [limits] associations", _plain(peer_address))
             return
         try:
-            connection = self._connection(accepted, context)
+            connection = self._connection(accepted, listener_tls)
         except OSError as error:  # it was reset meanwhile, or no descriptors are left
             accepted.close()
             logger.warning("connection lost", extra={"peer_address": peer_address, "reason": error.strerror})
@@ -284,11 +289,11 @@ class Server:
             connection.close()
             logger.error("connection refused", extra={"peer_address": peer_address, "reason": str(error)})
 
-    def _connection(self, accepted: socket.socket, context: ssl.SSLContext | None) -> Connection:
+    def _connection(self, accepted: socket.socket, listener_tls: ListenerTls | None) -> Connection:
         seconds = self._limits.artim_timeout_seconds
-        if context is None:
+        if listener_tls is None:
             return Connection(accepted, timeout_seconds=seconds, is_wakeable=True)
-        return TlsConnection(accepted, context, timeout_seconds=seconds, is_wakeable=True)
+        return TlsConnection(accepted, listener_tls.context(), timeout_seconds=seconds, is_wakeable=True)
 
     # --- association thread --------------------------------------------------------
 

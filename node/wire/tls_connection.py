@@ -17,7 +17,7 @@ from typing import Literal
 from node.errors import PeerUnreachable
 from node.wire.certificates import PeerCertificate
 from node.wire.connection import Connection, ConnectionLost, PeerStalled
-from node.wire.tls import TlsFailure, explained
+from node.wire.tls_faults import PLAIN_PEER, TlsFailure, explained
 
 _HANDSHAKE_RECORD, _ALERT_RECORD = 0x16, 0x15
 _LONGEST_RECORD_BYTES = 16384
@@ -34,7 +34,7 @@ class TlsConnection(Connection):
     connected, timeout_seconds, is_wakeable
         As for ``Connection``.
     context
-        ``server_context`` or ``client_context``.
+        Of a ``TlsSide``.
     host_name
         For a requestor, the host that is connected to.
     """
@@ -77,7 +77,7 @@ class TlsConnection(Connection):
         ConnectionLost, PeerStalled
             The connection ended, or the deadline passed.
         """
-        is_first = True
+        is_first, has_heard_hello = True, False
         while not self._is_established:
             try:
                 with self._working:
@@ -87,7 +87,7 @@ class TlsConnection(Connection):
                 pass
             except ssl.SSLError as error:
                 self._refuse()
-                raise explained(error) from error
+                raise explained(error, has_heard_hello=has_heard_hello) from error
             self._flush()
             if not self._is_established:
                 if not super().is_readable(deadline - time.monotonic()):
@@ -97,12 +97,29 @@ class TlsConnection(Connection):
                     raise TlsFailure(
                         "the peer does not speak TLS on this port"
                         if self._is_requestor
-                        else "the peer speaks plain DICOM to the TLS port"
+                        else "the peer speaks plain DICOM to the TLS port",
+                        fault=PLAIN_PEER,
                     )
                 is_first = False
+                has_heard_hello = has_heard_hello or received[0] == _HANDSHAKE_RECORD
         described = self._tls.getpeercert()
         if described:  # empty where nothing was verified
-            self.peer_certificate = PeerCertificate.of(self._tls.getpeercert(True) or b"", described)
+            self.peer_certificate = PeerCertificate.of(self.shown_certificate, described)
+
+    @property
+    def version(self) -> str:
+        """The version that was agreed, as ``TLSv1.3``."""
+        return self._tls.version() or ""
+
+    @property
+    def cipher_suite(self) -> str:
+        """The cipher suite that was agreed, as OpenSSL calls it."""
+        return (self._tls.cipher() or ("",))[0]
+
+    @property
+    def shown_certificate(self) -> bytes:
+        """The peer's certificate in DER, verified or not; empty where it showed none."""
+        return self._tls.getpeercert(True) or b""
 
     def _refuse(self) -> None:
         """Send the alert that tells the peer why, and give it a moment to read it.

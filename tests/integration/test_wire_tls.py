@@ -21,7 +21,8 @@ from node.errors import ConfigurationError, PeerUnreachable
 from node.wire import scu
 from node.wire.contexts import Admission, AssociationRequest
 from node.wire.peers import Peers
-from node.wire.tls import ClientTls, TlsFailure
+from node.wire.tls import ClientTls
+from node.wire.tls_faults import TlsFailure
 from tests.support.certificates import Authority, Pair
 from tests.support.scripted_peer import CT_IMAGE_STORAGE, VERIFICATION
 from tests.support.toy_node import ToyNode, toy_node

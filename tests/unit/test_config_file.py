@@ -222,17 +222,25 @@ def test_tls_is_read_with_paths_beside_the_file(tmp_path: Path) -> None:
     config = load(
         tmp_path,
         '[node]\nport = 1\n[node.tls]\nport = 0\ncertificate = "a.crt"\nkey = "/k/a.key"\nca = "ca.crt"\n'
-        f"{PACS}tls = true\ntls_check_host_name = false\n",
+        'crl = "ca.crl"\n'
+        f'{PACS}tls = true\ntls_check_host_name = false\ntls_ca = "p.crt"\n'
+        'tls_certificate = "/k/p.crt"\ntls_key = "p.key"\n',
     )
     assert config.node.tls == TlsConfig(
         port=0,
         certificate=tmp_path.resolve() / "a.crt",
         key=Path("/k/a.key"),
         ca=tmp_path.resolve() / "ca.crt",
+        crl=tmp_path.resolve() / "ca.crl",
     )
     assert config.node.tls_host == "127.0.0.1"
     assert config.peers[0].tls
-    assert not config.peers[0].tls_check_host_name
+    peer = config.peers[0]
+    assert not peer.tls_check_host_name
+    assert (peer.tls_ca, peer.tls_certificate) == (tmp_path.resolve() / "p.crt", Path("/k/p.crt"))
+    assert peer.tls_key == tmp_path.resolve() / "p.key"
+    without = load(tmp_path, f'{PACS}tls = true\ntls_ca = "p.crt"\n')
+    assert (without.node.tls, without.peers[0].tls) == (None, True)
 
 
 def test_what_tls_lacks_is_told(tmp_path: Path) -> None:
@@ -246,7 +254,12 @@ def test_what_tls_lacks_is_told(tmp_path: Path) -> None:
         "config.toml:1: [node.tls]: 'key' is missing"
     ]
     assert problems(tmp_path, f"{PACS}tls = true\n") == [
-        "config.toml:5: [[peers]] tls: needs [node.tls] with what is to be trusted"
+        "config.toml:5: [[peers]] tls: needs [node.tls] with what is to be trusted, or tls_ca"
+    ]
+    assert problems(tmp_path, f'{PACS}tls_ca = "x"\ntls_key = "k"\n') == [
+        "config.toml:5: [[peers]] tls_ca: counts only with tls = true beside it",
+        "config.toml:6: [[peers]] tls_key: counts only with tls = true beside it",
+        "config.toml:6: [[peers]] tls_key: needs tls_certificate beside it",
     ]
     assert problems(tmp_path, "[node]\ntls = true\n") == [
         "config.toml:2: [node] tls: true is no table; write [node.tls]"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from node.wire.connection import Connection, ConnectionLost, PeerStalled
-from node.wire.tls import server_context
+from node.wire.tls import ListenerTls
 from node.wire.tls_connection import TlsConnection
 from tests.support.certificates import Authority
 from tests.support.waiting import wait_until
@@ -25,7 +25,7 @@ Pairing = Callable[..., "contextmanager[tuple[Connection, socket.socket]]"]
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     authority = Authority(tmp_path_factory.mktemp("ca"))
-    return server_context(authority.config(authority.issue("anode"), verify_peers=False))
+    return ListenerTls(authority.config(authority.issue("anode"), verify_peers=False)).context()
 
 
 @pytest.fixture(params=["plain", "tls"])
