@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # pytest workers; tests use free ports and their own folders, so any number may run side by side
 WORKERS ?= auto
 
-.PHONY: demo test every-file bench check lint types clean help
+.PHONY: demo test every-file bench crash check lint types clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
 	@echo "make test           run the tests (TORCH=1 adds the torch extra)"
 	@echo "make every-file     send and retrieve every real image there is (the tests take a part)"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
+	@echo "make crash          kill the node at every named point and at COUNT=200 random moments (SEED=... as printed)"
 	@echo "make check          lint, types and tests: what CI does"
 	@echo "make clean          remove what was built"
 
@@ -44,6 +45,10 @@ every-file: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS)) $(if $(DOCS),--page) $(ARGS)
+
+crash: $(VENV)/.installed-test
+	ANODE_CRASH=1 ANODE_CRASH_COUNT=$(or $(COUNT),200) ANODE_CRASH_SEED=$(SEED) \
+		nice $(BIN)/python -m pytest -n $(WORKERS) -rP tests/crash $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +21,53 @@ class AnodeProcess:
     """A node in ``folder``: its ``config.toml``, data and log lie there.
 
     ``configuration`` is TOML; host, port and data_dir are set here. The port is chosen by the
-    system at the first start and kept afterwards.
+    system at the first start and kept afterwards. ``program`` is what is started with the arguments of
+    ``anode run``.
     """
 
-    def __init__(self, folder: Path, configuration: str = "", *, node: str = "", port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        configuration: str = "",
+        *,
+        node: str = "",
+        port: int = 0,
+        segment_bytes: int = 8 << 20,
+        program: Sequence[str] = (sys.executable, "-m", "node"),
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "config.toml"
         self._configuration = configuration
         self._node = node
         self.port = port
+        self._segment_bytes = segment_bytes
+        self._program = program
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "anode.log"
 
-    def start(self, **environment: str) -> None:
-        """Start it and wait for its one line."""
+    def launch(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the process and wait for nothing."""
         self.config.write_text(
             f'[node]\nport = {self.port}\ndata_dir = "data"\n{self._node}\n'
-            "[storage]\nfree_space_reserve_bytes = 1000000\nsegment_bytes = 8388608\nspare_segments = 4\n"
+            f"[storage]\nfree_space_reserve_bytes = 1000000\nsegment_bytes = {self._segment_bytes}\n"
+            f"spare_segments = 4\n"
             f"{self._configuration}\n"
         )
-        offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "node", "run", "--config", str(self.config)],
+                [*self._program, "run", "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
                 env={**os.environ, **environment},
             )
+        return self.process
+
+    def start(self, **environment: str) -> None:
+        """Start it and wait for its one line."""
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        self.launch(**environment)
 
         def is_ready() -> bool:
             assert self.process is not None

@@ -1,18 +1,9 @@
-"""Which processes another one started, and whether they are gone."""
+"""Which processes there are, and whether they are gone."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-
-
-def descendants(process_id: int) -> list[int]:
-    """The processes that a process started, and those that these started."""
-    children = [
-        int(child)
-        for thread in Path(f"/proc/{process_id}/task").iterdir()
-        for child in (thread / "children").read_text().split()
-    ]
-    return [*children, *(found for child in children for found in descendants(child))]
 
 
 def is_gone(process_id: int) -> bool:
@@ -20,3 +11,13 @@ def is_gone(process_id: int) -> bool:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def processes_with(variable: bytes) -> list[int]:
+    """Processes whose environment holds ``variable``, as ``NAME=value`` with the zero behind it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if variable in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
