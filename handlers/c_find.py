@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
 from node.query import query
+from node.query.answers import Answers
 from node.status import CANCEL, PENDING, PENDING_KEY_UNSUPPORTED, SUCCESS
 from node.wire.association import Request, Response
 from node.wire.sop_classes import (
@@ -42,13 +42,13 @@ def c_find(services: Services, request: Request) -> Iterator[Response]:
     pending = PENDING_KEY_UNSUPPORTED if asked.has_unsupported_keys else PENDING
     matches = 0
     final = SUCCESS
-    with services.database.read() as connection:
-        for identifier in _identifiers(connection, asked, request, services.config.node.ae_title):
-            if request.is_cancelled():
-                final = CANCEL
-                break
-            yield Response(pending, identifier=identifier)
-            matches += 1
+    answers = Answers(services.database, asked, ae_title=services.config.node.ae_title)
+    for identifier in _identifiers(answers, request.context.transfer_syntax_uid):
+        if request.is_cancelled():
+            final = CANCEL
+            break
+        yield Response(pending, identifier=identifier)
+        matches += 1
     logger.info(
         "query answered",
         extra={
@@ -61,13 +61,8 @@ def c_find(services: Services, request: Request) -> Iterator[Response]:
     yield Response(final)
 
 
-def _identifiers(
-    connection: sqlite3.Connection, asked: query.Query, request: Request, ae_title: str
-) -> Iterator[Dataset | bytes]:
-    """Yield the Identifiers of the matches, encoded already in the usual transfer syntaxes."""
-    transfer_syntax_uid = request.context.transfer_syntax_uid
+def _identifiers(answers: Answers, transfer_syntax_uid: str) -> Iterator[Dataset] | Iterator[bytes]:
+    """Give the Identifiers of the matches, encoded already in the usual transfer syntaxes."""
     if transfer_syntax_uid in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN):
-        is_implicit_vr = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
-        yield from query.find_encoded(connection, asked, ae_title=ae_title, is_implicit_vr=is_implicit_vr)
-    else:
-        yield from query.find(connection, asked, ae_title=ae_title)
+        return answers.encoded(is_implicit_vr=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN)
+    return answers.data_sets()

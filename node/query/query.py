@@ -25,17 +25,19 @@ from node.index.character_set import CharacterSet
 from node.index.index import FROM_INSTANCE, STORED_COLUMNS, StoredInstance, stored_instance
 from node.index.index_values import data_set_character_set, element_text
 from node.query import query_matching
-from node.query.query_matching import ANY_VALUE_MATCHES, Condition, Subject, condition, is_universal
-from node.query.query_response import ResponseWriter, ReturnKey
+from node.query.query_matching import Condition, Subject, condition, is_universal
+from node.query.query_response import ReturnKey
 
 __all__ = [
     "Query",
     "QueryLevel",
-    "find",
-    "find_encoded",
+    "columns_of",
+    "conditions_of",
+    "constants_of",
     "instances_to_retrieve",
     "parse_identifier",
     "retrieve_keys",
+    "source_of",
 ]
 
 Model = Literal["patient", "study", "patient-study-only"]
@@ -174,7 +176,7 @@ def parse_identifier(identifier: Dataset, model: Model) -> Query:
         key.tag for key in keys if key.keyword not in _CONSTANT and _expression(key, level) is None
     )
     query = Query(level, model, keys, unsupported, data_set_character_set(identifier))
-    _conditions(query, "")  # for its errors, before the first answer
+    conditions_of(query, "")  # for its errors, before the first answer
     return query
 
 
@@ -252,8 +254,8 @@ def _is_plain(vr: str) -> bool:
     return vr != "SQ" and not vr.startswith("O") and vr != "UN"
 
 
-def _conditions(query: Query, ae_title: str) -> Condition:
-    """All that a match has to meet."""
+def conditions_of(query: Query, ae_title: str) -> Condition:
+    """All that a match has to meet; ``ae_title`` is that of this node."""
     found = [
         _key_condition(key, query.level, ae_title) for key in query.keys if key.tag not in query.unsupported
     ]
@@ -283,36 +285,8 @@ def _key_condition(key: Key, level: QueryLevel, ae_title: str) -> Condition:
     return condition(Subject(expression, key.vr, is_many, names), key.text)
 
 
-def find(connection: sqlite3.Connection, query: Query, *, ae_title: str) -> Iterator[Dataset]:
-    """Yield the Identifier of the response for each match, as they are found.
-
-    Parameters
-    ----------
-    connection
-        lent for reading as long as the answers are asked for
-    query
-        what ``parse_identifier`` made
-    ae_title
-        of this node, from which the matches can be retrieved
-    """
-    rows, writer = _rows(connection, query, ae_title)
-    for row in rows:
-        yield writer.response(row)
-
-
-def find_encoded(
-    connection: sqlite3.Connection, query: Query, *, ae_title: str, is_implicit_vr: bool
-) -> Iterator[bytes]:
-    """Do as ``find``, but yield the Identifiers encoded in Little Endian, many times faster."""
-    rows, writer = _rows(connection, query, ae_title)
-    for row in rows:
-        yield writer.encoded(row, is_implicit_vr=is_implicit_vr)
-
-
-def _rows(
-    connection: sqlite3.Connection, query: Query, ae_title: str
-) -> tuple[sqlite3.Cursor, ResponseWriter]:
-    _teach(connection)
+def columns_of(query: Query) -> tuple[list[str], list[ReturnKey]]:
+    """SQL of the texts that the responses need, and what they are."""
     columns: list[str] = []
     returned = []
     for key in query.keys:
@@ -321,26 +295,21 @@ def _rows(
         if sql is not None:
             returned.append(ReturnKey(key.tag, key.vr, len(columns)))
             columns.append(sql)
-    where = _conditions(query, ae_title)
-    statement = (
-        f"SELECT {', '.join(columns) or '1'} FROM {_FROM[query.level]}"
-        f"{' WHERE ' + where.sql if where.sql else ''}"
-    )
-    constants = (
+    return columns, returned
+
+
+def source_of(query: Query) -> tuple[str, str]:
+    """SQL of the row id of a match, and of the tables that it and the columns come from."""
+    return f"{_TABLES[query.level]}.id", _FROM[query.level]
+
+
+def constants_of(query: Query, ae_title: str) -> tuple[tuple[int, str, str], ...]:
+    """Tag, value representation and text of what every response says alike."""
+    return (
         (0x00080052, "CS", query.level.value),
         (0x00080054, "AE", ae_title),
         (0x00080056, "CS", _ONLINE),
     )
-    return connection.execute(statement, where.values), ResponseWriter(
-        returned, constants, query.character_set
-    )
-
-
-def _teach(connection: sqlite3.Connection) -> None:
-    """Make our function known to the connection, once: it cannot be replaced while it is in use."""
-    known = connection.execute("SELECT 1 FROM pragma_function_list WHERE name = ?", (ANY_VALUE_MATCHES,))
-    if known.fetchone() is None:
-        connection.create_function(ANY_VALUE_MATCHES, 3, query_matching.any_value_matches, deterministic=True)
 
 
 # --- retrieval --------------------------------------------------------------------

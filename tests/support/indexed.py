@@ -23,6 +23,7 @@ from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
 from node.ingest.header import Header, read_header
 from node.query import query
+from node.query.answers import Answers
 from node.storage import archive
 from node.storage.location import Location
 from tests.support import made
@@ -87,8 +88,7 @@ class Indexed:
 
     def find(self, identifier: Dataset, model: query.Model = "study") -> list[Dataset]:
         parsed = query.parse_identifier(identifier, model)
-        with self.database.read() as connection:
-            return list(query.find(connection, parsed, ae_title="ANODE"))
+        return list(Answers(self.database, parsed, ae_title="ANODE").data_sets())
 
     def rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         with self.database.read() as connection:

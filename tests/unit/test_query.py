@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from node.errors import IdentifierInvalid
 from node.query import query
+from node.query.answers import Answers
 from node.wire import data_sets
 from tests.support.indexed import Indexed, identifier, indexed
 from tests.support.made import ct_image, instance
@@ -290,18 +291,10 @@ def test_an_answer_encoded_at_once_is_the_same_byte_for_byte(
         PixelData=b"",
     )
     parsed = query.parse_identifier(asked, "study")
-    with index.database.read() as connection:
-        usual = [
-            data_sets.encode(answer, transfer_syntax_uid)
-            for answer in query.find(connection, parsed, ae_title="ANODE")
-        ]
-        at_once = query.find_encoded(
-            connection,
-            parsed,
-            ae_title="ANODE",
-            is_implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
-        )
-        assert list(at_once) == usual
+    answers = Answers(index.database, parsed, ae_title="ANODE")
+    usual = [data_sets.encode(answer, transfer_syntax_uid) for answer in answers.data_sets()]
+    at_once = answers.encoded(is_implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian)
+    assert list(at_once) == usual
     assert len(usual) == len(SCRIPTS)
 
 
