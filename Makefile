@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 # pytest workers; tests use free ports and their own folders, so any number may run side by side
 WORKERS ?= auto
 
-.PHONY: demo test every-file bench crash check lint types clean help
+.PHONY: demo test every-file soak bench crash check lint types clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
 	@echo "make test           run the tests (TORCH=1 adds the torch extra)"
 	@echo "make every-file     send and retrieve every real image there is (the tests take a part)"
+	@echo "make soak           an hour under load while peers and workers are killed (SECONDS=600 SEED=1)"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
 	@echo "make crash          kill the node at every named point and at COUNT=200 random moments (SEED=... as printed)"
 	@echo "make check          lint, types and tests: what CI does"
@@ -42,6 +43,9 @@ test: $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
 
 every-file: $(VENV)/.installed-test
 	ANODE_EVERY_FILE=1 $(BIN)/python -m pytest tests/interop/test_every_file.py $(ARGS)
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m tests.soak $(or $(SECONDS),3600) $(SEED)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS)) $(if $(DOCS),--page) $(ARGS)
