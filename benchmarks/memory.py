@@ -67,6 +67,7 @@ def idle(options: Options, images: Images) -> Generator[Case, None, None]:
     wanted = options.idle_associations
     configuration = (
         f"[limits]\nassociations = {wanted + _LIMIT_BESIDE_IDLE}\n"
+        f"associations_per_peer = {wanted + _LIMIT_BESIDE_IDLE}\n"
         f"network_timeout_seconds = {_IDLE_TIMEOUT_SECONDS}\n"
     )
     held, kilobytes, milliseconds = [], [], []

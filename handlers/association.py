@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from node.refusals import Refusal
@@ -10,12 +11,11 @@ from node.wire.contexts import (
     ACCEPTANCE,
     APPLICATION_CONTEXT,
     CALLED_AE_TITLE_UNKNOWN,
-    CALLING_AE_TITLE_ELSEWHERE,
-    CALLING_AE_TITLE_UNKNOWN,
     NO_APPLICATION_CONTEXT,
     Admission,
     AssociationRequest,
     ContextResult,
+    Rejection,
     negotiate,
 )
 from node.wire.sop_classes import name_of
@@ -33,27 +33,33 @@ def admit(services: Services, request: AssociationRequest) -> Admission:
     """Decide on an association request (PS3.8 section 9.3.4 for the rejections).
 
     Rejected are: another application context, another called AE title (unless
-    ``check_called_ae_title`` is false), a calling AE title that is not configured (unless
-    ``accept_unknown_peers``) or that is used from another address than its host's. What the peer is
-    not allowed to store is refused context by context.
+    ``check_called_ae_title`` is false), and what ``Peers.caller`` rejects: a calling AE title that is not
+    configured, or that is used from another address, without TLS or with another certificate than it may.
+    What the peer is not allowed to store is refused context by context.
     """
-    node = services.config.node
-    peers = services.peers
-    calling_ae_title, address = request.calling_ae_title, request.peer_address
+    config = services.config
     if request.application_context_uid != APPLICATION_CONTEXT:
         return Admission(rejection=NO_APPLICATION_CONTEXT)
-    if node.check_called_ae_title and request.called_ae_title != node.ae_title:
+    if config.node.check_called_ae_title and request.called_ae_title != config.node.ae_title:
         return Admission(rejection=CALLED_AE_TITLE_UNKNOWN)
-    if not peers.is_known(calling_ae_title, address):
-        is_configured = peers.by_ae_title(calling_ae_title) is not None
-        return Admission(rejection=CALLING_AE_TITLE_ELSEWHERE if is_configured else CALLING_AE_TITLE_UNKNOWN)
+    caller = services.peers.caller(request)
+    if isinstance(caller, Rejection):
+        return Admission(rejection=caller)
+    peer = caller.peer
     admission = negotiate(
         request,
-        verbs=peers.allowed(calling_ae_title, address),
-        accept_unknown_sop_classes=node.accept_unknown_sop_classes,
+        verbs=caller.allow,
+        accept_unknown_sop_classes=config.node.accept_unknown_sop_classes,
+        transfer_syntaxes=peer.transfer_syntaxes if peer is not None else (),
+        send_transfer_syntaxes=peer.send_transfer_syntaxes if peer is not None else (),
     )
     _note_refused_contexts(services, request, admission)
-    return admission
+    return replace(
+        admission,
+        limits=config.limits_of(peer) if peer is not None else None,
+        place=caller.place,
+        most_associations=caller.associations,
+    )
 
 
 def _note_refused_contexts(services: Services, request: AssociationRequest, admission: Admission) -> None:

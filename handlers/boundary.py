@@ -79,10 +79,6 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
-# an AE title is in every line of the log
-_WITHOUT_A_PEERS_WORDS = (errors.ObjectError, errors.UnknownPeer)
-
-
 def guarded(operation: str, handler: Handler) -> Handler:
     """Wrap ``handler`` so that it is only run for peers that may use it, and never raises.
 
@@ -94,24 +90,19 @@ def guarded(operation: str, handler: Handler) -> Handler:
     def answer(services: Services, request: Request) -> Iterator[Response]:
         association = request.association
         if verb is not None and verb not in association.allow:
-            services.refusals.refused(
-                Refusal(
-                    "operation",
-                    f"not allowed to {verb}",
-                    f'add "{verb}" to allow of its [[peers]] table',
-                    detail=operation,
-                    calling_ae_title=association.calling_ae_title,
-                    called_ae_title=association.called_ae_title,
-                    peer_address=association.peer_address,
-                    association=association.number,
-                )
-            )
+            action = f'add "{verb}" to allow of its [[peers]] table'
+            services.refusals.refused(_refusal(request, f"not allowed to {verb}", action, operation))
             yield Response(
                 status.NOT_AUTHORISED, f"{association.calling_ae_title} is not allowed to {verb} here"
             )
             return
         try:
             yield from handler(services, request)
+        except errors.UnknownPeer as error:  # the destination of a C-MOVE
+            why = str(error)
+            reason = f"{operation} to where nothing is sent"
+            services.refusals.refused(_refusal(request, reason, error.action, why))
+            yield Response(status_of(operation, error), error_comment(why))
         except AnodeError as error:
             if association.is_established:
                 yield _known(operation, request, error)
@@ -120,6 +111,20 @@ def guarded(operation: str, handler: Handler) -> Handler:
                 yield _unknown(operation, request, error)
 
     return answer
+
+
+def _refusal(request: Request, reason: str, action: str, detail: str) -> Refusal:
+    association = request.association
+    return Refusal(
+        "operation",
+        reason,
+        action,
+        detail,
+        calling_ae_title=association.calling_ae_title,
+        called_ae_title=association.called_ae_title,
+        peer_address=association.peer_address,
+        association=association.number,
+    )
 
 
 def status_of(operation: str, error: AnodeError) -> int:
@@ -143,7 +148,7 @@ def _known(operation: str, request: Request, error: AnodeError) -> Response:
             "peer_address": request.association.peer_address,
             # ours, and those that say what is wrong with an object, name tags and never values;
             # a peer's words may hold anything, and are for DEBUG alone
-            **({"reason": str(error)} if is_ours or isinstance(error, _WITHOUT_A_PEERS_WORDS) else {}),
+            **({"reason": str(error)} if is_ours or isinstance(error, errors.ObjectError) else {}),
         },
     )
     logger.debug("request failed: detail", extra={"error": error.name, "reason": str(error)})

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from handlers.sub_operations import SubOperations, instances_asked_for
-from node.errors import PeerError, UnknownPeer
+from node.errors import PeerError
 from node.sending.shipping import MOST_FAILURES_IN_A_ROW, shipments
 from node.services import Services
 from node.wire.association import Request, Response
@@ -15,17 +15,15 @@ from node.wire.association import Request, Response
 def c_move(services: Services, request: Request) -> Iterator[Response]:
     """Answer a C-MOVE-RQ: a pending response after each sub-operation, then the final one.
 
-    The destination has to be a configured peer (A801). The sub-operations go over one association to
-    it, or over another one where an instance broke the first, and carry the AE title and Message ID of
-    the requestor.
+    The destination has to be a configured peer with host and port (A801). The sub-operations go over
+    one association to it, or over another one where an instance broke the first, and carry the AE title
+    and Message ID of the requestor.
     """
     destination = str(request.command.MoveDestination).strip()
-    peer = services.peers.by_ae_title(destination)
-    if peer is None:
-        raise UnknownPeer(f"{destination} is not among the peers")
+    peer = services.peers.destination(destination)
     instances = instances_asked_for(services, request)
     sub_operations = SubOperations(services, request, len(instances))
-    for shipment in shipments(services, instances):
+    for shipment in shipments(services, instances, peer):
         # What the sub-operations have not counted yet when the association is lost.
         left = deque(shipment.instances)
         failures = 0

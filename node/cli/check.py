@@ -106,7 +106,9 @@ def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
     yield from _models(config)
     others = []
     for peer in config.peers:
-        if _is_this_node(config, peer):
+        if not peer.can_be_called:
+            yield Result(f"peer {peer.ae_title}", "ok", "only calls us: it has no host and port")
+        elif _is_this_node(config, peer):
             where = f"{peer.host}:{peer.port}"
             yield Result(f"peer {peer.ae_title}", "problem", f"{where} is this node itself: take it out")
         else:

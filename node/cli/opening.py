@@ -211,6 +211,8 @@ def peer_named(config: Config, text: str) -> PeerConfig:
     """
     for peer in config.peers:
         if peer.ae_title == text.strip(" "):
+            if not peer.can_be_called:
+                raise WrongUsage(f"'{peer.ae_title}' only calls us: its [[peers]] table has no host and port")
             return peer
     address, slash, title = text.partition("/")
     host, colon, port = address.rpartition(":")

@@ -115,11 +115,12 @@ def _send(
     from node.sending.sending import Sender
     from node.wire.tls import ClientTls
 
+    limits = config.limits_of(peer)
     sender = Sender(
         peer,
         calling_ae_title=calling,
-        timeout_seconds=config.limits.network_timeout_seconds,
-        max_pdu_bytes=config.limits.max_pdu_bytes,
+        timeout_seconds=limits.network_timeout_seconds,
+        max_pdu_bytes=limits.max_pdu_bytes,
         recode=uncompressed,
         tls=ClientTls.of(config, peer),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from node.config import config_lines
+from node.config import config_lines, peer_values
 from node.config.config_values import (
     Reader,
     ae_title,
@@ -50,6 +50,8 @@ from node.errors import ConfigurationError
 _VERBS: tuple[str, ...] = get_args(Verb)
 _KINDS: tuple[str, ...] = get_args(ResultKind)
 _PEER_NAMES = several(ae_title, "peer", may_be_empty=True)
+_ASSOCIATIONS = whole(1, 10_000)
+_PDU_BYTES = whole(4096, 16 * 1024**2)
 
 _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
     "node": (
@@ -68,8 +70,9 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
     "limits": (
         LimitsConfig,
         {
-            "associations": whole(1, 10_000),
-            "max_pdu_bytes": whole(4096, 16 * 1024**2),
+            "associations": _ASSOCIATIONS,
+            "associations_per_peer": _ASSOCIATIONS,
+            "max_pdu_bytes": _PDU_BYTES,
             "network_timeout_seconds": number(0, above=True),
             "artim_timeout_seconds": number(0, above=True),
             "instance_bytes": whole(1024),
@@ -139,6 +142,15 @@ _PEER: dict[str, Reader] = {
     "tls_ca": text,
     "tls_certificate": text,
     "tls_key": text,
+    "addresses": peer_values.calling_addresses,
+    "require_tls": boolean,
+    "certificate_names": peer_values.certificate_names,
+    "certificate_sha256": peer_values.fingerprints,
+    "associations": _ASSOCIATIONS,
+    "network_timeout_seconds": number(0, above=True),
+    "max_pdu_bytes": _PDU_BYTES,
+    "transfer_syntaxes": peer_values.transfer_syntaxes,
+    "send_transfer_syntaxes": peer_values.sent_transfer_syntaxes,
 }
 _ROUTE: dict[str, Reader] = {"send_to": several(ae_title, "peer")}  # ``when`` is read key by key
 _ANALYSIS: dict[str, Reader] = {
@@ -211,6 +223,7 @@ class _Reading:
         self.lines = lines
         self.path = path
         self.problems: list[_Problem] = []
+        self._only_call_us: dict[str, int] = {}  # AE titles of peers that cannot be called, and their lines
 
     def config(self) -> Config:
         known = [*_TABLES, "peers", "routes", "analyses"]
@@ -299,7 +312,9 @@ class _Reading:
         peers: list[PeerConfig] = []
         lines: dict[str, int] = {}
         for path, raw in self._elements("peers"):
-            values = self._values(path, "[[peers]]", raw, _PEER, required=("ae_title", "host", "port"))
+            only_calls_us = "addresses" in raw and "host" not in raw and "port" not in raw
+            required = ("ae_title",) if only_calls_us else ("ae_title", "host", "port")
+            values = self._values(path, "[[peers]]", raw, _PEER, required=required)
             title = values.get("ae_title")
             if title in lines:
                 message = f"[[peers]] ae_title: '{title}' is already the peer of line {lines[title]}"
@@ -307,9 +322,12 @@ class _Reading:
             elif title is not None:
                 lines[title] = self._line_of(path)
             self._tls_of_peer(path, values, raw)
+            self._certificates(path, values)
             values.setdefault("confirm_results", "commit" in values.get("allow", _VERBS))
             if title is not None:  # kept with faults in the rest, so that send_to may name it
-                peers.append(PeerConfig(**{"host": "", "port": 0, **values}))
+                peers.append(PeerConfig(**values))
+                if only_calls_us:
+                    self._only_call_us[title] = self._line_of(path)
         return peers
 
     def _tls_of_peer(self, path: config_lines.Path, values: dict[str, Any], raw: dict[str, Any]) -> None:
@@ -328,6 +346,21 @@ class _Reading:
         for key in keys:
             if key in values:
                 values[key] = (self.path.absolute().parent / Path(values[key]).expanduser()).resolve()
+
+    def _certificates(self, path: config_lines.Path, values: dict[str, Any]) -> None:
+        """Read what a peer has to show; a plain association would show nothing."""
+        shows = [key for key in ("certificate_names", "certificate_sha256") if key in values]
+        values.setdefault("require_tls", bool(shows))
+        node = self.document.get("node")
+        tls = node.get("tls") if isinstance(node, dict) else None
+        has_port = isinstance(tls, dict) and "port" in tls
+        keys = [*shows, *(["require_tls"] if values["require_tls"] and not shows else [])]
+        for key in keys:
+            if not has_port:
+                self._problem((*path, key), f"[[peers]] {key}: needs a [node.tls] port that it can call")
+            elif shows and isinstance(tls, dict) and tls.get("verify_peers") is False:
+                wrong = "needs [node.tls] verify_peers = true: nobody is asked for a certificate without it"
+                self._problem((*path, key), f"[[peers]] {key}: {wrong}")
 
     def _lacks_tls(self) -> bool:
         node = self.document.get("node")
@@ -376,6 +409,12 @@ class _Reading:
             if peer not in peers:
                 hint = suggestion(peer, peers) or "; add a [[peers]] table for it"
                 message = f"{title} send_to: '{peer}' is not among the peers{hint}"
+                self._problem((*path, number_of_element), message)
+            elif peer in self._only_call_us:
+                message = (
+                    f"{title} send_to: '{peer}' only calls us; add host and port to its table of line "
+                    f"{self._only_call_us[peer]}"
+                )
                 self._problem((*path, number_of_element), message)
 
     def _table(self, table: str) -> dict[str, Any]:

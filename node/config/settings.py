@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +62,7 @@ class LimitsConfig:
     """
 
     associations: int = 64
+    associations_per_peer: int = 32
     max_pdu_bytes: int = 131072
     network_timeout_seconds: float = 60.0
     artim_timeout_seconds: float = 30.0
@@ -135,11 +136,17 @@ class PeerConfig:
     is whether ``commit`` is among ``allow``. With ``tls`` it is called over TLS, and with
     ``tls_check_host_name`` its certificate must be one for ``host``; ``tls_ca``, ``tls_certificate`` and
     ``tls_key`` then count in place of those of ``[node.tls]``.
+
+    Without ``host`` and ``port`` it only calls us. It may call from ``addresses``, which are ``host``
+    where there are none; with ``require_tls`` over TLS alone; and over TLS with one of the certificates
+    of ``certificate_names`` and ``certificate_sha256``, where there are any. What is None is as in
+    ``[limits]``. No transfer syntaxes (UIDs) stand for all.
     """
 
     ae_title: str
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
+    addresses: tuple[str, ...] = ()
     allow: tuple[Verb, ...] = ("store", "query", "retrieve", "commit")
     confirm_results: bool = True
     tls: bool = False
@@ -147,6 +154,19 @@ class PeerConfig:
     tls_ca: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    require_tls: bool = False
+    certificate_names: tuple[str, ...] = ()
+    certificate_sha256: tuple[str, ...] = ()
+    associations: int | None = None
+    network_timeout_seconds: float | None = None
+    max_pdu_bytes: int | None = None
+    transfer_syntaxes: tuple[str, ...] = ()
+    send_transfer_syntaxes: tuple[str, ...] = ()
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether it is known where it listens."""
+        return bool(self.host)
 
 
 @dataclass(frozen=True)
@@ -188,3 +208,12 @@ class Config:
     def quiet_seconds(self, analysis: AnalysisConfig) -> float:
         """The quiet period that counts for ``analysis``."""
         return self.study.quiet_seconds if analysis.quiet_seconds is None else analysis.quiet_seconds
+
+    def limits_of(self, peer: PeerConfig) -> LimitsConfig:
+        """The limits that count for associations with ``peer``, in both directions."""
+        seconds, pdu_bytes = peer.network_timeout_seconds, peer.max_pdu_bytes
+        return replace(
+            self.limits,
+            network_timeout_seconds=self.limits.network_timeout_seconds if seconds is None else seconds,
+            max_pdu_bytes=self.limits.max_pdu_bytes if pdu_bytes is None else pdu_bytes,
+        )

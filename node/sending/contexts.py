@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from node.config.settings import PeerConfig
 from node.wire.contexts import ProposedContext
 from node.wire.sop_classes import UNCOMPRESSED
 
@@ -49,6 +50,18 @@ def parts(
         needed.update(dict.fromkeys(wanted))
     if part:
         yield Part(tuple(part), tuple(needed))
+
+
+def sent_to(peer: PeerConfig, transfer_syntax_uids: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of ``transfer_syntax_uids`` that are sent to ``peer``.
+
+    Where there are none, what the peer may be sent at all: what it accepts of that fits no instance, and so
+    each of them is known by its own failure.
+    """
+    wanted = peer.send_transfer_syntaxes
+    if not wanted:
+        return transfer_syntax_uids
+    return tuple(uid for uid in transfer_syntax_uids if uid in wanted) or wanted
 
 
 def _proposals(sop_class_uid: str, transfer_syntax_uids: tuple[str, ...]) -> Iterator[ProposedContext]:

@@ -80,7 +80,7 @@ class Sender:
         A file during which the association was lost is tried once more on a new one. When no
         association can be had, the rest is not tried.
         """
-        for part in parts(files):
+        for part in parts(files, self._peer):
             left = deque(part.instances)
             lost_before: DicomFile | None = None
             while left:
@@ -146,10 +146,11 @@ class Sender:
         return Sent(file, answer.status, answer.comment, context.transfer_syntax_uid)
 
 
-def parts(files: Iterable[DicomFile]) -> Iterator[Part[DicomFile]]:
+def parts(files: Iterable[DicomFile], peer: PeerConfig) -> Iterator[Part[DicomFile]]:
     """Divide ``files``, in their order, so that each part needs at most 128 presentation contexts."""
 
     def needs(file: DicomFile) -> tuple[str, tuple[str, ...]]:
-        return file.sop_class_uid, tuple(dict.fromkeys((file.transfer_syntax_uid, *UNCOMPRESSED)))
+        possible = tuple(dict.fromkeys((file.transfer_syntax_uid, *UNCOMPRESSED)))
+        return file.sop_class_uid, contexts.sent_to(peer, possible)
 
     return contexts.parts(files, needs)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from node.config.settings import PeerConfig
 from node.errors import IntegrityFailure, NoAcceptedContext, StorageFailure, UnsupportedPixelData
 from node.index.index import StoredInstance
 from node.sending import contexts
@@ -47,11 +48,17 @@ class _Ready:
             self.data_set.close()
 
 
-def shipments(services: Services, instances: Iterable[StoredInstance]) -> Iterator[Part[StoredInstance]]:
-    """Divide ``instances``, in their order, so that each part needs at most 128 presentation contexts."""
+def shipments(
+    services: Services, instances: Iterable[StoredInstance], peer: PeerConfig
+) -> Iterator[Part[StoredInstance]]:
+    """Divide ``instances``, in their order, so that each part needs at most 128 presentation contexts.
+
+    Those are in the transfer syntaxes that are sent to ``peer``.
+    """
 
     def needs(stored: StoredInstance) -> tuple[str, tuple[str, ...]]:
-        return stored.sop_class_uid, Outgoing(services.storage, stored).transfer_syntaxes()
+        possible = Outgoing(services.storage, stored).transfer_syntaxes()
+        return stored.sop_class_uid, contexts.sent_to(peer, possible)
 
     return contexts.parts(instances, needs)
 

@@ -121,12 +121,11 @@ def _report_on_same(services: Services, number: int, ae_title: str, report: Repo
 
 def _report_on_new(services: Services, ae_title: str, report: Report) -> Answer:
     """Report on an association of our own, in which we are the SCP (PS3.4 section J.3.3.1.2)."""
-    peer = services.peers.by_ae_title(ae_title)
-    if peer is None:
-        raise UnknownPeer(
-            f"{ae_title} has ended its association and is not in the configuration",
-            action=f"add {ae_title} to [[peers]], then run 'anode retry'",
-        )
+    try:
+        peer = services.peers.destination(ae_title)
+    except UnknownPeer as error:
+        why = f"{ae_title} has ended its association, and {error}"
+        raise UnknownPeer(why, action=error.action) from error
     proposed = ProposedContext(STORAGE_COMMITMENT_PUSH_MODEL, UNCOMPRESSED, scp_role=True)
     with services.peers.connect(peer, [proposed]) as association:
         return _send(association, report)

@@ -65,9 +65,10 @@ class ConfirmTask:
 
     def _confirm(self, services: Services, job: Job) -> Outcome:
         ae_title, study_instance_uid = str(job.payload["peer"]), str(job.payload["study_instance_uid"])
-        peer = services.peers.by_ae_title(ae_title)
-        if peer is None:
-            return SetAside(UnknownPeer(f"the peer {ae_title} is not in the configuration"))
+        try:
+            peer = services.peers.destination(ae_title)
+        except UnknownPeer as error:
+            return SetAside(error)
         now = services.clock.timestamp()
         items = _items(services, study_instance_uid, ae_title)
         to_ask = [item for item in items if _is_to_ask(item, job, now)]

@@ -50,9 +50,9 @@ class DeliverTask:
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job as soon as the peer has answered, so that a crash repeats one at most."""
-        peer = services.peers.by_ae_title(jobs[0].lane)
-        if peer is None:
-            error = UnknownPeer(f"the peer {jobs[0].lane} is not in the configuration")
+        try:
+            peer = services.peers.destination(jobs[0].lane)
+        except UnknownPeer as error:
             yield from ((job, SetAside(error)) for job in jobs)
             return
         waiting: dict[str, list[Job]] = {}
@@ -65,7 +65,7 @@ class DeliverTask:
                 gone = StorageFailure("the instance is not held any more")
                 yield from ((job, SetAside(gone)) for job in waiting[uid])
         instances = [stored for stored in found.values() if stored is not None]
-        for shipment in shipping.shipments(services, instances):
+        for shipment in shipping.shipments(services, instances, peer):
             yield from _Voyage(services, peer, shipment, waiting).run()
 
 

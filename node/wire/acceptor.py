@@ -190,6 +190,9 @@ class Negotiator:
         Who answers the requests on an accepted association.
     reject_first
         Called before ``admit``: a Rejection that does not depend on who asks, or None.
+    reject_crowd
+        Called with an Admission that is no rejection: a Rejection where those who share its ``place`` have
+        as many associations as they may, or None.
     refused
         Told of every request that comes to nothing.
     """
@@ -201,12 +204,14 @@ class Negotiator:
         operations: Mapping[str, Operation],
         limits: LimitsConfig,
         reject_first: Callable[[], Rejection | None],
+        reject_crowd: Callable[[Admission], Rejection | None],
         refused: Callable[[Refusal], None],
     ) -> None:
         self._admit = admit
         self._operations = operations
         self._limits = limits
         self._reject_first = reject_first
+        self._reject_crowd = reject_crowd
         self._refused = refused
 
     def accept(self, upper_layer: UpperLayer, peer_address: str) -> AcceptedAssociation | None:
@@ -241,7 +246,12 @@ class Negotiator:
         if admission.rejection is not None:
             self._reject(upper_layer, request, admission.rejection, is_by_user=True)
             return None
-        answer = negotiation.encode_acceptance(encoded, admission, max_pdu_bytes=self._limits.max_pdu_bytes)
+        rejection = self._reject_crowd(admission)
+        if rejection is not None:
+            self._reject(upper_layer, request, rejection, is_by_user=True)
+            return None
+        limits = admission.limits or self._limits
+        answer = negotiation.encode_acceptance(encoded, admission, max_pdu_bytes=limits.max_pdu_bytes)
         if request.wants_username_confirmed:
             answer = negotiation.confirm_username(answer)
         association = AcceptedAssociation(
@@ -250,7 +260,7 @@ class Negotiator:
             admission,
             acceptance=answer,
             operations=self._operations,
-            limits=self._limits,
+            limits=limits,
         )
         certificate = request.peer_certificate
         logger.info(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from node.config.settings import Verb
+from node.config.settings import LimitsConfig, Verb
 from node.wire.certificates import PeerCertificate
 from node.wire.extended_negotiation import (
     CommonExtension,
@@ -144,8 +144,22 @@ CALLING_AE_TITLE_ELSEWHERE = Rejection(
     1,
     1,
     3,
-    "calling AE title is configured with another host; it may call from there alone",
-    "correct host of its [[peers]] table",
+    "calling AE title is configured with other addresses; it may call from there alone",
+    "add this one to addresses of its [[peers]] table",
+)
+CALLING_WITHOUT_TLS = Rejection(
+    1,
+    1,
+    3,
+    "calling AE title is configured to call over TLS alone",
+    "have the peer call [node.tls] port over TLS, or set require_tls = false in its [[peers]] table",
+)
+CALLING_WITH_ANOTHER_CERTIFICATE = Rejection(
+    1,
+    1,
+    3,
+    "the certificate is none of those that the calling AE title is configured with",
+    "add a name or the SHA-256 of the certificate to its [[peers]] table",
 )
 CALLED_AE_TITLE_UNKNOWN = Rejection(
     1,
@@ -158,6 +172,13 @@ PROTOCOL_VERSION_UNKNOWN = Rejection(1, 2, 2, "protocol version not supported")
 TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary congestion")
 LOCAL_LIMIT_EXCEEDED = Rejection(
     2, 3, 2, "there are as many associations as may be", "raise [limits] associations"
+)
+PEERS_LIMIT_EXCEEDED = Rejection(
+    2,
+    3,
+    2,
+    "there are as many associations with this peer as may be",
+    "raise associations of its [[peers]] table, or [limits] associations_per_peer",
 )
 
 
@@ -182,7 +203,8 @@ class Admission:
     """The answer to an AssociationRequest: a rejection, or a result for each context.
 
     ``asynchronous_window`` has the numbers of operations that may be invoked and performed at a time,
-    where they are answered. ``allow`` has what the peer may ask for.
+    where they are answered. ``allow`` has what the peer may ask for, ``limits`` what counts for it
+    where that is its own. ``place`` names those who may have ``most_associations`` together.
     """
 
     results: tuple[ContextResult, ...] = ()
@@ -191,6 +213,9 @@ class Admission:
     asynchronous_window: tuple[int, int] | None = None
     rejection: Rejection | None = None
     allow: frozenset[Verb] = frozenset()
+    limits: LimitsConfig | None = None
+    place: str = ""
+    most_associations: int = 0
 
     @property
     def contexts(self) -> dict[int, AcceptedContext]:
@@ -199,14 +224,25 @@ class Admission:
 
 
 def negotiate(
-    request: AssociationRequest, *, verbs: Iterable[Verb], accept_unknown_sop_classes: bool
+    request: AssociationRequest,
+    *,
+    verbs: Iterable[Verb],
+    accept_unknown_sop_classes: bool,
+    transfer_syntaxes: Iterable[str] = (),
+    send_transfer_syntaxes: Iterable[str] = (),
 ) -> Admission:
     """Answer every proposed context (design: never lossy where lossless is offered).
 
     A peer that may not store gets its storage contexts refused, unless it only takes part in
     them as SCP, as a C-GET requestor does. A role is granted only where it was proposed (PS3.7
     section D.3.3.4), and operations are performed one at a time.
+
+    Parameters
+    ----------
+    transfer_syntaxes, send_transfer_syntaxes
+        UIDs of those in which instances are taken from this peer, and sent to it; empty for all.
     """
+    taken, sent = frozenset(transfer_syntaxes), frozenset(send_transfer_syntaxes)
     allowed = frozenset(verbs)
     results = []
     roles: dict[str, tuple[bool, bool]] = {}
@@ -219,22 +255,25 @@ def negotiate(
             action = _ACCEPT_UNKNOWN if may_be and not accept_unknown_sop_classes else ""
             results.append(_refused(context, ABSTRACT_SYNTAX_NOT_SUPPORTED, "SOP class not offered", action))
             continue
-        acceptable = STORAGE_TRANSFER_SYNTAXES if service is Service.STORAGE else PLAIN_TRANSFER_SYNTAXES
-        transfer_syntax_uid = choose_transfer_syntax(context.transfer_syntax_uids, acceptable)
-        if transfer_syntax_uid is None:
-            results.append(
-                _refused(context, TRANSFER_SYNTAXES_NOT_SUPPORTED, "no transfer syntax that is taken here")
-            )
-            continue
         proposed = request.roles.get(abstract_syntax_uid)
         wants_scu, wants_scp = is_scu, is_scp = proposed or (True, False)
+        acceptable = PLAIN_TRANSFER_SYNTAXES
         if service is Service.STORAGE:
+            acceptable = STORAGE_TRANSFER_SYNTAXES
             is_scu = is_scu and "store" in allowed
             is_scp = is_scp and "retrieve" in allowed
+            if is_scu and taken:
+                acceptable &= taken
+            if is_scp and sent:
+                acceptable &= sent
         elif service is not Service.STORAGE_COMMITMENT:
             is_scp = False
         if not is_scu and not is_scp:
             results.append(_refused(context, USER_REJECTION, *_not_allowed(service, wants_scu, wants_scp)))
+            continue
+        transfer_syntax_uid = choose_transfer_syntax(context.transfer_syntax_uids, acceptable)
+        if transfer_syntax_uid is None:
+            results.append(_refused(context, TRANSFER_SYNTAXES_NOT_SUPPORTED, *_not_taken(context, service)))
             continue
         if proposed is not None:
             roles[abstract_syntax_uid] = (is_scu, is_scp)
@@ -270,6 +309,16 @@ def _refused(context: RequestedContext, result: int, explanation: str, action: s
     return ContextResult(
         context.context_id, result, syntax, None, context.abstract_syntax_uid, explanation, action
     )
+
+
+def _not_taken(context: RequestedContext, service: Service) -> tuple[str, str]:
+    """Say why none of the transfer syntaxes is chosen, and what would change it."""
+    if service is Service.STORAGE and not STORAGE_TRANSFER_SYNTAXES.isdisjoint(context.transfer_syntax_uids):
+        return (
+            "none of the transfer syntaxes that are allowed with this peer",
+            "add one to transfer_syntaxes, or for C-GET to send_transfer_syntaxes, of its [[peers]] table",
+        )
+    return "no transfer syntax that is taken here", ""
 
 
 def _not_allowed(service: Service, wants_scu: bool, wants_scp: bool) -> tuple[str, str]:

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-import ipaddress
-import logging
-import socket
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from node.config.settings import Config, PeerConfig, Verb
+from node.errors import UnknownPeer
 from node.wire import scu
+from node.wire.addresses import Addresses, literal
 from node.wire.association import Association
-from node.wire.contexts import ProposedContext
+from node.wire.certificates import PeerCertificate
+from node.wire.contexts import (
+    CALLING_AE_TITLE_ELSEWHERE,
+    CALLING_AE_TITLE_UNKNOWN,
+    CALLING_WITH_ANOTHER_CERTIFICATE,
+    CALLING_WITHOUT_TLS,
+    AssociationRequest,
+    ProposedContext,
+    Rejection,
+)
 from node.wire.requestor import RequestedAssociation
 from node.wire.scu import RequestHandler
 from node.wire.tls import ClientTls
 
-logger = logging.getLogger(__name__)
-
 _ALL_VERBS: tuple[Verb, ...] = ("store", "query", "retrieve", "commit")
-_RESOLVED_SECONDS = 60.0
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever requests an association and may have one.
+
+    Attributes
+    ----------
+    peer
+        Its ``[[peers]]`` table; None for one that has none.
+    allow
+        What it may ask for, beside verification.
+    place
+        What it shares its number of associations with: itself, or for a stranger all that call from the
+        same address, under whichever AE title.
+    associations
+        How many those may have at the same time.
+    """
+
+    peer: PeerConfig | None
+    allow: tuple[Verb, ...]
+    place: str
+    associations: int
 
 
 class Peers:
@@ -36,9 +65,8 @@ class Peers:
 
     def __init__(self, config: Config, *, resolve: Callable[[str], frozenset[str]] | None = None) -> None:
         self._config = config
-        self._resolve = resolve or _addresses
+        self._addresses = Addresses(resolve)
         self._by_ae_title = {peer.ae_title: peer for peer in reversed(config.peers)}
-        self._resolved: dict[str, tuple[float, frozenset[str]]] = {}
         self._open: dict[int, Association] = {}
         self._tls: dict[PeerConfig, ClientTls | None] = {}
         self._lock = threading.Lock()
@@ -47,44 +75,60 @@ class Peers:
         """Find a configured peer; None when there is none of that AE title."""
         return self._by_ae_title.get(ae_title)
 
-    def allowed(self, calling_ae_title: str, address: str) -> tuple[Verb, ...]:
-        """Verbs that whoever calls as ``calling_ae_title`` from ``address`` may use.
+    def destination(self, ae_title: str) -> PeerConfig:
+        """Find a configured peer to which associations can be requested.
 
-        A configured peer has those of its ``allow``, from its own host alone. Others have all when
-        ``accept_unknown_peers`` is true, and none otherwise.
+        Raises
+        ------
+        UnknownPeer
+            There is none of that AE title, or it has no host and port.
         """
-        peer = self._by_ae_title.get(calling_ae_title)
+        peer = self._by_ae_title.get(ae_title)
         if peer is None:
-            return _ALL_VERBS if self._config.node.accept_unknown_peers else ()
-        return peer.allow if self.is_at(peer, address) else ()
+            raise UnknownPeer(
+                f"the peer {ae_title} is not in the configuration",
+                action=f"add a [[peers]] table for {ae_title}; 'anode retry' tries what waits for it again",
+            )
+        if not peer.can_be_called:
+            raise UnknownPeer(
+                f"the peer {ae_title} has no host and port here",
+                action="add host and port to its [[peers]] table; 'anode retry' tries again what waits",
+            )
+        return peer
 
-    def is_known(self, calling_ae_title: str, address: str) -> bool:
-        """Whether an association may be requested under this AE title from this address."""
-        peer = self._by_ae_title.get(calling_ae_title)
+    def caller(self, request: AssociationRequest) -> Caller | Rejection:
+        """Find out who requests an association, or why nobody who may is that.
+
+        A configured peer calls from its addresses alone, over TLS where it has to, and there with a
+        certificate of its own where it has one. Others may when ``accept_unknown_peers`` is true.
+        Where it is not, the commands beside the node, which call under its own AE title from this machine,
+        may verify that it answers.
+        """
+        peer = self._by_ae_title.get(request.calling_ae_title)
         if peer is None:
-            return self._config.node.accept_unknown_peers
-        return self.is_at(peer, address)
+            return self._stranger(request)
+        if not self._addresses.is_among(request.peer_address, peer.addresses or (peer.host,)):
+            return CALLING_AE_TITLE_ELSEWHERE
+        if peer.require_tls and not request.is_over_tls:
+            return CALLING_WITHOUT_TLS
+        if request.is_over_tls and not is_vouched_for(peer, request.peer_certificate):
+            return CALLING_WITH_ANOTHER_CERTIFICATE
+        own = peer.associations
+        most = self._config.limits.associations_per_peer if own is None else own
+        return Caller(peer, peer.allow, f"peer {peer.ae_title}", most)
 
-    def is_at(self, peer: PeerConfig, address: str) -> bool:
-        """Whether ``address`` is one of the addresses of the host of ``peer``."""
-        literal = _literal(peer.host)
-        if literal is not None:
-            return literal == _literal(address)
-        return (_literal(address) or address) in self._addresses_of(peer.host)
-
-    def _addresses_of(self, host: str) -> frozenset[str]:
-        now = time.monotonic()
-        known = self._resolved.get(host)
-        if known is not None and now < known[0]:
-            return known[1]
-        try:
-            addresses = frozenset(_literal(found) or found for found in self._resolve(host))
-        except OSError as error:
-            # keep to what it was: a name server that is away must not lock a scanner out
-            addresses = known[1] if known is not None else frozenset()
-            logger.warning("host of a peer is unknown", extra={"host": host, "reason": error.strerror})
-        self._resolved[host] = (now + _RESOLVED_SECONDS, addresses)
-        return addresses
+    def _stranger(self, request: AssociationRequest) -> Caller | Rejection:
+        node = self._config.node
+        allow = _ALL_VERBS
+        if not node.accept_unknown_peers:
+            own_addresses = (_LOOPBACK, node.host, node.tls_host)
+            if request.calling_ae_title != node.ae_title or not self._addresses.is_among(
+                request.peer_address, own_addresses
+            ):
+                return CALLING_AE_TITLE_UNKNOWN
+            allow = ()
+        address = literal(request.peer_address) or request.peer_address
+        return Caller(None, allow, f"address {address}", self._config.limits.associations_per_peer)
 
     def connect(
         self,
@@ -94,7 +138,7 @@ class Peers:
         handlers: Mapping[str, RequestHandler] | None = None,
     ) -> RequestedAssociation:
         """Request an association with ``peer`` under the node's own AE title; errors as ``scu.connect``."""
-        limits = self._config.limits
+        limits = self._config.limits_of(peer)
         return scu.connect(
             peer.host,
             peer.port,
@@ -129,19 +173,30 @@ class Peers:
             return self._open.get(number)
 
 
-def _addresses(host: str) -> frozenset[str]:
-    return frozenset(str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+def is_vouched_for(peer: PeerConfig, certificate: PeerCertificate | None) -> bool:
+    """Whether ``certificate`` is one that ``peer`` may show; any is where its table names none.
 
-
-def _literal(host: str) -> str | None:
-    """Write an IP address in one way; None for a name.
-
-    IPv4 also when it is mapped into IPv6. Every loopback address is this machine, whose own name
-    often stands for another one than 127.0.0.1.
+    The common name counts only where there is no subjectAltName that could (RFC 6125 section 6.4.4):
+    authorities are careful about the latter.
     """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    address = getattr(address, "ipv4_mapped", None) or address
-    return "loopback" if address.is_loopback else str(address)
+    if not peer.certificate_names and not peer.certificate_sha256:
+        return True
+    if certificate is None:
+        return False
+    if certificate.sha256 in peer.certificate_sha256:
+        return True
+    exact = (*certificate.uris, *certificate.ip_addresses)
+    hosts = certificate.dns_names
+    if not exact and not hosts:
+        hosts = (certificate.common_name,)
+    return any(
+        name in exact or any(_is_same_host(name, host) for host in hosts) for name in peer.certificate_names
+    )
+
+
+def _is_same_host(wanted: str, host: str) -> bool:
+    wanted, host = wanted.casefold(), host.casefold()
+    if wanted.startswith("*."):
+        first, _, rest = host.partition(".")
+        return bool(first) and "*" not in first and rest == wanted[2:]
+    return wanted == host

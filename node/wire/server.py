@@ -22,6 +22,7 @@ from node.wire.acceptor import AcceptedAssociation, Negotiator
 from node.wire.connection import Connection
 from node.wire.contexts import (
     LOCAL_LIMIT_EXCEEDED,
+    PEERS_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
     Admission,
     AssociationRequest,
@@ -88,16 +89,18 @@ class Server:
             operations={name: partial(handler, services) for name, handler in handlers.operations.items()},
             limits=self._limits,
             reject_first=self._reject_first,
+            reject_crowd=self._reject_crowd,
             refused=services.refusals.refused,
         )
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, Connection] = {}
         self._associations: dict[threading.Thread, AcceptedAssociation] = {}
-        self._places: set[threading.Thread] = set()  # threads whose association counts for the limit
         self._lifetimes = Lifetimes(
             most_seconds=self._limits.association_seconds,
             grace_seconds=self._limits.network_timeout_seconds,
         )
+        # threads whose association counts for the limit, and for that of whom
+        self._places: dict[threading.Thread, str] = {}
         self._is_stopping = False
         self._finish_by = 0.0
         self._listeners: list[_Listener] = []
@@ -333,7 +336,20 @@ class Server:
                 return TEMPORARY_CONGESTION
             if len(self._places) >= self._limits.associations:
                 return LOCAL_LIMIT_EXCEEDED
-            self._places.add(threading.current_thread())
+            self._places[threading.current_thread()] = ""
+        return None
+
+    def _reject_crowd(self, admission: Admission) -> Rejection | None:
+        """Let the place of this thread count for whoever was admitted, if they may have another one."""
+        if not admission.place:
+            return None
+        with self._lock:
+            if (
+                sum(place == admission.place for place in self._places.values())
+                >= admission.most_associations
+            ):
+                return PEERS_LIMIT_EXCEEDED
+            self._places[threading.current_thread()] = admission.place
         return None
 
     def _enter(self, thread: threading.Thread, association: AcceptedAssociation) -> None:
@@ -347,7 +363,7 @@ class Server:
     def _leave(self, thread: threading.Thread) -> None:
         with self._lock:
             association = self._associations.pop(thread, None)
-            self._places.discard(thread)
+            self._places.pop(thread, None)
         if association is not None:
             self._services.peers.unregister(association)
 

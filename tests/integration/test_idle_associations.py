@@ -44,7 +44,8 @@ def descriptor_limit(soft: int) -> Iterator[None]:
 
 
 def limited(associations: int) -> str:
-    return f"[limits]\nassociations = {associations}\nnetwork_timeout_seconds = 600\n"
+    each = f"associations = {associations}\nassociations_per_peer = {associations}\n"
+    return f"[limits]\n{each}network_timeout_seconds = 600\n"
 
 
 def requested(port: int) -> tuple[ScriptedPeer, int]:

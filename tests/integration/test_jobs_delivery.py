@@ -96,6 +96,24 @@ def test_a_compressed_instance_is_decompressed_for_a_peer_that_needs_it(room: Ro
     assert bytes(data_set.PixelData) in pacs.data_sets[sent]
 
 
+def test_a_peer_is_sent_only_what_it_can_show_whatever_it_accepts(room: Room) -> None:
+    """Of what cannot be sent so, each instance is set aside by itself."""
+    pacs = room.pacs(contexts={CT_IMAGE_STORAGE: [uid.JPEGLSLossless, *UNCOMPRESSED, uid.MPEG2MPML]})
+    node = room.node(pacs.peer(send_transfer_syntaxes=UNCOMPRESSED))
+    (data_set,) = images(1)
+    (film,) = images(1)
+    film.add_new(0x7FE00010, "OB", b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0film")
+    film["PixelData"].is_undefined_length = True
+    (image,) = node.receive(data_set, transfer_syntax_uid=uid.JPEGLSLossless)
+    (video,) = node.receive(film, transfer_syntax_uid=uid.MPEG2MPML)
+    node.enqueue_delivery("PACS", video, image)
+    node.engine.run_until_idle(30)
+    assert pacs.transfer_syntaxes == {image: uid.ExplicitVRLittleEndian}
+    assert bytes(data_set.PixelData) in pacs.data_sets[image]
+    job = node.deliveries()[video]
+    assert (job["state"], job["error_name"]) == ("set_aside", "no-accepted-context")
+
+
 @pytest.mark.parametrize(
     ("status", "state"),
     [
@@ -276,6 +294,14 @@ def test_a_peer_that_is_not_configured_any_more_is_set_aside(room: Room) -> None
     node.enqueue_delivery("GONE", *node.receive(*images(1)))
     node.engine.run_until_idle(30)
     assert node.jobs(kind="deliver")[0]["error_name"] == "unknown-peer"
+
+
+def test_what_waits_for_a_peer_that_cannot_be_called_any_more_is_set_aside(room: Room) -> None:
+    node = room.node(PeerConfig("CT", addresses=("127.0.0.1",)))
+    node.enqueue_delivery("CT", *node.receive(*images(1)))
+    node.engine.run_until_idle(30)
+    [job] = node.jobs(kind="deliver")
+    assert (job["state"], job["error"]) == ("set_aside", "the peer CT has no host and port here")
 
 
 def test_two_jobs_for_one_instance_are_both_answered(room: Room) -> None:

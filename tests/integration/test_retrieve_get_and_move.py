@@ -55,7 +55,11 @@ def exits() -> Iterator[ExitStack]:
 def held(tmp_path: Path, exits: ExitStack) -> Held:
     pacs = exits.enter_context(scripted_pacs())
     down = PeerConfig("DOWN", "127.0.0.1", free_port())
-    node = exits.enter_context(small_node(config(tmp_path / "node", peers=[pacs.peer(), down])))
+    only_calls = PeerConfig("ONLYCALLS", addresses=("127.0.0.1",))
+    implicit = (str(uid.ImplicitVRLittleEndian),)
+    reader = PeerConfig("READER", addresses=("127.0.0.1",), send_transfer_syntaxes=implicit)
+    peers = [pacs.peer(), down, only_calls, reader]
+    node = exits.enter_context(small_node(config(tmp_path / "node", peers=peers)))
     study, series = uid.generate_uid(), uid.generate_uid()
     images = [
         made.ct_image(study_instance_uid=study, series_instance_uid=series, InstanceNumber=number)
@@ -67,14 +71,19 @@ def held(tmp_path: Path, exits: ExitStack) -> Held:
 
 
 def associate(
-    held: Held, model: str, storage: tuple[str, ...] = (), handlers: Any = None
+    held: Held,
+    model: str,
+    storage: tuple[str, ...] = (),
+    handlers: Any = None,
+    *,
+    calling: str = "WORKSTATION",
 ) -> scu.RequestedAssociation:
     contexts = [scu.ProposedContext(model, UNCOMPRESSED)]
     contexts += [scu.ProposedContext(one, UNCOMPRESSED, scp_role=True) for one in storage]
     return scu.connect(
         "127.0.0.1",
         held.node.port,
-        calling_ae_title="WORKSTATION",
+        calling_ae_title=calling,
         called_ae_title="ANODE",
         contexts=contexts,
         timeout_seconds=20,
@@ -116,6 +125,18 @@ def get(held: Held, taker: Taker, storage: tuple[str, ...], **keys: Any) -> list
     level = keys.pop("level", "STUDY")
     with associate(held, STUDY_ROOT_GET, storage, {"C-STORE": taker.store}) as association:
         return [response for _, response in association.get(STUDY_ROOT_GET, identifier(level, **keys))]
+
+
+def test_get_sends_a_peer_only_what_it_can_show(held: Held) -> None:
+    """The transfer syntaxes in which a peer is sent instances count on its own associations too."""
+    taker = Taker()
+    storage = (CT_IMAGE_STORAGE, BASIC_TEXT_SR_STORAGE)
+    handlers = {"C-STORE": taker.store}
+    with associate(held, STUDY_ROOT_GET, storage, handlers, calling="READER") as association:
+        asked = identifier("STUDY", StudyInstanceUID=held.study)
+        *_, (_, final) = association.get(STUDY_ROOT_GET, asked)
+    assert (final.status, numbers(final)) == (0, (None, 4, 0, 0))
+    assert taker.taken[held.uids[0]] == made.encoded(held.images[0], uid.ImplicitVRLittleEndian)
 
 
 def test_get_returns_every_byte_and_counts_down(held: Held) -> None:
@@ -214,12 +235,16 @@ def test_move_sends_all_on_one_association_and_names_its_originator(held: Held) 
     ]
 
 
-def test_move_to_an_unknown_destination_is_refused(held: Held, caplog: pytest.LogCaptureFixture) -> None:
-    (final,) = move(held, "NOBODY")
-    (failure,) = (vars(record) for record in caplog.records if record.message == "request failed")
-    assert (failure["error"], failure["reason"]) == ("unknown-peer", "NOBODY is not among the peers")
-    assert final.status == 0xA801
-    assert "NOBODY" in final.comment
+@pytest.mark.parametrize(
+    ("destination", "why"),
+    [("NOBODY", "is not in the configuration"), ("ONLYCALLS", "has no host and port here")],
+)
+def test_move_to_where_nothing_is_sent_is_refused_and_noted(held: Held, destination: str, why: str) -> None:
+    (final,) = move(held, destination)
+    assert (final.status, final.comment) == (0xA801, f"the peer {destination} {why}")
+    [refused] = held.node.services.refusals.refused_so_far()
+    assert (refused.reason, refused.detail) == ("C-MOVE to where nothing is sent", final.comment)
+    assert "[[peers]] table" in refused.action
 
 
 def test_move_to_a_destination_that_is_down_names_all_as_failed(held: Held) -> None:

@@ -80,7 +80,7 @@ def test_unknown_calling_ae_titles_are_rejected_unless_they_are_accepted(
         assert rejected(node.port, calling="FARAWAY") == (1, 1, 3)
         of_a_stranger, from_elsewhere = (vars(record)["reason"] for record in caplog.records)
         assert of_a_stranger == "calling AE title is not configured"
-        assert "configured with another host" in from_elsewhere
+        assert "configured with other addresses" in from_elsewhere
         with ScriptedPeer.to(node.port) as peer:
             peer.associate(calling="SCANNER")
             peer.release()

@@ -12,6 +12,7 @@ from pydicom import dcmread, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 
+from node.config.settings import PeerConfig
 from node.errors import MalformedDataSet, UnsupportedPixelData
 from node.sending import dicom_files, recoding
 from node.sending.dicom_files import DicomFile
@@ -122,6 +123,9 @@ def test_pixels_that_cannot_be_decoded_are_refused_by_name(tmp_path: Path) -> No
         recoding.uncompressed(dicom_files.read(path), uid.ExplicitVRLittleEndian)
 
 
+PACS = PeerConfig("PACS", "192.0.2.7", 104)
+
+
 def file_of(sop_class: int, transfer_syntax: int) -> DicomFile:
     return DicomFile(Path("x"), f"1.2.{sop_class}", "1.2.3", f"1.9.{transfer_syntax}", 0, 0)
 
@@ -129,7 +133,7 @@ def file_of(sop_class: int, transfer_syntax: int) -> DicomFile:
 def test_a_transfer_syntax_of_the_files_is_proposed_alone() -> None:
     explicit = DicomFile(Path("x"), "1.2", "1.2.3", uid.ExplicitVRLittleEndian, 0, 0)
     compressed = DicomFile(Path("x"), "1.2", "1.2.4", uid.JPEGLSLossless, 0, 0)
-    (part,) = parts([explicit, compressed, explicit])
+    (part,) = parts([explicit, compressed, explicit], PACS)
     assert [context.transfer_syntax_uids for context in part.contexts] == [
         (uid.ExplicitVRLittleEndian,),
         UNCOMPRESSED,
@@ -139,7 +143,7 @@ def test_a_transfer_syntax_of_the_files_is_proposed_alone() -> None:
 
 def test_more_kinds_than_fit_an_association_are_divided_in_order() -> None:
     files = [file_of(sop_class, syntax) for sop_class in range(50) for syntax in range(4)] * 2
-    divided = list(parts(files))
+    divided = list(parts(files, PACS))
     assert [file for part in divided for file in part.instances] == files
     assert all(len(part.contexts) <= 128 for part in divided)
     assert len(divided) == 4

@@ -15,6 +15,8 @@ from node.errors import ConfigurationError
 ROOT = Path(__file__).parents[2]
 PACS = '[[peers]]\nae_title = "PACS"\nhost = "10.0.0.7"\nport = 104\n'
 
+TLS = '[node.tls]\nport = 2762\ncertificate = "c"\nkey = "k"\nca = "ca"\n'
+
 
 def load(tmp_path: Path, text: str) -> Config:
     file = tmp_path / "config.toml"
@@ -155,6 +157,36 @@ send_to = ["PAKS"]
         ("[jobs]\ndelivery_retry_first_seconds = 5\ndelivery_retry_max_seconds = 1",
          "2: [jobs] delivery_retry_first_seconds: 5 is more than "
          "delivery_retry_max_seconds, 1"),
+        (PACS + "addresses = ['10.1.2.3/16']", '5: [[peers]] addresses: "10.1.2.3/16" is an address within a '
+         "network; write 10.1.0.0/16"),
+        (PACS + "addresses = ['10.1.0.0/33']", '5: [[peers]] addresses: "10.1.0.0/33" is no network; write '
+         "one as 10.1.0.0/16 or 2001:db8::/64"),
+        (PACS + "addresses = ['ct.example.org:104']", '5: [[peers]] addresses: "ct.example.org:104" is no IP '
+         "address, no network such as 10.1.0.0/16 or 2001:db8::/64, and no host name; write it without a "
+         "port"),
+        (PACS + "addresses = ['10.1.2']", '5: [[peers]] addresses: "10.1.2" is no IP address, no network '
+         "such as 10.1.0.0/16 or 2001:db8::/64, and no host name; write it without a port"),
+        (PACS + "addresses = []", "5: [[peers]] addresses: expected at least one address"),
+        (TLS + PACS + "certificate_names = ['*']", '10: [[peers]] certificate_names: "*": a * stands for the '
+         "whole first label alone, as in *.ct.example.org"),
+        (TLS + PACS + "certificate_sha256 = ['ab:cd']", "10: [[peers]] certificate_sha256: expected 64 "
+         "hexadecimal digits, as 'openssl x509 -noout -fingerprint -sha256 -in FILE' prints them, not "
+         '"ab:cd"'),
+        (PACS + "certificate_names = ['a.org']", "5: [[peers]] certificate_names: needs a [node.tls] port "
+         "that it can call"),
+        (PACS + "require_tls = true", "5: [[peers]] require_tls: needs a [node.tls] port that it can call"),
+        (TLS.replace("ca =", "verify_peers = false\nca =") + PACS + "certificate_names = ['a.org']",
+         "11: [[peers]] certificate_names: needs [node.tls] verify_peers = true: nobody is asked for a "
+         "certificate without it"),
+        (PACS + "transfer_syntaxes = ['JPEGLSLoseless']", '5: [[peers]] transfer_syntaxes: "JPEGLSLoseless" '
+         "is no transfer syntax that is taken here, by its UID or its keyword such as "
+         "ExplicitVRLittleEndian or JPEGLSLossless; did you mean 'JPEGLSLossless'?"),
+        (PACS + "send_transfer_syntaxes = ['JPEGLSLossless']", "5: [[peers]] send_transfer_syntaxes: needs "
+         "ExplicitVRLittleEndian or ImplicitVRLittleEndian among them: every instance can be sent in those, "
+         "and in no other one"),
+        ("[[peers]]\nae_title = 'CT'\nhost = 'ct'\naddresses = ['ct']", "1: [[peers]]: 'port' is missing"),
+        ("[[peers]]\nae_title = 'CT'\naddresses = ['ct']\n[[routes]]\nsend_to = ['CT']", "5: [[routes]] "
+         "send_to: 'CT' only calls us; add host and port to its table of line 1"),
         ("[log]\nlevel = 'info'", "2: [log] level: 'info' is none of DEBUG, INFO, WARNING, ERROR; "
          "did you mean 'INFO'?"),
         ("[node]\nport = 1\nport = 2", "3: not valid TOML: cannot overwrite a value"),
@@ -164,6 +196,42 @@ send_to = ["PAKS"]
 )  # fmt: skip
 def test_each_kind_of_problem_has_its_words(tmp_path: Path, text: str, expected: str) -> None:
     assert problems(tmp_path, text) == [f"config.toml:{expected}"]
+
+
+def test_a_peer_that_nobody_can_call_needs_addresses(tmp_path: Path) -> None:
+    assert problems(tmp_path, "[[peers]]\nae_title = 'CT'") == [
+        "config.toml:1: [[peers]]: 'host' is missing",
+        "config.toml:1: [[peers]]: 'port' is missing",
+    ]
+
+
+def test_what_counts_for_a_peer_is_read(tmp_path: Path) -> None:
+    """The keys of a peer are read in whichever spelling is right, and what is absent is that of [limits]."""
+    config = load(
+        tmp_path,
+        f"[limits]\nnetwork_timeout_seconds = 20\n{TLS}"
+        "[[peers]]\nae_title = 'CT'\n"
+        "addresses = ['10.1.0.0/16', '2001:db8:1::/64', '192.0.2.7', 'fe80::1%eth0', 'ct7.example.org']\n"
+        "certificate_names = ['*.ct.example.org', 'urn:ct:7']\n"
+        f"certificate_sha256 = ['sha256 Fingerprint={':'.join(['AB'] * 32)}']\n"
+        "associations = 4\nmax_pdu_bytes = 16384\n"
+        "transfer_syntaxes = ['ExplicitVRLittleEndian', '1.2.840.10008.1.2.4.80']\n"
+        "send_transfer_syntaxes = ['ImplicitVRLittleEndian']\n"
+        f"{PACS}network_timeout_seconds = 7\nrequire_tls = true\n",
+    )
+    scanner, pacs = config.peers
+    assert scanner.addresses[3:] == ("fe80::1%eth0", "ct7.example.org")
+    assert scanner.certificate_sha256 == ("ab" * 32,)
+    assert scanner.transfer_syntaxes == ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.80")
+    assert scanner.send_transfer_syntaxes == ("1.2.840.10008.1.2",)
+    assert (scanner.require_tls, scanner.can_be_called, scanner.associations) == (True, False, 4)
+    assert (pacs.require_tls, pacs.can_be_called, pacs.associations) == (True, True, None)
+    limits = config.limits_of(scanner)
+    assert (limits.network_timeout_seconds, limits.max_pdu_bytes) == (20.0, 16384)
+    limits = config.limits_of(pacs)
+    assert (limits.network_timeout_seconds, limits.max_pdu_bytes) == (7.0, 131072)
+    plain_too = load(tmp_path, f"{TLS}{PACS}certificate_names = ['a.org']\nrequire_tls = false\n")
+    assert not plain_too.peers[0].require_tls
 
 
 @pytest.mark.parametrize("later", ["jpeg-lossless", "htj2k", "jpeg-xl", "best"])
