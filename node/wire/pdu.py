@@ -29,7 +29,7 @@ PDV_IS_LAST = 0x02
 
 # what stands in place of a PDU type where the peer speaks TLS and we do not (RFC 8446 section 5.1)
 _TLS_HINTS = {
-    0x16: ": TLS begins so, but this port is plain",
+    0x16: ": TLS begins so, but this port is plain; TLS has a port of its own, where [node.tls] gives it one",
     0x15: ": TLS ends so; this port speaks TLS, so call it with tls = true",
 }
 

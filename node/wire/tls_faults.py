@@ -51,6 +51,9 @@ _NOTHING_IN_COMMON = (
 _HERE = "here it is TLS 1.2 or later, with ECDHE and AES-GCM or ChaCha20, and no SHA-1"
 
 
+_ALIKE = "let both sides use TLS or neither, or use the other port"
+
+
 class TlsFailure(ConnectionLost):
     """No TLS connection came about, or it broke: the message says whose certificate or offer is wrong.
 
@@ -60,7 +63,7 @@ class TlsFailure(ConnectionLost):
     action = "compare certificate and ca of [node.tls] with those of the peer; 'anode check --tls PEER' helps"
 
     def __init__(self, message: str, *, fault: str = OTHER) -> None:
-        super().__init__(message)
+        super().__init__(message, action=_ALIKE if fault == PLAIN_PEER else None)
         self.fault = fault
 
 

@@ -30,6 +30,7 @@ from node.repairs import Repairs
 from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
 from tests.support import made
+from tests.support.certificates import Authority
 from tests.support.ports import free_port
 
 CONFIGURATION = """
@@ -154,6 +155,20 @@ def test_status_of_a_node_that_does_not_run_fails(records: Records) -> None:
     assert status["received_bytes"] > 512
     assert status["last_received"].endswith("Z")
     assert "not running; start it with 'anode run'" in records.run("status", status=1)
+
+
+def test_status_of_a_node_that_does_not_run_says_which_certificates_end(
+    records: Records, tmp_path: Path
+) -> None:
+    """It looks into the files itself, as no node does; one that runs raises an alarm."""
+    authority = Authority(tmp_path / "ca", days=400)
+    pair = authority.issue("anode", days=10)
+    tls = f'[node.tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    records.configure(("[storage]", f'{tls}ca = "{authority.certificate}"\n[storage]'))
+    (warning,) = records.json("status", status=1)["tls_warnings"]
+    assert "[node.tls] certificate: " in warning
+    assert "(CN=anode) expires on " in warning
+    assert warning in records.run("status", status=1)
 
 
 @pytest.mark.usefixtures("held_lock")

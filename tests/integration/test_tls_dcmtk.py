@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import ssl
@@ -24,8 +25,10 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
 )
 
+from node.__main__ import main
 from node.config.settings import PeerConfig
 from node.wire import scu
+from node.wire.tls import ClientTls
 from tests.support import made
 from tests.support.anode_process import ROOT, AnodeProcess
 from tests.support.certificates import Authority, Pair
@@ -177,7 +180,7 @@ def _listens(port: int) -> bool:
 def test_c_move_reaches_a_tls_destination(
     tmp_path: Path, authority: Authority, mine: Pair, theirs: Pair
 ) -> None:
-    """The sub-operations of a C-MOVE go over TLS to a peer with tls = true, in bytes as they are held."""
+    """A C-MOVE, asked for over TLS, reaches a peer with tls = true over TLS, pixels as they are held."""
     with storescp(tmp_path / "moved", authority, theirs) as port:
         pacs = PeerConfig("PACS", "localhost", port, tls=True)
         with tls_node(tmp_path / "node", authority, mine, pacs) as node:
@@ -185,13 +188,14 @@ def test_c_move_reaches_a_tls_destination(
             asked = Dataset()
             asked.QueryRetrieveLevel, asked.StudyInstanceUID = "STUDY", study
             with scu.connect(
-                "127.0.0.1",
-                node.port,
+                "localhost",
+                tls_port(node),
                 calling_ae_title="WORKSTATION",
                 called_ae_title="ANODE",
                 contexts=[scu.ProposedContext(STUDY_ROOT_MOVE, UNCOMPRESSED)],
                 timeout_seconds=20,
                 max_pdu_bytes=131072,
+                tls=ClientTls(authority.config(theirs)),
             ) as association:
                 answers = list(association.move(STUDY_ROOT_MOVE, asked, "PACS"))
         assert answers[-1][0] == 0
@@ -199,6 +203,39 @@ def test_c_move_reaches_a_tls_destination(
     assert {str(one.SOPInstanceUID) for one in files} == {str(one.SOPInstanceUID) for one in images}
     by_uid = {str(one.SOPInstanceUID): one for one in images}
     assert all(one.PixelData == by_uid[str(one.SOPInstanceUID)].PixelData for one in files)
+
+
+def test_anode_check_describes_storescp_and_names_whose_certificate_is_not_trusted(
+    tmp_path: Path, authority: Authority, mine: Pair, theirs: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DCMTK's TLS is described down to its answer to C-ECHO, and both refusals have their names."""
+    other = Authority(tmp_path / "other", "Somebody Else's CA")
+    foreign = other.issue("foreign")
+    mine_trusting_both = tmp_path / "both.crt"
+    mine_trusting_both.write_text(authority.certificate.read_text() + other.certificate.read_text())
+
+    def checked(port: int, shown: Pair, ca: Path) -> dict[str, Any]:
+        file = tmp_path / "check.toml"
+        file.write_text(
+            f'[node.tls]\ncertificate = "{shown.certificate}"\nkey = "{shown.key}"\nca = "{ca}"\n'
+            f'[[peers]]\nae_title = "PACS"\nhost = "localhost"\nport = {port}\ntls = true\n'
+        )
+        capsys.readouterr()
+        status = main(["check", "--tls", "PACS", "--json", "--config", str(file)])
+        told: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert status == bool(told["faults"])
+        return told
+
+    with storescp(tmp_path / "pacs", authority, theirs) as port:
+        well = checked(port, mine, authority.certificate)
+        unknown = checked(port, mine, other.certificate)
+        refused = checked(port, foreign, mine_trusting_both)
+    assert well["faults"] == []
+    assert well["certificate"]["subject"] == "CN=peer"
+    assert well["client_certificate"] == "the peer requires one, and accepts ours"
+    assert well["echo_seconds"] > 0
+    assert [fault["name"] for fault in unknown["faults"]] == ["unknown-issuer"]
+    assert [fault["name"] for fault in refused["faults"]] == ["our-certificate-refused"]
 
 
 def test_a_delivery_waits_where_the_peer_is_not_trusted(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.wire.tls import ClientTls, ListenerTls
 from tests.support import tls_servers
 from tests.support.certificates import EC_KEY, Authority, Pair
 from tests.support.tls_servers import tls_server
@@ -91,6 +92,23 @@ def test_tls_1_3_is_taken_with_the_groups_of_the_profile(
     """RFC 9325 section 4.2 and RFC 8446 section 9.1: secp256r1 and x25519 with AES-GCM."""
     said = probe(ports["EC"][0], scanner, "-tls1_3", "-ciphersuites", suite, "-groups", group)
     assert said.endswith(suite)
+
+
+def test_no_other_suite_is_enabled_in_either_direction(authority: Authority, scanner: Pair) -> None:
+    """ECDHE with AES-GCM or ChaCha20-Poly1305, and those of TLS 1.3, at OpenSSL's security level 2."""
+    config = authority.config(scanner)
+    for side in (ListenerTls(config), ClientTls(config)):
+        context = side.context()
+        names = {str(one["name"]) for one in context.get_ciphers()}
+        assert {name for name in names if not name.startswith("TLS_")} == {
+            "ECDHE-ECDSA-AES256-GCM-SHA384",
+            "ECDHE-RSA-AES256-GCM-SHA384",
+            "ECDHE-ECDSA-AES128-GCM-SHA256",
+            "ECDHE-RSA-AES128-GCM-SHA256",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+            "ECDHE-RSA-CHACHA20-POLY1305",
+        }
+        assert context.security_level == 2
 
 
 LOW = ":@SECLEVEL=0"

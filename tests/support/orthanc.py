@@ -13,22 +13,33 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import Pair
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 
 class Orthanc:
-    """``port`` speaks DICOM, ``http_port`` REST; ``folder`` holds configuration, log and storage."""
+    """``port`` speaks DICOM, ``http_port`` REST; ``folder`` holds configuration, log and storage.
+
+    With ``tls`` (its certificate, and whom it trusts) it speaks TLS alone, in both directions.
+    """
 
     ae_title = "ORTHANC"
 
-    def __init__(self, folder: Path, modalities: dict[str, tuple[str, int]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        modalities: dict[str, tuple[str, int]] | None = None,
+        *,
+        tls: tuple[Pair, Path] | None = None,
+    ) -> None:
         executable = shutil.which("Orthanc")
         if executable is None:
             pytest.skip("Orthanc is not installed (Debian: orthanc)")
         self._executable = executable
         self._folder = folder
         self._modalities = modalities or {}
+        self._tls = tls
         self.port, self.http_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -54,10 +65,25 @@ class Orthanc:
             "TranscodeDicomProtocol": True,
             "StableAge": 1,
             "DicomModalities": {
-                name: {"AET": name, "Host": host, "Port": port, "AllowTranscoding": True}
+                name: {
+                    "AET": name,
+                    "Host": host,
+                    "Port": port,
+                    "AllowTranscoding": True,
+                    "UseDicomTls": self._tls is not None,
+                }
                 for name, (host, port) in self._modalities.items()
             },
         }
+        if self._tls is not None:
+            pair, trusted = self._tls
+            configuration |= {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": str(pair.certificate),
+                "DicomTlsPrivateKey": str(pair.key),
+                "DicomTlsTrustedCertificates": str(trusted),
+                "DicomTlsRemoteCertificateRequired": True,
+            }
         file = self._folder / "orthanc.json"
         file.write_text(json.dumps(configuration))
         log = (self._folder / "orthanc.log").open("ab")
@@ -102,6 +128,12 @@ class Orthanc:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", data=json.dumps(body).encode(), method="POST"
         )
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return json.loads(answer.read())
+
+    def post_bytes(self, path: str, body: bytes) -> Any:
+        """JSON of a POST request with ``body`` as it is."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=body, method="POST")
         with urllib.request.urlopen(request, timeout=300) as answer:
             return json.loads(answer.read())
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from node.config.settings import Config, JobsConfig
+from node import alarms
+from node.config.settings import Config, JobsConfig, NodeConfig, TlsConfig
 from node.tasks import sweep
 from node.tasks.sweep import SweepTask
 from tests.support.job_bench import Bench, job_bench
@@ -67,3 +68,13 @@ def test_done_jobs_are_forgotten_after_their_days_and_others_never(
     clock.advance(30 * 86400 + 1)
     run_sweep(bench)
     assert sorted(bench.states()) == ["sweep", "waits"]
+
+
+def test_it_looks_at_the_files_of_tls(bench: Bench, tmp_path: Path) -> None:
+    """A file that is missing while the node runs is an alarm after the next sweep."""
+    tls = TlsConfig(ca=tmp_path / "absent.crt")
+    bench.services.config = Config(node=NodeConfig(data_dir=tmp_path, tls=tls))
+    run_sweep(bench)
+    (alarm,) = alarms.standing(tmp_path)
+    assert alarm.name == alarms.TLS_FILES
+    assert "[node.tls] ca: " in alarm.message
