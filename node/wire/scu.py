@@ -76,6 +76,7 @@ def connect(
     except (OSError, OverflowError) as error:
         what = "no answer in time" if isinstance(error, TimeoutError) else _strerror(error)
         raise PeerUnreachable(f"no connection to {where}: {what}") from error
+    connection: Connection | None = None
     try:
         peer_address = str(connected.getpeername()[0])
         connection = _secured(connected, host, tls, where, timeout_seconds)
@@ -83,12 +84,11 @@ def connect(
         acceptance = request_association(
             upper_layer, request, contexts, where=where, timeout_seconds=timeout_seconds
         )
-    except OSError as error:
-        connected.close()
+    except (OSError, PeerError) as error:
+        (connection or connected).close()  # over TLS not without a word, where there is a connection already
+        if isinstance(error, PeerError):
+            raise
         raise PeerUnreachable(f"no connection to {where}: {_strerror(error)}") from error
-    except PeerError:
-        connected.close()
-        raise
     association = RequestedAssociation(
         upper_layer,
         is_requestor=True,

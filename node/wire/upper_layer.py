@@ -21,6 +21,7 @@ _LONGEST_CLOSING_SECONDS = 5.0
 # of late PDUs that are ignored, before the peer is taken for one that never ends
 _MOST_LATE_BYTES = 16 * 1024**2
 _SCRATCH_BYTES = 65536
+_PIECE_BYTES = 4096
 
 _SENT_BY = {
     Action.AR_1: pdu.RELEASE_RQ,
@@ -153,8 +154,7 @@ class UpperLayer:
                 raise Violation(
                     f"PDU type {pdu_type:02X} of {length} bytes", AbortReason.INVALID_PDU_PARAMETER_VALUE
                 )
-            body = bytearray(length)
-            self.connection.receive_before(memoryview(body), deadline)
+            body = self._receive(length, deadline)
             self._unread_pdu_bytes = 0
             if pdu_type == pdu.A_ABORT:
                 self.received(pdu_type, bytes(body))
@@ -162,6 +162,16 @@ class UpperLayer:
             self.fail(error)
             raise
         return pdu_type, bytes(header + body)
+
+    def _receive(self, length: int, deadline: float) -> bytearray:
+        """Read ``length`` bytes; memory follows what comes, not what was claimed."""
+        received = bytearray()
+        piece = memoryview(bytearray(min(length, _PIECE_BYTES)))
+        while len(received) < length:
+            part = piece[: length - len(received)]
+            self.connection.receive_before(part, deadline)
+            received += part
+        return received
 
     # --- everything that is no P-DATA-TF -----------------------------------------
 

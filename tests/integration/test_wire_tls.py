@@ -17,7 +17,7 @@ import pytest
 
 from handlers.association import admit
 from node.config.settings import Config, PeerConfig, TlsConfig
-from node.errors import ConfigurationError, PeerUnreachable
+from node.errors import AssociationRejected, ConfigurationError, PeerUnreachable
 from node.wire import scu
 from node.wire.contexts import Admission, AssociationRequest
 from node.wire.peers import Peers
@@ -332,3 +332,29 @@ def test_start_names_the_file_of_a_certificate_that_cannot_be_used(
             toy_node(node={"tls": authority.config(mine, **change)}),
         ):
             pass
+
+
+def test_a_requestor_that_is_rejected_takes_leave_of_tls_too(
+    authority: Authority, mine: Pair, theirs: Pair
+) -> None:
+    """The A-ASSOCIATE-RJ ends in close_notify, so that the peer knows that nothing was cut off."""
+    heard: list[bytes] = []
+
+    def reject(listener: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(mine.certificate, mine.key)
+        accepted = listener.accept()[0]
+        accepted.settimeout(10.0)
+        with context.wrap_socket(accepted, server_side=True, suppress_ragged_eofs=False) as peer:
+            peer.recv(65536)
+            peer.sendall(bytes([3, 0, 0, 0, 0, 4, 0, 1, 1, 3]))
+            heard.append(peer.recv(1))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10.0)
+        rejecting = threading.Thread(target=reject, args=(listener,))
+        rejecting.start()
+        with pytest.raises(AssociationRejected):
+            connect(listener.getsockname()[1], ClientTls(authority.config(theirs)))
+        rejecting.join(10.0)
+    assert heard == [b""]
