@@ -127,7 +127,9 @@ def walk(
     )
 
 
-def inflate(data_set: BinaryIO, limits: LimitsConfig, *, keep_bytes: int) -> tuple[BinaryIO, int]:
+def inflate(
+    data_set: BinaryIO, limits: LimitsConfig, *, keep_bytes: int, into: BinaryIO | None = None
+) -> tuple[BinaryIO, int]:
     """Inflate a deflated data set (PS3.5 section A.5).
 
     Parameters
@@ -138,6 +140,8 @@ def inflate(data_set: BinaryIO, limits: LimitsConfig, *, keep_bytes: int) -> tup
         ``instance_bytes`` bounds the inflated length, so that a bomb costs time but no memory.
     keep_bytes : int
         How much to keep; the rest is only counted.
+    into : BinaryIO or None
+        Where it is kept, an empty file of the caller's; None is memory, for a ``keep_bytes`` that fits.
 
     Returns
     -------
@@ -148,7 +152,7 @@ def inflate(data_set: BinaryIO, limits: LimitsConfig, *, keep_bytes: int) -> tup
     """
     data_set.seek(0)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    kept = io.BytesIO()
+    kept = io.BytesIO() if into is None else into
     length = 0
     try:
         while not inflater.eof:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import BinaryIO
@@ -21,6 +22,7 @@ from node.errors import LimitExceeded, MalformedDataSet, UnsupportedPixelData
 from node.ingest.elements import PIXEL_DATA_TAGS, TRAILING_PADDING, Element, ElementWalk, tag_text, vr_of
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, walk
 from node.transcode import pixels
+from node.transcode.spool import spool
 
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
 _PLANAR_CONFIGURATION = 0x00280006
@@ -76,13 +78,16 @@ def difference(one: Copy, other: Copy, limits: LimitsConfig) -> str:
     MalformedDataSet, LimitExceeded
         A copy cannot be walked.
     """
-    return _Comparison(limits).data_sets(_opened(one, limits), _opened(other, limits), "")
+    with ExitStack() as opened:
+        first, second = _opened(one, limits, opened), _opened(other, limits, opened)
+        return _Comparison(limits).data_sets(first, second, "")
 
 
-def _opened(copy: Copy, limits: LimitsConfig) -> _Side:
+def _opened(copy: Copy, limits: LimitsConfig, opened: ExitStack) -> _Side:
     file = copy.data_set
     if copy.transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
-        file, _ = inflate(file, limits, keep_bytes=limits.instance_bytes)
+        inflated = opened.enter_context(spool())
+        file, _ = inflate(file, limits, keep_bytes=limits.instance_bytes, into=inflated)
     elements = walk(file, copy.transfer_syntax_uid, max_depth=limits.nesting_depth)
     return _Side(elements, copy.transfer_syntax_uid)
 

@@ -17,6 +17,7 @@ from node.ingest.elements import PIXEL_DATA_TAGS
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, read_header, walk
 from node.services import Services
 from node.transcode import pixels
+from node.transcode.spool import spool
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,18 @@ def _source(services: Services, stored: StoredInstance) -> SourceInstance:
 
 def _frames(file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig) -> Iterator[NDArray[Any]]:
     """Decode frame by frame, so that memory does not grow with the object."""
-    length = None
     if transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
-        file, length = inflate(file, limits, keep_bytes=limits.instance_bytes)
-    elements = walk(file, transfer_syntax_uid, max_depth=limits.nesting_depth, length=length)
+        with spool() as inflated:
+            inflate(file, limits, keep_bytes=limits.instance_bytes, into=inflated)
+            yield from _inflated_frames(inflated, transfer_syntax_uid, limits)
+    else:
+        yield from _inflated_frames(file, transfer_syntax_uid, limits)
+
+
+def _inflated_frames(
+    file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig
+) -> Iterator[NDArray[Any]]:
+    elements = walk(file, transfer_syntax_uid, max_depth=limits.nesting_depth)
     data_set = data_set_without_pixels(elements)
     element = next((one for one in elements.elements() if one.tag in PIXEL_DATA_TAGS), None)
     if element is None:

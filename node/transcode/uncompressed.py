@@ -79,7 +79,15 @@ def uncompressed(
     """
     if from_transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
         limits = LimitsConfig()
-        data_set, _ = inflate(data_set, limits, keep_bytes=limits.instance_bytes)
+        with spool() as inflated:
+            inflate(data_set, limits, keep_bytes=limits.instance_bytes, into=inflated)
+            return _encoded_anew(inflated, from_transfer_syntax_uid, to_transfer_syntax_uid, frame_bytes)
+    return _encoded_anew(data_set, from_transfer_syntax_uid, to_transfer_syntax_uid, frame_bytes)
+
+
+def _encoded_anew(
+    data_set: BinaryIO, from_transfer_syntax_uid: str, to_transfer_syntax_uid: str, frame_bytes: int
+) -> BinaryIO:
     elements = walk(data_set, from_transfer_syntax_uid, max_depth=DEEPEST_NESTING)
     every = tuple(elements.elements())
     source = _Source(data_set, from_transfer_syntax_uid, elements, every, frame_bytes)

@@ -25,12 +25,13 @@ from tests.support.toy_node import ToyNode, toy_node
 from tests.support.waiting import wait_until
 
 _SETUP_SECONDS = 60.0
+_MANY = {"associations": 1000, "associations_per_peer": 1000}
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[ToyNode]:
     """A node on which an association stores instance after instance while the others misbehave."""
-    with toy_node(associations=1000) as running, storing(running):
+    with toy_node(**_MANY) as running, storing(running):
         yield running
 
 
@@ -190,8 +191,8 @@ def test_who_stalls_at_any_byte_is_ended_by_the_timeout() -> None:
     """In Sta2 by ARTIM, without a word (AA-2); in data transfer by the local user's A-ABORT (AA-1)."""
     requests = prefixes(b"", hostile_peers.ASSOCIATE_RQ)
     stalls = [sent for each in STALLS.values() for sent in each]
-    limits = {"associations": 1000, "artim_timeout_seconds": 2.0, "network_timeout_seconds": 2.0}
-    with toy_node(**limits) as node, storing(node), ExitStack() as opened:
+    limits = {"artim_timeout_seconds": 2.0, "network_timeout_seconds": 2.0}
+    with toy_node(**_MANY, **limits) as node, storing(node), ExitStack() as opened:
         peers = [opened.enter_context(ScriptedPeer.to(node.port)) for _ in requests]
         for peer, sent in zip(peers, requests, strict=True):
             peer.socket.settimeout(_SETUP_SECONDS)
