@@ -19,6 +19,12 @@ DISK_FULL = "disk-full"
 TLS_FILES, TLS_EXPIRY = "tls-files", "tls-expiry"
 """The alarms for files of TLS: those that cannot be used, and those that are not valid for long."""
 
+LOG_INCOMPLETE = "log-incomplete"
+"""Segments of the receive log that the index names are gone."""
+
+FOLDER_GONE = "folder-gone"
+"""The archive or the receive log is not the folder that it was at the start."""
+
 _FILE = "alarms.json"
 _FILE_BYTES = 4096
 _MESSAGE_CHARACTERS = 400

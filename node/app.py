@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from handlers.bindings import BINDINGS
 from node import alarms, refusals, running
@@ -23,6 +25,7 @@ from node.sending.memory import SendingMemory
 from node.services import Services
 from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
+from node.storage.tenure import Tenure
 from node.tasks.analyze import AnalyzeTask, remove_unfinished
 from node.tasks.commit import CommitTask
 from node.tasks.confirm import ConfirmTask
@@ -82,7 +85,10 @@ class App:
         index = Index(clock)
         with index_database.read() as connection:
             directory.check_archive(holds_settled=index.holds_settled(connection))
-        storage = Storage(config.node.data_dir, config.storage, clock)
+            segments = index.segments(connection)
+        gone = directory.check_log(segments)
+        tenure = Tenure.begin(config.node.data_dir)
+        storage = Storage(config.node.data_dir, config.storage, clock, tenure=tenure, known_segments=segments)
         exits.callback(storage.close)
         queue = Queue(clock, index_database)
         completion = Completion(config, clock)
@@ -112,6 +118,7 @@ class App:
         exits.callback(self.services.refusals.flush, is_last=True)
         repairs = Repairs(analyses_removed=remove_unfinished(config.node.data_dir))
         ingest.replay(repairs)
+        self._tell_of_gone(gone)
         storage.prepare(lambda segment: is_needed(self.services, segment))
         settling = SettleTask()
         exits.callback(settling.cancel)
@@ -135,6 +142,27 @@ class App:
         exits.callback(self.schedule.stop)
         # First of all, so that who is sending has its time while jobs are given back.
         exits.callback(self.server.begin_stop, config.node.stop_grace_seconds)
+
+    def _tell_of_gone(self, segments: Sequence[str]) -> None:
+        """Mark the instances in segments that are gone, and let the operator know."""
+        services = self.services
+        now = services.clock.timestamp()
+        for segment in segments:
+            problem = f"segment {segment} of the receive log is gone"
+            count = services.database.write(
+                partial(services.index.mark_segment, segment=segment, found_at=now, problem=problem)
+            )
+            logger.error(
+                "a segment of the receive log is gone", extra={"segment": segment, "instances": count}
+            )
+        if segments:
+            alarms.raise_alarm(
+                services.config.node.data_dir,
+                alarms.LOG_INCOMPLETE,
+                f"segments of the receive log that the index names are gone: {', '.join(segments)}; 'anode "
+                "verify' lists their instances, which have to be sent again",
+                now,
+            )
 
     def stop(self) -> None:
         """Stop in reverse order; harmless when it does not run."""

@@ -330,6 +330,23 @@ class Index:
         ).fetchone()
         return int(row[0])
 
+    def segments(self, connection: sqlite3.Connection) -> set[str]:
+        """Names of the receive log segments that hold anything the index knows."""
+        rows = connection.execute(
+            "SELECT DISTINCT segment FROM instance WHERE segment <> ''"
+            " UNION SELECT DISTINCT segment FROM quarantine WHERE segment <> ''"
+        )
+        return {row[0] for row in rows}
+
+    def mark_segment(
+        self, connection: sqlite3.Connection, segment: str, found_at: float, problem: str
+    ) -> int:
+        """Note a problem of all instances in a receive log segment; return how many there are."""
+        return connection.execute(
+            "UPDATE instance SET verified_at = ?, problem = ? WHERE segment = ? AND segment <> ''",
+            (found_at, problem, segment),
+        ).rowcount
+
     def holds_settled(self, connection: sqlite3.Connection) -> bool:
         """Whether any instance lies in the archive."""
         row = connection.execute("SELECT 1 FROM instance WHERE segment = '' LIMIT 1").fetchone()

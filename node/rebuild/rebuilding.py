@@ -31,6 +31,7 @@ from node.storage.guard import DataDirectory
 from node.storage.location import Location
 from node.storage.receive_log import ReplayedRecord
 from node.storage.storage import Storage
+from node.storage.tenure import Tenure
 from node.verification import problem_of
 
 T = TypeVar("T")
@@ -113,6 +114,8 @@ def rebuild(config: Config, clock: Clock, progress: Progress) -> Rebuilt:
         directory.open()
         exits.callback(directory.close)
         directory.check_archive(holds_settled=True)
+        # A settling process that has outlived its node writes nothing from now on.
+        Tenure.begin(data_dir, folders=("archive",))
         path = data_dir / database.FILE_NAME
         new = replacement.path_of_new(path)
         rebuilt = _fill(new, config, clock, progress)

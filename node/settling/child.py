@@ -24,6 +24,7 @@ from node.errors import AnodeError, UnexpectedFailure
 from node.settling.order import Order, decode_orders, encode_answer
 from node.settling.writing import write
 from node.storage.storage import Storage
+from node.storage.tenure import Tenure
 
 #: Exit status of a process that was told to end in the middle of its work.
 TOLD_TO_END = 75
@@ -36,7 +37,9 @@ def cpu_seconds(order: Order) -> float:
     return CPU_SECONDS + order.data_set_bytes / CPU_BYTES_PER_SECOND
 
 
-def main(connection: Connection, data_dir: str, config: StorageConfig, niceness: int) -> None:
+def main(
+    connection: Connection, data_dir: str, config: StorageConfig, niceness: int, tenure: Tenure | None
+) -> None:
     """Serve ``connection`` until the node closes it; the target of the process."""
     # Ctrl-C reaches every process of a terminal; the node says when it is time to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,7 +49,7 @@ def main(connection: Connection, data_dir: str, config: StorageConfig, niceness:
     # What libraries say of a data set may name a patient.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    storage = Storage(Path(data_dir), config, Clock())
+    storage = Storage(Path(data_dir), config, Clock(), tenure=tenure)
     try:
         while True:
             for order in decode_orders(connection.recv_bytes()):

@@ -23,6 +23,7 @@ from node.config.settings import StorageConfig
 from node.errors import AnodeError, StorageFailure, UnexpectedFailure
 from node.settling import child
 from node.settling.order import Order, Settled, decode_answer, encode_orders
+from node.storage.tenure import Tenure
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,12 @@ class Settlers:
         The data directory.
     config : StorageConfig
         Of the running node.
+    tenure : Tenure or None
+        Its right to write, where it has one.
     """
 
-    def __init__(self, data_dir: Path, config: StorageConfig) -> None:
+    def __init__(self, data_dir: Path, config: StorageConfig, tenure: Tenure | None = None) -> None:
+        self._tenure = tenure
         self._data_dir = str(data_dir.absolute())
         self._config = config
         self._lock = threading.Lock()
@@ -131,7 +135,7 @@ class Settlers:
         for other in unfit:
             self._end(other)
         if settler is None:
-            settler = _Settler(self._data_dir, self._config, niceness)
+            settler = _Settler(self._data_dir, self._config, niceness, self._tenure)
             with self._lock:
                 self._all.add(settler)
                 is_stopped = self._is_stopped
@@ -157,7 +161,7 @@ class Settlers:
 class _Settler:
     """One settling process, as the node sees it."""
 
-    def __init__(self, data_dir: str, config: StorageConfig, niceness: int) -> None:
+    def __init__(self, data_dir: str, config: StorageConfig, niceness: int, tenure: Tenure | None) -> None:
         self.niceness = niceness
         self.end_reason = ""
         self.is_crashed = False
@@ -165,7 +169,7 @@ class _Settler:
         with _LOCK, theirs:
             self._process = _CONTEXT.Process(
                 target=child.main,
-                args=(theirs, data_dir, config, niceness),
+                args=(theirs, data_dir, config, niceness, tenure),
                 name="settling",
                 daemon=True,
             )

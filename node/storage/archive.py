@@ -7,6 +7,7 @@ that the stored form cannot give back. So the index can be rebuilt from these fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -216,8 +217,8 @@ def write(archive: Path, relative: str, file_bytes: Iterable[bytes]) -> int:
     """
     target = archive / relative
     partial = archive / "partial" / f"{uuid.uuid4().hex}.part"
-    disk.make_directory(partial.parent)
-    disk.make_directory(target.parent)
+    disk.make_directory(partial.parent, below=archive)
+    disk.make_directory(target.parent, below=archive)
     try:
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except OSError as error:
@@ -236,7 +237,8 @@ def write(archive: Path, relative: str, file_bytes: Iterable[bytes]) -> int:
         except OSError as error:
             raise disk.failure(error, "naming an archive file") from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system that went read-only
+            partial.unlink(missing_ok=True)
         raise
     disk.sync_directory(target.parent)
     return position

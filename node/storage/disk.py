@@ -117,18 +117,51 @@ def sync_directory(path: Path) -> None:
         raise failure(error, f"making the folder {path.name} durable") from error
 
 
-def make_directory(path: Path) -> None:
-    """Create folder ``path`` and its parents, durably; one that exists is left as it is."""
+# Folders whose names this process knows to be durable.
+_durable: set[str] = set()
+
+
+def make_directory(path: Path, *, below: Path | None = None) -> None:
+    """Create folder ``path`` and its parents, durably; one that exists is left as it is.
+
+    Who made one that exists may have been stopped before its name was durable. So each process flushes
+    the folders above once, before it relies on them; up to ``below``, whose name is known to be durable.
+    """
+    folder = path.absolute()
+    if str(folder) in _durable and folder.is_dir():
+        return
     missing = []
-    while not path.is_dir():
-        missing.append(path)
-        path = path.parent
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    _make_durable(folder, below.absolute() if below else None)
     for folder in reversed(missing):
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise failure(error, f"creating the folder {folder.name}") from error
         sync_directory(folder.parent)
+        _durable.add(str(folder))
+
+
+def _make_durable(folder: Path, below: Path | None) -> None:
+    """Flush the folders above one that exists, up to where its file system is mounted."""
+    while folder != below and str(folder) not in _durable and not folder.is_mount():
+        try:
+            beside = [entry.path for entry in os.scandir(folder.parent)]
+            file = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except PermissionError:
+            return  # who may not look there did not make it either
+        except OSError as error:
+            raise failure(error, f"making the folder {folder.name} durable") from error
+        # all that was there before the flush
+        _durable.update(beside)
+        _durable.add(str(folder))
+        folder = folder.parent
 
 
 def free_bytes(path: Path) -> int:

@@ -13,12 +13,14 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from node.errors import ArchiveUnavailable, NodeError, OutOfSpace
 from node.storage import disk
+from node.storage.segment import segment_path
 
 logger = logging.getLogger(__name__)
 
@@ -164,16 +166,47 @@ class DataDirectory:
             Whether the index knows an instance that lies in the archive. Where it knows none, the
             folder is created.
         """
-        folder = self.path / "archive"
-        if _read_json(folder / _MARKER).get("archive") == self.archive_id:
-            return
-        if holds_settled:
-            raise ArchiveUnavailable(
-                f"the archive folder {folder} is empty or another one, but settled instances are known",
-                action=f"mount the disk that belongs at {folder}, then start again",
-            )
-        disk.make_directory(folder)
-        _write_json(folder / _MARKER, {"format": FORMAT, "archive": self.archive_id})
+        if not self._is_ours("archive"):
+            folder = self.path / "archive"
+            if holds_settled:
+                raise ArchiveUnavailable(
+                    f"the archive folder {folder} is empty or another one, but settled instances are known",
+                    action=f"mount the disk that belongs at {folder}, then start again",
+                )
+            self._begin("archive")
+
+    def check_log(self, segments: Collection[str]) -> list[str]:
+        """Refuse when the index names segments of the receive log but the folder is not this one.
+
+        Parameters
+        ----------
+        segments : collection of str
+            Those that the index names. Where it names none, the folder is created.
+
+        Returns
+        -------
+        list of str
+            Those of them that are gone from the right folder.
+        """
+        folder = self.path / "log"
+        gone = sorted(name for name in segments if not segment_path(folder, name).exists())
+        if not self._is_ours("log"):
+            # Before there were markers, a folder with its segments was the right one.
+            if gone:
+                raise ArchiveUnavailable(
+                    f"the receive log {folder} is empty or another one, but instances in it are known",
+                    action=f"mount the disk that belongs at {folder}, then start again; where it is lost "
+                    "for good, 'anode rebuild' makes an index without it",
+                )
+            self._begin("log")
+        return gone
+
+    def _is_ours(self, name: str) -> bool:
+        return _read_json(self.path / name / _MARKER).get("archive") == self.archive_id
+
+    def _begin(self, name: str) -> None:
+        disk.make_directory(self.path / name)
+        _write_json(self.path / name / _MARKER, {"format": FORMAT, "archive": self.archive_id})
 
     def close(self) -> None:
         """Give the directory back."""

@@ -94,6 +94,10 @@ class ReceiveLog:
         has just looked up a record still finds it.
     clock : Clock
         For the grace.
+    known_numbers : sequence of int
+        Numbers of segments that are known elsewhere, be they here or not: none of them comes back.
+    check_place : callable
+        Raises when the folder is not the one that it should be, before a segment is made or used again.
     """
 
     def __init__(
@@ -105,8 +109,11 @@ class ReceiveLog:
         reserve_bytes: int,
         grace_seconds: float,
         clock: Clock,
+        known_numbers: Sequence[int] = (),
+        check_place: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
+        self._check_place = check_place
         self.free_space = FreeSpace(folder, reserve_bytes, clock)
         self._segment_bytes = max(4 * BLOCK_BYTES, segment_bytes // BLOCK_BYTES * BLOCK_BYTES)
         self._grace_seconds = grace_seconds
@@ -117,7 +124,7 @@ class ReceiveLog:
         self._ageing = 0
         numbers = numbers_in(folder)
         self._closed = {number: _Closed(number, awaits_replay=True, idle_since=_EVER) for number in numbers}
-        next_number = numbers[-1] + 1 if numbers else 1
+        next_number = max((*numbers, *known_numbers), default=0) + 1
         self._spares = Spares(
             folder,
             self._segment_bytes,
@@ -126,6 +133,7 @@ class ReceiveLog:
             clock,
             pool=spare_segments,
             in_use=lambda: len(self._closed) + len(self._open),
+            check_place=check_place,
         )
         self._is_closing = False
 
@@ -409,6 +417,7 @@ class ReceiveLog:
         number = closed.number
         path = segment_path(self.folder, segment_name(number))
         try:
+            self._check_place()
             file = lock_unread(path)
             if file is None:
                 return False

@@ -43,6 +43,8 @@ class Spares:
         How many segments there are, in use or ready, once there was time to make them.
     in_use : callable
         How many there are that hold records: they come back when these are settled.
+    check_place : callable
+        Raises when ``folder`` is not the one that it should be, before anything is made in it.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Spares:
         *,
         pool: int,
         in_use: Callable[[], int],
+        check_place: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check_place = check_place
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._free_space = free_space
@@ -137,6 +141,7 @@ class Spares:
         self.give(())
 
     def _make(self, *, is_written: bool) -> Segment:
+        self._check_place()
         disk.make_directory(self._folder)
         self._free_space.check_for_segment(self._segment_bytes)
         return create(self._folder, self.take_number(), self._segment_bytes, is_written=is_written)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from node.storage import archive, disk
 from node.storage.location import Location
 from node.storage.receive_log import ReceiveLog, ReplayedRecord, Report
 from node.storage.reception import Reception
+from node.storage.tenure import Tenure
 from node.storage.window import LastingWindow, Window
 
 # Settling may take all of the reserve but one part in so many.
@@ -35,11 +36,23 @@ class Storage:
         For the grace of reclaimed segments.
     reclaim_grace_seconds : float
         How long a segment must have been unneeded before ``reclaim`` uses it again.
+    tenure : Tenure or None
+        The right to write of the running node; None for who writes beside no node.
+    known_segments : collection of str
+        Segments of the receive log that the index names, be they there or not.
     """
 
     def __init__(
-        self, data_dir: Path, config: StorageConfig, clock: Clock, *, reclaim_grace_seconds: float = 10.0
+        self,
+        data_dir: Path,
+        config: StorageConfig,
+        clock: Clock,
+        *,
+        reclaim_grace_seconds: float = 10.0,
+        tenure: Tenure | None = None,
+        known_segments: Collection[str] = (),
     ) -> None:
+        self.tenure = tenure
         self._archive = data_dir / "archive"
         self._reserve_bytes = config.free_space_reserve_bytes
         self._log = ReceiveLog(
@@ -49,6 +62,8 @@ class Storage:
             reserve_bytes=config.free_space_reserve_bytes,
             grace_seconds=reclaim_grace_seconds,
             clock=clock,
+            known_numbers=[int(name) for name in known_segments],
+            check_place=lambda: None if tenure is None else tenure.check("log"),
         )
 
     # --- the way in ----------------------------------------------------------
@@ -127,11 +142,18 @@ class Storage:
         return self._write(archive.quarantine_path(sop_instance_uid, data_set_sha256), file_bytes)
 
     def _write(self, relative: str, file_bytes: Iterable[bytes]) -> Location:
-        disk.make_directory(self._archive)
-        # To settle frees more of the log than it takes: it goes on where nothing is received any more.
-        disk.check_free_space(self._archive, self._reserve_bytes // _SETTLING_PART)
-        archive.write(self._archive, relative, file_bytes)
+        with contextlib.nullcontext() if self.tenure is None else self.tenure.writing("archive"):
+            disk.make_directory(self._archive, below=self._archive)
+            # To settle frees more of the log than it takes: it goes on where nothing is received any more.
+            disk.check_free_space(self._archive, self._reserve_bytes // _SETTLING_PART)
+            archive.write(self._archive, relative, file_bytes)
         return Location("archive", relative)
+
+    def check_folders(self) -> None:
+        """Raise StorageFailure when the archive or the log is not the folder that it was at the start."""
+        if self.tenure is not None:
+            for folder in ("archive", "log"):
+                self.tenure.check(folder)
 
     # --- reading -------------------------------------------------------------
 

@@ -106,7 +106,9 @@ class SettleTask:
             if self._cancellations != cancellations:
                 return None
             if self._settlers is None:
-                self._settlers = Settlers(services.config.node.data_dir, services.config.storage)
+                self._settlers = Settlers(
+                    services.config.node.data_dir, services.config.storage, services.storage.tenure
+                )
             return self._settlers
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
+from node import alarms
+from node.errors import StorageFailure
 from node.jobs.policy import SECONDS_PER_DAY
 from node.jobs.task import Done, Job, Outcome
 from node.services import Services
@@ -27,6 +29,7 @@ class SweepTask:
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Sweep once, for however many jobs."""
+        _look_at_folders(services)
         segments = services.storage.reclaim(lambda segment: is_needed(services, segment))
         forgotten = self._forget(services)
         if segments or forgotten:
@@ -44,6 +47,19 @@ class SweepTask:
             total += forgotten
             if forgotten < JOBS_AT_ONCE:
                 return total
+
+
+def _look_at_folders(services: Services) -> None:
+    """Let the operator know that a disk is gone from under the node."""
+    data_dir = services.config.node.data_dir
+    try:
+        services.storage.check_folders()
+    except StorageFailure as error:
+        logger.error("a folder is gone", extra={"reason": str(error)})
+        message = f"{error}; {error.action}" if error.action else str(error)
+        alarms.raise_alarm(data_dir, alarms.FOLDER_GONE, message, services.clock.timestamp())
+    else:
+        alarms.clear_alarm(data_dir, alarms.FOLDER_GONE)
 
 
 def is_needed(services: Services, segment: str) -> bool:

@@ -22,6 +22,9 @@ class FakeStorage:
     def __init__(self) -> None:
         self.live: list[str] = []
 
+    def check_folders(self) -> None:
+        """Both are there."""
+
     def reclaim(self, is_live: Callable[[str], bool]) -> int:
         self.live = [segment for segment in ("1", "2", "3") if is_live(segment)]
         return 3 - len(self.live)
