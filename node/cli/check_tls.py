@@ -13,6 +13,7 @@ from node.errors import PeerError
 
 if TYPE_CHECKING:
     from node.wire.tls import ClientTls
+    from node.wire.tls_faults import TlsFailure
     from node.wire.tls_probe import Handshake
     from node.wire.x509 import Certificate
 
@@ -72,7 +73,7 @@ def diagnose(config: Config, peer: PeerConfig, timeout_seconds: float) -> Report
     from node.wire.tls_faults import TlsFailure
 
     report = Report(peer.ae_title, peer.host, peer.port)
-    if not peer.tls:
+    if not peer.tls and peer in config.peers:
         report.warnings.append("tls = true is not set for this peer: the node calls it without TLS")
     peer = replace(peer, tls=True)
     client = ClientTls.of(config, peer)
@@ -85,9 +86,10 @@ def diagnose(config: Config, peer: PeerConfig, timeout_seconds: float) -> Report
         report.faults.append(Fault(error.fault, str(error)))
         return report
     except TlsFailure as error:
-        _explain(report, client, error, timeout_seconds)
+        _explain(report, config, client, error, timeout_seconds)
     except PeerError as error:  # it hung up, or was silent
-        _explain(report, client, TlsFailure(f"no TLS handshake came about: {error}"), timeout_seconds)
+        failure = TlsFailure(f"no TLS handshake came about: {error}")
+        _explain(report, config, client, failure, timeout_seconds)
     else:
         _client_certificate(report, client, timeout_seconds)
         _echo(report, config, peer, timeout_seconds)
@@ -95,7 +97,9 @@ def diagnose(config: Config, peer: PeerConfig, timeout_seconds: float) -> Report
     return report
 
 
-def _explain(report: Report, client: ClientTls, error: Any, timeout_seconds: float) -> None:
+def _explain(
+    report: Report, config: Config, client: ClientTls, error: TlsFailure, timeout_seconds: float
+) -> None:
     from node.wire import tls_faults, tls_probe
 
     fault, message = error.fault, str(error)
@@ -103,7 +107,7 @@ def _explain(report: Report, client: ClientTls, error: Any, timeout_seconds: flo
         fault, message = tls_faults.MISSING_HERE, f"{message}: none is configured here"
     where = (report.host, report.port)
     if fault in (tls_faults.OTHER, tls_faults.PLAIN_PEER) and tls_probe.speaks_plain_dicom(
-        *where, report.ae_title, timeout_seconds
+        *where, config.node.ae_title, report.ae_title, timeout_seconds
     ):
         fault = tls_faults.PLAIN_PEER
         message = "the peer speaks plain DICOM on this port: set tls = false, or the port where it speaks TLS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from node.wire.connection import ConnectionLost
@@ -114,5 +115,6 @@ def _nothing_in_common(what: str) -> TlsFailure:
 
 
 def words(error: ssl.SSLError) -> str:
-    """Return what OpenSSL says, in lower case."""
-    return (error.reason or error.strerror or str(error)).replace("_", " ").lower()
+    """Return what OpenSSL says, in lower case and without the place in its code."""
+    said = error.reason or re.sub(r"^\[\w+\] | \(_ssl\.c:\d+\)$", "", error.strerror or str(error))
+    return said.replace("_", " ").lower()

@@ -92,10 +92,13 @@ def speaks_tls(host: str, port: int, timeout_seconds: float) -> bool:
     return True
 
 
-def speaks_plain_dicom(host: str, port: int, called_ae_title: str, timeout_seconds: float) -> bool:
+def speaks_plain_dicom(
+    host: str, port: int, calling_ae_title: str, called_ae_title: str, timeout_seconds: float
+) -> bool:
     """Whether an A-ASSOCIATE-RQ in the clear is answered by a PDU of PS3.8, be it with a refusal."""
+    contexts = [ProposedContext(VERIFICATION, UNCOMPRESSED)]
     request = negotiation.encode_request(
-        "ANODE", called_ae_title, [ProposedContext(VERIFICATION, UNCOMPRESSED)], max_pdu_bytes=_MAX_PDU_BYTES
+        calling_ae_title, called_ae_title, contexts, max_pdu_bytes=_MAX_PDU_BYTES
     )
     answer = bytearray(1)
     try:

@@ -19,7 +19,7 @@ from node.cli.opening import standing_alarms
 from node.config.settings import Config, NodeConfig, PeerConfig, TlsConfig
 from node.errors import PeerUnreachable
 from node.tls_watch import TlsWatch
-from node.wire import validity
+from node.wire import tls, validity
 from node.wire.peers import Peers
 from node.wire.scu import ProposedContext
 from node.wire.tls_faults import TlsFailure
@@ -186,6 +186,58 @@ def test_a_peer_has_its_own_authority_and_is_shown_its_own_certificate(
             assert association.echo().status == 0
         with pytest.raises(PeerUnreachable):
             peers.connect(peer, [context])
+
+
+def test_a_caller_whose_certificate_is_revoked_is_refused_from_then_on(
+    files: TlsConfig, authority: Authority, tmp_path: Path
+) -> None:
+    """The list counts on the listener, and so does a newer one in its place."""
+    mine, other_scanner = authority.issue("scanner"), authority.issue("other-scanner")
+    crl = tmp_path / "peers.crl"
+    shutil.copyfile(authority.revoking(), crl)
+    with toy_node(node={"tls": replace(files, crl=crl)}) as node:
+        assert shown_by(node, mine) == "CN=first"
+        shutil.copyfile(authority.revoking(mine), crl)
+        with pytest.raises(ssl.SSLError, match="ALERT_CERTIFICATE_REVOKED"):
+            shown_by(node, mine)
+        assert shown_by(node, other_scanner) == "CN=first"
+
+
+def test_a_certificate_among_the_revoked_ones_is_refused_rather_than_trusted(
+    files: TlsConfig, authority: Authority, other: Authority, tmp_path: Path
+) -> None:
+    """crl may hold nothing that would be trusted."""
+    crl = tmp_path / "peers.crl"
+    crl.write_bytes(authority.revoking().read_bytes() + other.certificate.read_bytes())
+    (problem,) = tls.problems(Config(node=NodeConfig(tls=replace(files, crl=crl))))
+    assert problem == f"[node.tls] crl: {crl} is no list of revoked certificates in PEM form"
+
+
+def test_intermediate_authorities_are_shown_with_the_certificate(
+    files: TlsConfig, authority: Authority, tmp_path: Path
+) -> None:
+    """Whoever trusts the root alone trusts a certificate whose file holds the rest of its chain."""
+    department = Authority(tmp_path / "department", "Radiology", under=authority)
+    scanner = department.issue("scanner")
+    chain = tmp_path / "chain.crt"
+    chain.write_bytes(scanner.certificate.read_bytes() + department.certificate.read_bytes())
+    with toy_node(node={"tls": files}) as node:
+        assert shown_by(node, Pair(chain, scanner.key)) == "CN=first"
+        with pytest.raises(ssl.SSLError):
+            shown_by(node, scanner)
+
+
+def test_a_certificate_that_signs_itself_is_trusted_where_it_stands_in_ca(
+    files: TlsConfig, authority: Authority, tmp_path: Path
+) -> None:
+    """Sites that exchange the certificates themselves need no authority."""
+    scanner = authority.alone("lone-scanner")
+    assert files.ca is not None
+    with toy_node(node={"tls": files}) as node:
+        with pytest.raises(ssl.SSLError):
+            shown_by(node, scanner)
+        files.ca.write_bytes(authority.certificate.read_bytes() + scanner.certificate.read_bytes())
+        assert shown_by(node, scanner) == "CN=first"
 
 
 @pytest.fixture

@@ -26,12 +26,23 @@ class Pair:
 
 
 class Authority:
-    """Whoever signs certificates; ``certificate`` is what others trust."""
+    """Whoever signs certificates; ``certificate`` is what others trust.
 
-    def __init__(self, folder: Path, name: str = "Hospital CA", *, days: int = 30) -> None:
+    One ``under`` another has its certificate from there.
+    """
+
+    def __init__(
+        self, folder: Path, name: str = "Hospital CA", *, days: int = 30, under: Authority | None = None
+    ) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.certificate, self._key = folder / "ca.crt", folder / "ca.key"
+        if under is not None:
+            constraints = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
+            pair = under.issue(name, days=days, extensions=constraints)
+            shutil.copyfile(pair.certificate, self.certificate)
+            shutil.copyfile(pair.key, self._key)
+            return
         _openssl(
             *("req", "-x509", "-nodes", "-days", days, "-subj", f"/CN={name}", *EC_KEY),
             *(
@@ -53,18 +64,19 @@ class Authority:
         new_key: Sequence[object] = EC_KEY,
         digest: str = "sha256",
         usage: str = "",
+        extensions: str = "keyUsage=critical,digitalSignature\n",
     ) -> Pair:
         """Sign a certificate for ``names`` (subjectAltName); with negative ``days`` it is expired.
 
         ``usage`` is its extended key usage, as openssl writes it.
         """
         pair, request = self._request(name, new_key)
-        extensions = request.with_suffix(".ext")
+        file = request.with_suffix(".ext")
         usage = f"extendedKeyUsage={usage}\n" if usage else ""
-        extensions.write_text(f"subjectAltName={names}\nkeyUsage=critical,digitalSignature\n{usage}")
+        file.write_text(f"subjectAltName={names}\n{extensions}{usage}")
         _openssl(
             *("x509", "-req", f"-{digest}", "-in", request, "-CA", self.certificate, "-CAkey", self._key),
-            *("-CAcreateserial", "-days", days, "-extfile", extensions, "-out", pair.certificate),
+            *("-CAcreateserial", "-days", days, "-extfile", file, "-out", pair.certificate),
         )
         return pair
 
@@ -105,6 +117,16 @@ class Authority:
             )
         keys = ("-cert", self.certificate, "-keyfile", self._key)
         _openssl("ca", "-batch", "-config", settings, *keys, *arguments)
+
+    def alone(self, name: str) -> Pair:
+        """Make a certificate that signs itself and nothing else."""
+        pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
+        _openssl(
+            *("req", "-x509", "-nodes", "-days", 30, "-subj", f"/CN={name}", *EC_KEY),
+            *("-addext", "basicConstraints=critical,CA:FALSE", "-addext", f"subjectAltName={LOCAL}"),
+            *("-addext", "keyUsage=critical,digitalSignature", "-keyout", pair.key, "-out", pair.certificate),
+        )
+        return pair
 
     def config(self, pair: Pair, **changes: Any) -> TlsConfig:
         """``[node.tls]`` of a node that shows ``pair`` and trusts this authority."""
