@@ -267,7 +267,8 @@ def _peer(config: Config, peer: PeerConfig, timeout_seconds: float) -> Result:
     if result.problem:
         where = f"{peer.host}:{peer.port}"
         told = result.problem if where in result.problem else f"{where}: {result.problem}"
-        return Result(what, "warning", told)
+        more = f"; 'anode check --tls {peer.ae_title}' says more" if peer.tls else ""
+        return Result(what, "warning", told + more)
     return Result(what, "ok", f"{peer.host}:{peer.port} answers C-ECHO in {result.seconds * 1000:.0f} ms")
 
 

@@ -5,6 +5,8 @@ Nothing is trusted here: that is for OpenSSL, which verifies what peers show.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID as Purpose
 
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _NAMES: dict[type, str] = {
     x509.DNSName: "DNS",
     x509.IPAddress: "IP",
@@ -40,28 +49,41 @@ class Certificate:
 
 
 def of_der(der: bytes) -> Certificate:
-    """Read a certificate in DER; ValueError when it is none."""
-    return _read(x509.load_der_x509_certificate(der))
+    """Read a certificate in DER; ValueError when it is none that can be read."""
+    try:
+        return _read(x509.load_der_x509_certificate(der))
+    except _UNREADABLE as error:
+        raise ValueError(str(error)) from error
 
 
 def of_file(path: Path) -> list[Certificate]:
-    """Read every certificate of a PEM file; empty when it cannot be read or holds none."""
-    try:
-        return [_read(one) for one in x509.load_pem_x509_certificates(path.read_bytes())]
-    except (OSError, ValueError):
-        return []
+    """Read the certificates of a PEM file; what cannot be read is left out, be it all of it."""
+    found = []
+    for block in _blocks(path, b"CERTIFICATE"):
+        with contextlib.suppress(*_UNREADABLE):
+            found.append(_read(x509.load_pem_x509_certificate(block)))
+    return found
 
 
 def next_update_of(path: Path) -> float | None:
-    """Return when the first list of revoked certificates in a PEM file is out of date.
+    """Return when the first of the lists of revoked certificates in a PEM file is out of date.
 
-    In seconds since the epoch, UTC; None when it does not say, or cannot be read.
+    In seconds since the epoch, UTC; None when they do not say, or cannot be read.
     """
+    dues = []
+    for block in _blocks(path, b"X509 CRL"):
+        with contextlib.suppress(*_UNREADABLE):
+            due = x509.load_pem_x509_crl(block).next_update_utc
+            dues += [] if due is None else [due.timestamp()]
+    return min(dues, default=None)
+
+
+def _blocks(path: Path, label: bytes) -> list[bytes]:
     try:
-        due = x509.load_pem_x509_crl(path.read_bytes()).next_update_utc
-    except (OSError, ValueError):
-        return None
-    return None if due is None else due.timestamp()
+        content = path.read_bytes()
+    except OSError:
+        return []
+    return re.findall(rb"-----BEGIN %b-----.*?-----END %b-----" % (label, label), content, re.S)
 
 
 def _read(one: x509.Certificate) -> Certificate:

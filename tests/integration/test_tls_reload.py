@@ -311,6 +311,21 @@ def test_a_list_of_revoked_certificates_that_is_out_of_date_is_told(
     assert any("[node.tls] crl: " in one for one in validity.warnings(config, now + 4.5 * DAY))
 
 
+def test_one_certificate_that_cannot_be_read_hides_no_other(
+    files: TlsConfig, authority: Authority, other: Authority
+) -> None:
+    """Of a file of many, those that can be read are watched, and each of many lists."""
+    assert files.ca is not None
+    broken = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    files.ca.write_bytes(authority.certificate.read_bytes() + broken + other.certificate.read_bytes())
+    crl = files.ca.with_suffix(".crl")
+    crl.write_bytes(authority.revoking(days=20).read_bytes() + other.revoking(days=-1).read_bytes())
+    told = " ".join(validity.warnings(Config(node=NodeConfig(tls=replace(files, crl=crl))), time.time()))
+    assert "(CN=Hospital CA) expires" in told
+    assert "(CN=Another CA) expires" in told
+    assert "is out of date since 2020-02-01" in told
+
+
 def test_a_file_that_is_written_in_place_is_seen_as_changed(tmp_path: Path) -> None:
     """Neither size nor time need differ for a file that was replaced."""
     from node.wire.tls import stamps_of
