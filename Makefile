@@ -13,7 +13,7 @@ help:
 	@echo "make every-file     send and retrieve every real image there is (the tests take a part)"
 	@echo "make soak           an hour under load while peers and workers are killed (SECONDS=600 SEED=1)"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
-	@echo "make crash          kill the node at every named point and at COUNT=200 random moments (SEED=... as printed)"
+	@echo "make crash          kill the node at every named point and at COUNT=200 random moments, and cut its power"
 	@echo "make check          lint, types and tests: what CI does"
 	@echo "make clean          remove what was built"
 
@@ -39,7 +39,7 @@ demo: $(VENV)/.installed
 	$(BIN)/anode demo
 
 test: $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 every-file: $(VENV)/.installed-test
 	ANODE_EVERY_FILE=1 $(BIN)/python -m pytest tests/interop/test_every_file.py $(ARGS)
@@ -52,7 +52,7 @@ bench: $(VENV)/.installed
 
 crash: $(VENV)/.installed-test
 	ANODE_CRASH=1 ANODE_CRASH_COUNT=$(or $(COUNT),200) ANODE_CRASH_SEED=$(SEED) \
-		nice $(BIN)/python -m pytest -n $(WORKERS) -rP tests/crash $(ARGS)
+		nice $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -rP tests/crash $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -53,7 +53,7 @@ def other_content(one: Instance) -> Instance:
 
 def provoke(scene: Scene, point: Point, number: int) -> tuple[list[Instance], threading.Thread]:
     """Begin what leads to a point; returns what is sent, and the thread that sends it."""
-    instances = study(3, seed=number, is_analysed=IS_LONG or point.is_analysed)
+    instances = study(3, seed=number, is_analysed=point.is_analysed)
     by = point.provoked_by
     if by != "study":
         assert scene.send(instances) == [status.SUCCESS] * 3

@@ -25,6 +25,8 @@ ASSOCIATIONS = 4
 #: The latest moment, from the node's line on; one in so many kills comes before that line.
 LATEST_SECONDS = 2.5
 ONE_IN_EARLY = 6
+#: At every so many, a study is analysed, and the kill comes when a first result is at the PACS.
+PATIENT_EVERY = max(3, MOMENTS // 8)
 
 pytestmark = pytest.mark.timeout(2 * ANALYSES_SECONDS + 120 * MOMENTS)
 
@@ -43,11 +45,13 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 class Load:
     """Four scanners and a workstation, until the node is gone."""
 
-    def __init__(self, scene: Scene, seed: int) -> None:
+    def __init__(self, scene: Scene, seed: int, *, has_analysed: bool) -> None:
         self._scene = scene
         self.studies: set[str] = set()
         self._threads = [
-            threading.Thread(target=self._scan, args=(seed + number, number == 0), daemon=True)
+            threading.Thread(
+                target=self._scan, args=(seed + number, has_analysed and number == 0), daemon=True
+            )
             for number in range(ASSOCIATIONS)
         ]
         self._threads.append(threading.Thread(target=self._ask, daemon=True))
@@ -89,7 +93,10 @@ def test_killed_at_random_moments_the_node_has_all_that_it_acknowledged_and_each
     scene.start()
     repaired = 0
     for moment in range(MOMENTS):
-        load = Load(scene, chance.randrange(1 << 32))
+        is_patient = moment % PATIENT_EVERY == PATIENT_EVERY - 1
+        load = Load(scene, chance.randrange(1 << 32), has_analysed=is_patient)
+        if is_patient:
+            scene.another_result_arrives()
         time.sleep(chance.uniform(0.0, LATEST_SECONDS))  # the moment itself
         scene.node.kill()
         load.ends()

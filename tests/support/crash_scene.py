@@ -204,6 +204,12 @@ class Scene:
             (self.node.folder / "answered").touch()
         return answer.status
 
+    # --- the PACS ------------------------------------------------------------
+
+    def another_result_arrives(self) -> None:
+        arrived = len(self.pacs.stored)
+        wait_until(lambda: len(self.pacs.stored) > arrived, ANALYSES_SECONDS, "a result at the PACS")
+
     # --- what has to hold ----------------------------------------------------
 
     def nothing_is_lost(self, studies: Sequence[str] | None = None) -> None:
