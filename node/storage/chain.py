@@ -140,6 +140,11 @@ class ChainWindow(Window):
         self._open_part = -1
         self._part_file = -1
 
+    @property
+    def paths(self) -> list[Path]:
+        """Where its parts lie, in order."""
+        return [part.path for part in self._chain]
+
     def _read(self, position: int, count: int) -> bytes:
         chunks = []
         while count:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.clock import Clock
-from node.errors import IntegrityFailure, NodeError, StorageFailure
+from node.errors import IntegrityFailure, NodeError, OutOfSpace, StorageFailure
 from node.repairs import Repairs
 from node.storage import disk
 from node.storage.chain import ChainWindow, Part, parts, read_link
@@ -136,6 +136,7 @@ class ReceiveLog:
             check_place=check_place,
         )
         self._is_closing = False
+        self._flushed: set[Path] = set()  # by replay
 
     # --- handing out ---------------------------------------------------------
 
@@ -341,8 +342,9 @@ class ReceiveLog:
         try:
             with self.open(location) as data_set:
                 if is_intact(data_set, head):
+                    self._make_durable(location, data_set)
                     return True
-        except StorageFailure as error:
+        except (StorageFailure, OutOfSpace) as error:
             self._keep_unreadable(int(location.path), str(error), report)
             return False
         except IntegrityFailure as error:
@@ -352,6 +354,17 @@ class ReceiveLog:
         logger.warning("torn record left out", extra={"segment": location.path})
         report(location.path, "a record in it is torn, because the node stopped, or damaged")
         return False
+
+    def _make_durable(self, location: Location, data_set: Window) -> None:
+        """Flush a record that is found; whoever sends it again is told Success without a further flush.
+
+        Its reception may have been killed before its own flush, and what is read may be in memory alone.
+        """
+        parts_of_it = data_set.paths if isinstance(data_set, ChainWindow) else [self.path(location)]
+        for path in set(parts_of_it) - self._flushed:
+            with _opened(path) as file:
+                disk.sync_data(file)
+            self._flushed.add(path)
 
     # --- using again ---------------------------------------------------------
 

@@ -82,7 +82,7 @@ def is_killed_at(scene: Scene, name: str, number: int) -> None:
         sending.join()
     else:
         assert scene.node.process is not None
-        scene.node.process.wait(60)
+        scene.node.process.wait(ANALYSES_SECONDS)
         scene.nobody_is_left()
         sending.join()
         scene.disarm()

@@ -25,9 +25,10 @@ from node.repairs import Repairs
 from node.status import STORE_CONFLICTING_INSTANCE, SUCCESS
 from tests.crash.test_kill_points import other_content
 from tests.support.crash_scene import PACS_CONTEXTS, Instance, Scene, killed_node, study
+from tests.support.ports import free_port
 from tests.support.power_cut import Cut, Recording, Sent, is_recordable, recorded
 from tests.support.scripted_pacs import scripted_pacs
-from tests.support.waiting import ANALYSES_SECONDS
+from tests.support.waiting import ANALYSES_SECONDS, wait_until
 
 IS_LONG = bool(os.environ.get("ANODE_CRASH"))
 #: Directories to start on: so many moments, and so many draws of what is left for each.
@@ -53,6 +54,7 @@ class Story:
     configuration: str
     sent: dict[str, Instance]
     conflicting: Instance
+    unflushed: Instance
 
     def promised(self, position: int) -> tuple[set[str], set[str], bool]:
         """What others rely on when the power goes at ``position``.
@@ -66,6 +68,15 @@ class Story:
             {uid for uid, status in answers if status == SUCCESS},
             {uid for field, uid, _ in messages if field == _STORE_REQUEST},
             (self.conflicting.sop_instance_uid, STORE_CONFLICTING_INSTANCE) in answers,
+        )
+
+    def answer_after_a_kill(self) -> int:
+        """Right behind the answer to an instance that a killed node had written, and had not flushed."""
+        uid = self.unflushed.sop_instance_uid
+        return next(
+            sent.begin + 1
+            for sent in self.recording.sent
+            if (_STORE_RESPONSE, uid, SUCCESS) in store_messages(sent)
         )
 
 
@@ -83,12 +94,26 @@ def store_messages(sent: Sent) -> Iterator[tuple[int, str, int]]:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """Instances that are longer than a segment among them; all is settled, and the segments used again."""
+    """A node that is killed at first, and settles all and uses its segments again in its second life.
+
+    An instance is written and not flushed when it is killed; its sender sends it again. Another is
+    longer than a segment.
+    """
     folder = tmp_path_factory.mktemp("power")
     with scripted_pacs(contexts=PACS_CONTEXTS) as pacs:
-        node = killed_node(folder / "node", pacs, recorded(folder / "log"))
+        # The same twice, one after the other, in one recording.
+        twice = ["sh", "-c", 'for life in 1 2; do "$0" "$@"; done']
+        node = killed_node(folder / "node", pacs, [*recorded(folder / "log"), *twice])
+        node.port = free_port()
         scene = Scene(node, pacs)
         scene.start()
+        unflushed = study(1, seed=8, is_analysed=False)
+        scene.arm("received-not-flushed")
+        assert scene.send(unflushed) == []
+        scene.disarm()
+        wait_until(lambda: node.log.read_text().count("anode ready") == 2, 300, "the second life")
+        assert scene.repaired()["instances_indexed"] == 1
+        assert scene.send(unflushed) == [SUCCESS]
         analysed = study(3, seed=1)
         together = (analysed, study(8, side=200, seed=2, is_analysed=False), study(1, side=760, seed=3))
         threads = [threading.Thread(target=scene.send, args=(instances,)) for instances in together]
@@ -106,12 +131,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         # The process that was started is strace.
         os.kill(int((node.folder / "data" / "lock").read_text()), signal.SIGKILL)
         assert node.process is not None
-        node.process.wait(60)
+        node.process.wait(ANALYSES_SECONDS)
     recording = Recording.read(folder / "log", node.folder)
     (folder / "log").unlink()
     sent = {**scene.sent, conflicting.sop_instance_uid: analysed[0]}
     assert scene.acknowledged.keys() == sent.keys()
-    return Story(node.folder, recording, node.config.read_text(), sent, conflicting)
+    return Story(node.folder, recording, node.config.read_text(), sent, conflicting, unflushed[0])
 
 
 @pytest.fixture
@@ -217,7 +242,7 @@ def test_when_the_power_is_cut_nothing_that_was_acknowledged_is_lost(
 ) -> None:
     """Of what was not flushed a disk keeps nothing, everything, or whatever it likes."""
     repaired: Counter[str] = Counter()
-    for position in moments(story.recording, chance, MOMENTS):
+    for position in (story.answer_after_a_kill(), *moments(story.recording, chance, MOMENTS)):
         cut = story.recording.cut(position)
         for keeps in ("nothing", "everything", *["some"] * DRAWS):
             draw = chance.randrange(1 << 32)

@@ -80,7 +80,7 @@ class Load:
 
     def ends(self) -> None:
         for thread in self._threads:
-            thread.join(60)
+            thread.join(ANALYSES_SECONDS)
             assert not thread.is_alive(), "a peer hangs after the node is gone"
 
 

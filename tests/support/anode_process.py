@@ -78,7 +78,7 @@ class AnodeProcess:
                 self.port = int(found[1])
             return found is not None
 
-        wait_until(is_ready, 60, "the node to be ready")
+        wait_until(is_ready, 300, "the node to be ready")
 
     def kill(self) -> None:
         """SIGKILL, at once."""

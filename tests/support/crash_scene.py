@@ -150,7 +150,9 @@ class Scene:
     def nobody_is_left(self) -> None:
         """What the node started ends with it."""
         mark = f"{kill_points.FOLDER}={self.node.folder}\0".encode()
-        wait_until(lambda: not processes_with(mark), 60, "the processes of the node to end with it")
+        wait_until(
+            lambda: not processes_with(mark), ANALYSES_SECONDS, "the processes of the node to end with it"
+        )
 
     def repaired(self) -> dict[str, int]:
         """What the latest start says that it put right: in the log, once, and in what it noted."""

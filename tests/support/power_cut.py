@@ -49,7 +49,7 @@ def is_recordable() -> bool:
     """Whether strace is here, and the system lets it trace."""
     return (
         shutil.which("strace") is not None
-        and subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], check=False).returncode == 0
+        and subprocess.run([*recorded(Path(os.devnull)), "true"], check=False).returncode == 0
     )
 
 

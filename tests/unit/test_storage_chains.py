@@ -121,6 +121,35 @@ def test_a_long_record_is_replayed_with_its_digest(make):
     assert read(storage, location) == data
 
 
+def test_a_record_is_flushed_with_all_its_parts_before_it_is_replayed(make, monkeypatch):
+    """Its reception may have been killed before the flush, and the same instance is not flushed again."""
+    storage = make()
+    put(storage, b"known")
+    location = put(storage, os.urandom(LONG))
+    parts = {storage.path(location).name, *(f"{name}.seg" for name in chain_of(storage, location))}
+    flushed: list[str] = []
+    monkeypatch.setattr(
+        disk, "sync_data", lambda file: flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))
+    )
+    replay = make().replay(lambda place: place != location)
+    assert next(replay).location == location
+    assert sorted(flushed) == sorted(parts)
+
+
+def test_a_record_that_cannot_be_flushed_is_kept_for_the_next_start(make, monkeypatch):
+    location = put(make(), b"not flushed")
+
+    def fail(file: int) -> None:
+        raise StorageFailure("the disk failed")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(disk, "sync_data", fail)
+        storage = make()
+        assert list(storage.replay()) == []
+        assert storage.reclaim(lambda segment: False) == 0
+    assert replayed(make()) == {location}
+
+
 @pytest.mark.parametrize("count", [1, 3, 5000])
 def test_a_long_record_is_read_in_any_order(make, count):
     storage = make()
