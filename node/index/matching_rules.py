@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from node.index.wild_cards import wild_card_expression
+
 
 def differs(when: Mapping[str, str], header: Mapping[str, str]) -> tuple[str, str, str] | None:
     """Return (keyword, pattern, actual value) of the first line that does not match; None when all do.
@@ -25,9 +27,4 @@ def differs(when: Mapping[str, str], header: Mapping[str, str]) -> tuple[str, st
 
 @lru_cache(maxsize=1024)
 def _expression(pattern: str) -> re.Pattern[str]:
-    # fnmatch would also give brackets a meaning, which values such as "AXIAL [FC]" have literally
-    pieces = [
-        ".*" if piece == "*" else "." if piece == "?" else re.escape(piece)
-        for piece in re.split(r"(\*|\?)", re.sub(r"\*+", "*", pattern.strip()))
-    ]
-    return re.compile("".join(pieces), re.IGNORECASE | re.DOTALL)
+    return wild_card_expression(pattern.strip(), re.IGNORECASE)

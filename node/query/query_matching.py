@@ -17,6 +17,7 @@ from node.errors import IdentifierInvalid
 from node.index.attributes import is_undivided
 from node.index.index_values import VALUE_CHARACTERS
 from node.index.person_name import folded_groups, folded_pattern
+from node.index.wild_cards import wild_card_expression
 
 #: SQL function for attributes with several values: (stored text, value representation, key) -> 0 or 1
 ANY_VALUE_MATCHES = "any_value_matches"
@@ -271,7 +272,7 @@ def _predicate(vr: str, value: str) -> Callable[[str], bool]:
         )
     if vr == "PN":
         groups = value.split("=", 2)
-        patterns = [[_expression(pattern) for pattern in name_patterns(group)] for group in groups]
+        patterns = [[wild_card_expression(pattern) for pattern in name_patterns(group)] for group in groups]
 
         def matches(stored: str) -> bool:
             found = zip(patterns, folded_groups(stored), strict=False)
@@ -284,7 +285,7 @@ def _predicate(vr: str, value: str) -> Callable[[str], bool]:
 
         return matches
     if _is_wild(vr, value):
-        expression = _expression(value)
+        expression = wild_card_expression(value)
         return lambda stored: expression.fullmatch(stored) is not None
     return lambda stored: stored == value
 
@@ -292,9 +293,3 @@ def _predicate(vr: str, value: str) -> Callable[[str], bool]:
 def _local(vr: str, stored: str) -> str:
     """Leave out the offset from UTC: without its adjustment negotiated, local times are compared."""
     return re.sub(r"[+-]\d{4}$", "", stored) if vr == "DT" else stored
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
-    pieces = re.split(r"(\*|\?)", re.sub(r"\*+", "*", pattern))
-    written = [".*" if piece == "*" else "." if piece == "?" else re.escape(piece) for piece in pieces]
-    return re.compile("".join(written), re.DOTALL)

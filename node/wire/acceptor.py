@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from node.config.settings import LimitsConfig
-from node.errors import AnodeError, PeerError, ProtocolViolation
+from node.errors import AnodeError, AssociationAborted, PeerError, ProtocolViolation
 from node.refusals import Refusal
 from node.wire import dimse, negotiation
 from node.wire.association import Association
@@ -122,7 +122,7 @@ class AcceptedAssociation(Association):
             return "association timed out", str(error), logging.WARNING
         if isinstance(error, ConnectionLost):
             return "association lost", str(error), logging.WARNING
-        if self._stream.failure is not None:
+        if isinstance(error, AssociationAborted) or self._stream.failure is not None:
             return "association aborted by the peer", str(error), logging.WARNING
         return "association broke", error.name, logging.ERROR
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,11 +111,15 @@ def test_while_the_node_decides_the_provider_aborts(
         assert peer.read_abort() == answer
 
 
-def test_an_abort_while_the_node_decides_ends_it_without_a_word(node: ToyNode) -> None:
-    """An A-ABORT in Sta3 leaves no association, and nothing is sent (AA-3)."""
+def test_an_abort_while_the_node_decides_ends_it_without_a_word(
+    node: ToyNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An A-ABORT in Sta3 leaves no association, and nothing is sent (AA-3); it is no fault of ours."""
     with ScriptedPeer.to(node.port) as peer:
         peer.send(scripted_peer.associate_rq(scripted_peer.CONTEXTS), ABORT)
         peer.expect_end()
+    wait_until(lambda: "association aborted by the peer" in caplog.messages)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 # --- Sta6: data transfer -----------------------------------------------------------
@@ -247,7 +253,7 @@ def released_peer(node: ToyNode, calling: str, **changes: Any) -> Iterator[Scrip
     """A peer that the node has sent A-RELEASE-RQ, as it does when it stops."""
     with ScriptedPeer.to(node.port) as peer:
         peer.associate(calling=calling, **changes)
-        opened(node, calling).finish()
+        opened(node, calling).finish(time.monotonic())
         assert peer.read_pdu() == (A_RELEASE_RQ, bytes(4))
         yield peer
 
