@@ -25,6 +25,9 @@ LOG_INCOMPLETE = "log-incomplete"
 FOLDER_GONE = "folder-gone"
 """The archive or the receive log is not the folder that it was at the start."""
 
+FLUSH_FAILED = "flush-failed"
+"""The disk of the receive log lost a write; what it held was written once more."""
+
 _FILE = "alarms.json"
 _FILE_BYTES = 4096
 _MESSAGE_CHARACTERS = 400

@@ -122,6 +122,10 @@ class StorageFailure(NodeError):
     """Bytes could not be written or read back."""
 
 
+class TransientFailure(StorageFailure):
+    """Bytes could not be reached for now; it says nothing on whether they are there and good."""
+
+
 class IntegrityFailure(NodeError):
     """Stored bytes are not those that were acknowledged."""
 
@@ -134,6 +138,15 @@ class ArchiveUnavailable(NodeError):
 
 class DatabaseFailure(NodeError):
     """The index database cannot be used."""
+
+
+class IndexDamaged(DatabaseFailure):
+    """The index database is damaged, or its file is gone."""
+
+    action = (
+        "stop the node and run 'anode rebuild', which makes the index again from the archive and the "
+        "receive log and deletes nothing; or restore it from a backup"
+    )
 
 
 class AlreadyIndexed(NodeError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from typing import TYPE_CHECKING
 
-from node.errors import IntegrityFailure, NodeError
+from node.errors import IntegrityFailure, NodeError, TransientFailure
 from node.index.index import StoredInstance
 from node.storage.storage import Storage
 from node.transcode.outgoing import private_information
@@ -12,6 +14,8 @@ from node.transcode.restoring import chunks, restore
 
 if TYPE_CHECKING:
     from node.services import Services
+
+logger = logging.getLogger(__name__)
 
 
 def verify(services: Services, stored: StoredInstance) -> str:
@@ -30,11 +34,37 @@ def verify(services: Services, stored: StoredInstance) -> str:
         Empty when the received data set is given back byte for byte and the stored one is
         unchanged; else what is wrong.
     """
-    return problem_of(services.storage, stored)
+    try:
+        return problem_of(services.storage, stored)
+    except TransientFailure as error:
+        return f"cannot be read for now: {error}"
+
+
+def note_damage(services: Services, stored: StoredInstance, problem: str) -> None:
+    """Note, as ``anode verify`` does, that an instance could not be given when it was wanted.
+
+    It is looked at once more. Nothing is noted of one that is good, that was moved meanwhile, or of
+    which nobody can tell for now.
+    """
+    try:
+        found = problem_of(services.storage, stored)
+    except TransientFailure:
+        return
+    if not found:
+        return
+    logger.error("an instance that was wanted is damaged", extra={"problem": problem})
+
+    def mark(connection: sqlite3.Connection) -> None:
+        if services.index.get(connection, stored.sop_instance_uid) == stored:
+            services.index.mark_verified(
+                connection, stored.sop_instance_uid, services.clock.timestamp(), found
+            )
+
+    services.database.write(mark)
 
 
 def problem_of(storage: Storage, stored: StoredInstance) -> str:
-    """As ``verify``, for who has the storage alone."""
+    """As ``verify``, for who has the storage alone; raises TransientFailure when nobody can tell for now."""
     try:
         private = private_information(storage, stored)
         with storage.open(stored.location) as file:
@@ -46,6 +76,8 @@ def problem_of(storage: Storage, stored: StoredInstance) -> str:
                     pass
     except IntegrityFailure as error:
         return f"damaged: {error}"
+    except TransientFailure:
+        raise
     except NodeError as error:
         return f"cannot be read: {error}"
     if length != stored.data_set_bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from node.cli import command, output
 from node.cli.opening import Records, configuration, records
 from node.cli.study_argument import study_named
+from node.errors import TransientFailure
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -27,8 +28,9 @@ def register(commands: Commands) -> None:
         _run,
         summary="prove again that every stored instance gives back the bytes that were received",
         description="Each is read, restored to the received data set, and its SHA-256 compared with the one "
-        "taken on receipt. What is damaged is marked and listed; exit status 1 then. The node may be "
-        "running. --json prints one object a line: one for each instance, the last with the counts.",
+        "taken on receipt; the index is looked through first. What is damaged is marked and listed; exit "
+        "status 1 then. The node may be running. --json prints one object a line: one for each instance, "
+        "the last with the counts.",
         examples="anode verify\nanode verify --study 1.2.840.113619.2.55.3 --json",
     )
     verify.add_argument("--study", metavar="STUDY", help="only this study")
@@ -41,6 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
     damaged: list[tuple[str, str]] = []
     good = 0
     with records(configuration(arguments)) as opened:
+        if arguments.study is None:
+            opened.database.look_through()
         study = None if arguments.study is None else study_named(opened, arguments.study)
         instances = _instances(opened, study)
         progress = tqdm(instances, desc="verify", unit="instance", file=sys.stderr, disable=not with_progress)
@@ -79,11 +83,16 @@ def _verified(opened: Records, instances: Iterable[str]) -> Iterator[tuple[str, 
             stored = _held(opened, sop_instance_uid)
             if stored is None:
                 continue
-            problem = verification.verify(services, stored)
-            moved = _held(opened, sop_instance_uid) if problem else None
-            if moved is not None and moved.location != stored.location:
-                # It was settled while it was read, and its place in the log may be used again.
-                problem = verification.verify(services, moved)
+            try:
+                problem = verification.problem_of(services.storage, stored)
+                moved = _held(opened, sop_instance_uid) if problem else None
+                if moved is not None and moved.location != stored.location:
+                    # It was settled while it was read, and its place in the log may be used again.
+                    problem = verification.problem_of(services.storage, moved)
+            except TransientFailure as error:
+                # Nothing is known of it, so what was known before stays.
+                yield sop_instance_uid, f"cannot be read for now: {error}"
+                continue
             marks.append((sop_instance_uid, opened.clock.timestamp(), problem))
             if len(marks) >= _MARKS_OF_A_COMMIT:
                 _mark(opened, marks)

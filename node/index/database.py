@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import sqlite_utils
 
 from node.clock import Clock
-from node.errors import AnodeError, ArchiveUnavailable, DatabaseFailure, OutOfSpace
+from node.errors import AnodeError, ArchiveUnavailable, DatabaseFailure, IndexDamaged, OutOfSpace
 from node.index.deferral import Deferral
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ _MOST_IDLE_READERS = 16
 _CHECKPOINT_PAGES = 4000
 _WAL_BYTES = 256 * 1024**2
 _FULL_BYTES = 1024**2
+# A start looks through so much in less than a second; the rest is for who asks.
+_LOOKED_THROUGH_BYTES = 64 * 1024**2
+_FAILED_FLUSHES = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 # What a transaction may meet outside of what it was asked to do; the writer's thread outlives it.
 _FAILURES = (sqlite3.Error, AnodeError, OSError, MemoryError)
 
@@ -74,7 +77,11 @@ class Database:
         with ExitStack() as undo:
             undo.callback(self.close)
             with translated(path):
-                _migrate(self._writer(), schema, clock)
+                connection = self._writer()
+                if path.stat().st_size <= _LOOKED_THROUGH_BYTES:
+                    _look_through(connection, path)
+                _migrate(connection, schema, clock)
+            self._check_place()
             undo.pop_all()
 
     @classmethod
@@ -110,6 +117,8 @@ class Database:
         self._thread: threading.Thread | None = None
         self._writing: sqlite3.Connection | None = None
         self._is_flushing = True
+        self._identity: tuple[int, int] | None = None
+        self._is_log_in_doubt = False
 
     # --- writing -------------------------------------------------------------
 
@@ -194,7 +203,10 @@ class Database:
                 connection.execute("PRAGMA cache_size = -65536")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
                 connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-            except sqlite3.Error:
+                if self._is_log_in_doubt:
+                    _begin_log_anew(connection)
+                    self._is_log_in_doubt = False
+            except (sqlite3.Error, DatabaseFailure):
                 connection.close()
                 raise
         self._writing = connection
@@ -231,6 +243,7 @@ class Database:
     def _transact(self, work: Callable[[sqlite3.Connection], None]) -> BaseException | None:
         """Do ``work`` in a transaction of its own that is not flushed; return what it or SQLite raised."""
         try:
+            self._check_place()
             connection = self._writing or self._writer()
             self._flush_commits(connection, False)
             connection.execute("BEGIN IMMEDIATE")
@@ -240,7 +253,7 @@ class Database:
             if transaction.error is None:
                 connection.execute("COMMIT")
         except _FAILURES as error:
-            self._undo()
+            self._undo(error)
             return error
         return transaction.error
 
@@ -249,6 +262,7 @@ class Database:
         # What a call raises may rest on what others of this transaction did, so it is told after them.
         outcomes: list[tuple[_Call, Any, BaseException | None]] = []
         try:
+            self._check_place()
             connection = self._writing or self._writer()
             self._flush_commits(connection, not all(call.can_be_replayed for call in calls))
             connection.execute("BEGIN IMMEDIATE")
@@ -266,7 +280,7 @@ class Database:
                     return calls[number:]
             connection.execute("COMMIT")
         except _FAILURES as error:
-            self._undo()
+            self._undo(error)
             logger.error("transaction failed", extra={"calls": len(calls), "reason": type(error).__name__})
             for call in calls:
                 call.fail(_translation(error, self._path))
@@ -278,15 +292,24 @@ class Database:
                 call.fail(failure)
         return []
 
-    def _undo(self) -> None:
-        """End a transaction that failed; a connection that cannot do that is given up for a new one."""
+    def _undo(self, error: BaseException) -> None:
+        """End a transaction that failed; a connection that cannot do that is given up for a new one.
+
+        So is one whose flush failed. The system may have dropped what it could not write, commits before
+        this one included, and would say of the next flush that it went well. What it still knows of them
+        is written to the file itself before anything follows them.
+        """
         connection = self._writing
         if connection is None:
             return
+        has_flush_failed = getattr(error, "sqlite_errorcode", 0) in _FAILED_FLUSHES
+        self._is_log_in_doubt = self._is_log_in_doubt or has_flush_failed
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
+            has_flush_failed = True
+        if has_flush_failed:
             self._writing = None
             with suppress(sqlite3.Error):
                 connection.close()
@@ -331,7 +354,28 @@ class Database:
             finally:
                 self._take_back(connection)
 
+    def look_through(self) -> None:
+        """Look through the whole file for damage, which takes about a second for each 100 MB.
+
+        Raises IndexDamaged where there is any, or as ``read``.
+        """
+        with self.look() as connection:
+            _look_through(connection, self._path)
+
+    def _check_place(self) -> None:
+        """Raise IndexDamaged when the file that was opened is no longer there: nobody would find it again."""
+        try:
+            facts = os.stat(self._path)
+            now: tuple[int, int] | None = (facts.st_dev, facts.st_ino)
+        except OSError:
+            now = None
+        if self._identity is None:
+            self._identity = now
+        elif now != self._identity:
+            raise IndexDamaged(f"the index is gone, or another file took its place: {self._path}")
+
     def _reader(self) -> sqlite3.Connection:
+        self._check_place()
         with self._lock:
             if self._is_closed:
                 raise DatabaseFailure("the database is closed")
@@ -494,9 +538,17 @@ def _translation(error: BaseException | None, path: Path) -> BaseException:
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         found: AnodeError = OutOfSpace("there is no space left for the index database")
     elif code == sqlite3.SQLITE_BUSY:
-        found = DatabaseFailure(f"another process held the database for {_BUSY_MILLISECONDS // 1000} s")
+        found = DatabaseFailure(
+            f"another process held the database for {_BUSY_MILLISECONDS // 1000} s",
+            action=f"end the program that holds {path}; all goes on by itself then",
+        )
     elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        found = DatabaseFailure(f"{path} is damaged", action="restore it from a backup")
+        found = IndexDamaged(f"the index is damaged: {path}")
+    elif code == sqlite3.SQLITE_READONLY:
+        found = DatabaseFailure(
+            f"the index cannot be written, its file, folder or disk is read-only: {path}",
+            action="give the user that runs anode the right to write there; all goes on by itself then",
+        )
     else:
         found = DatabaseFailure(f"the index database failed: {error}")
     found.__cause__ = error
@@ -508,6 +560,20 @@ def _is_full(path: Path) -> bool:
         return shutil.disk_usage(path.parent).free < _FULL_BYTES
     except OSError:
         return False
+
+
+def _begin_log_anew(connection: sqlite3.Connection) -> None:
+    """Bring all commits into the file itself, flushed, so that the log begins anew behind them."""
+    is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if is_busy:
+        raise DatabaseFailure("the log of the index could not be flushed and cannot be begun anew for now")
+
+
+def _look_through(connection: sqlite3.Connection, path: Path) -> None:
+    """Look for damage; raise IndexDamaged, or sqlite3.Error where it cannot even be looked through."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise IndexDamaged(f"the index is damaged: {path}: {' '.join(found.split())}")
 
 
 # --- schema ------------------------------------------------------------------

@@ -321,6 +321,21 @@ class Index:
         ).fetchone()
         return bool(row[0])
 
+    def of_segment(self, connection: sqlite3.Connection, segment: str) -> list[StoredInstance]:
+        """Return the instances whose bytes are in a receive log segment."""
+        where = "WHERE instance.segment = ? AND instance.segment <> ''"
+        return list(self._stored(connection, where, segment))
+
+    def move(
+        self, connection: sqlite3.Connection, sop_instance_uid: str, *, held_at: Location, location: Location
+    ) -> bool:
+        """Note that what waits to be settled lies elsewhere now; False when it was not at ``held_at``."""
+        moved = connection.execute(
+            "UPDATE instance SET location = ?, segment = ? WHERE SOPInstanceUID = ? AND location = ?",
+            (str(location), _segment(location), sop_instance_uid, str(held_at)),
+        ).rowcount
+        return moved > 0
+
     def in_segment(self, connection: sqlite3.Connection, segment: str) -> int:
         """How many records of a receive log segment are still needed."""
         row = connection.execute(

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from node.clock import Clock
 from node.config.settings import Config
-from node.errors import ConflictingInstance, IntegrityFailure, StorageFailure
+from node.errors import ConflictingInstance, IntegrityFailure, StorageFailure, TransientFailure
 from node.index.database import Database
 from node.index.index import Index, Provenance, StoredInstance
 from node.ingest.header import Header
@@ -109,7 +109,10 @@ class Duplicates:
     def compare(
         self, data_set: BinaryIO, data_set_sha256: str, header: Header, held: StoredInstance
     ) -> Comparison:
-        """Compare a copy with the held instance, which is proven to be what was acknowledged first."""
+        """Compare a copy with the held instance, which is proven to be what was acknowledged first.
+
+        Raises TransientFailure when that cannot be read for now: then nothing is known of it.
+        """
         while True:
             is_as_received = (held.data_set_sha256, held.received_transfer_syntax_uid) == (
                 data_set_sha256,
@@ -121,6 +124,8 @@ class Duplicates:
             else:
                 try:
                     found = self._difference(data_set, header, held)
+                except TransientFailure:
+                    raise
                 except (IntegrityFailure, StorageFailure) as error:
                     damage = str(error)
             if not damage:

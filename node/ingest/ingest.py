@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from typing import Literal
 
@@ -23,6 +24,7 @@ from node.errors import (
     CommandMismatch,
     ConflictingInstance,
     IntegrityFailure,
+    NodeError,
     ObjectError,
     OutOfSpace,
     StorageFailure,
@@ -49,6 +51,7 @@ logger = logging.getLogger(__name__)
 # Nearly every header ends before.
 _ENOUGH_FOR_A_HEADER_BYTES = 32 * 1024
 _UNLIMITED = 1 << 62
+_RESCUED_AT_ONCE_BYTES = 1 << 20
 #: What one record of the log, or one file of the archive, may meet when it is read to be indexed.
 OF_A_RECORD = (ObjectError, IntegrityFailure, StorageFailure, OutOfSpace, *UNDECODABLE)
 
@@ -210,6 +213,53 @@ class Ingest:
     def holds_unindexed(self, segment: str) -> bool:
         """Whether a segment of the receive log holds a record that the next start has to index."""
         return self._arrivals.holds_unindexed(segment)
+
+    # --- on a failing disk ---------------------------------------------------
+
+    def rescue(self, segment: str) -> None:
+        """Write what a segment holds to another one, because a flush of it failed.
+
+        What was acknowledged in it was flushed before, but a disk that lost one write is not trusted
+        with the others. Each data set is compared with its digest; one that does not fit is noted as
+        damaged, and stays.
+
+        Raises
+        ------
+        OutOfSpace, StorageFailure, DatabaseFailure
+            Not all could be written; it is to be tried again.
+        """
+        with self._database.read() as connection:
+            instances = self._index.of_segment(connection, segment)
+        failure: NodeError | None = None
+        for stored in instances:
+            try:
+                self._write_once_more(stored)
+            except IntegrityFailure:
+                self._note_damaged(stored)
+            except NodeError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        self._storage.clear(segment)
+
+    def _write_once_more(self, stored: StoredInstance) -> None:
+        with self._storage.open(stored.location) as file, self._storage.begin() as reception:
+            while chunk := file.read(_RESCUED_AT_ONCE_BYTES):
+                reception.write([chunk])
+            if reception.sha256 != stored.data_set_sha256:
+                raise IntegrityFailure("what was received is not what is read back")
+            provenance = stored.provenance.to_json()
+            location = reception.commit(stored.received_transfer_syntax_uid, provenance)
+            self._database.write(partial(self._move, stored=stored, location=location))
+
+    def _move(self, connection: sqlite3.Connection, *, stored: StoredInstance, location: Location) -> None:
+        self._index.move(connection, stored.sop_instance_uid, held_at=stored.location, location=location)
+
+    def _note_damaged(self, stored: StoredInstance) -> None:
+        now, problem = self._clock.timestamp(), "damaged: its SHA-256 is another after a failed flush"
+        self._database.write(
+            lambda connection: self._index.mark_verified(connection, stored.sop_instance_uid, now, problem)
+        )
 
     # --- made here -----------------------------------------------------------
 

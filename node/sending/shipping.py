@@ -6,7 +6,6 @@ Used wherever anode sends what it holds: delivery, C-MOVE and C-GET (PS3.4 annex
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,6 +21,7 @@ from node.sending.read_ahead import ReadAhead
 from node.services import Services
 from node.storage import disk
 from node.transcode.outgoing import Outgoing
+from node.verification import note_damage
 from node.wire.association import Answer, Association
 from node.wire.contexts import AcceptedContext
 from node.wire.sop_classes import UNCOMPRESSED
@@ -201,12 +201,12 @@ class Shipping:
             # It may have been settled, and its segment used again, since its row was read.
             now = current(self._services, stored.sop_instance_uid)
             if now == stored:
-                self._note_damage(stored, error)
+                note_damage(self._services, stored, str(error))
                 raise
         try:
             return self._ready(now)
         except (IntegrityFailure, StorageFailure) as error:
-            self._note_damage(now, error)
+            note_damage(self._services, now, str(error))
             raise
 
     def _ready(self, stored: StoredInstance) -> _Ready:
@@ -237,20 +237,6 @@ class Shipping:
             return outgoing.data_set(transfer_syntax_uid)
         key = Made(stored.data_set_sha256, stored.received_transfer_syntax_uid, transfer_syntax_uid)
         return self._services.sending_memory.made.get(key, lambda: outgoing.data_set(transfer_syntax_uid))
-
-    def _note_damage(self, stored: StoredInstance, error: IntegrityFailure | StorageFailure) -> None:
-        if not isinstance(error, IntegrityFailure):
-            return
-        logger.error("an instance that was to be sent is damaged", extra={"problem": str(error)})
-        services = self._services
-
-        def mark(connection: sqlite3.Connection) -> None:
-            if services.index.get(connection, stored.sop_instance_uid) == stored:
-                services.index.mark_verified(
-                    connection, stored.sop_instance_uid, services.clock.timestamp(), f"damaged: {error}"
-                )
-
-        services.database.write(mark)
 
 
 def _was_not_understood(answer: Answer) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.config.settings import LimitsConfig
-from node.errors import StorageFailure, UnsupportedPixelData
+from node.errors import IntegrityFailure, StorageFailure, UnsupportedPixelData
 from node.index.index import StoredInstance
 from node.ingest.elements import PIXEL_DATA_TAGS
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, read_header, walk
 from node.services import Services
 from node.transcode import pixels
+from node.transcode.outgoing import Outgoing
 from node.transcode.spool import spool
+from node.verification import note_damage
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,20 @@ def _inflated_frames(
 
 @contextmanager
 def _open(services: Services, stored: StoredInstance) -> Iterator[tuple[BinaryIO, str]]:
-    """Open a stored instance; one that was settled since it was looked up has moved to the archive."""
+    """Open a stored instance, checked; one that was settled since it was looked up is in the archive now."""
     try:
-        file = services.storage.open(stored.location)
-    except StorageFailure:
+        data_set = _checked(services, stored)
+    except (IntegrityFailure, StorageFailure) as error:
         with services.database.read() as connection:
             now = services.index.get(connection, stored.sop_instance_uid)
         if now is None or now.location == stored.location:
+            note_damage(services, stored, str(error))
             raise
         stored = now
-        file = services.storage.open(stored.location)
-    with file:
+        data_set = _checked(services, stored)
+    with io.BytesIO(data_set) if isinstance(data_set, bytes) else data_set as file:
         yield file, stored.stored_transfer_syntax_uid
+
+
+def _checked(services: Services, stored: StoredInstance) -> BinaryIO | bytes:
+    return Outgoing(services.storage, stored).data_set(stored.stored_transfer_syntax_uid)

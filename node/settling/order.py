@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from node.errors import AnodeError, IntegrityFailure, OutOfSpace, StorageFailure, UnexpectedFailure
+from node.errors import (
+    AnodeError,
+    IntegrityFailure,
+    OutOfSpace,
+    StorageFailure,
+    TransientFailure,
+    UnexpectedFailure,
+)
 from node.storage.location import Location
 from node.transcode.facts import MOST_FRAME_BYTES
 
 #: Failures that keep their name on the way; any other was not foreseen.
-_FORESEEN = {error.__name__: error for error in (IntegrityFailure, OutOfSpace, StorageFailure)}
+_FORESEEN = {
+    error.__name__: error for error in (IntegrityFailure, OutOfSpace, StorageFailure, TransientFailure)
+}
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,30 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from node.errors import NodeError, OutOfSpace, StorageFailure
+from node.errors import NodeError, OutOfSpace, StorageFailure, TransientFailure
 
 # What the system takes in one call; POSIX promises 16 at least.
 _MOST_BUFFERS = max(16, os.sysconf("SC_IOV_MAX"))
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What is wrong with the moment, and not with what is stored.
+_TRANSIENT = {
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
 
 
 def failure(error: OSError, doing: str) -> NodeError:
-    """Name ``error``: OutOfSpace for a full disk or quota, otherwise StorageFailure."""
+    """Name ``error``: OutOfSpace for a full disk or quota, TransientFailure or StorageFailure for others."""
     if error.errno in _FULL:
         return OutOfSpace(f"no space left while {doing}")
+    if error.errno in _TRANSIENT:
+        return TransientFailure(f"{error.strerror or error} while {doing}")
     return StorageFailure(f"{error.strerror or error} while {doing}")
 
 

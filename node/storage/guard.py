@@ -18,18 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.errors import ArchiveUnavailable, NodeError, OutOfSpace
+from node.errors import ArchiveUnavailable, IndexDamaged, NodeError, OutOfSpace
 from node.storage import disk
 from node.storage.segment import segment_path
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-#: What to do where the index is lost or damaged.
-REBUILD = (
-    "run 'anode rebuild', which makes it again from the archive and the receive log and deletes nothing; "
-    "or restore it from a backup"
-)
 _MARKER = "format.json"
 _OUR_NAMES = ("archive", "log")
 # The lock, the markers and the database's log of changes need a little; the reserve is far more.
@@ -154,7 +149,7 @@ class DataDirectory:
                 raise ArchiveUnavailable(
                     f"the {held.partition('/')[0]} in {self.path} has files, but their index "
                     f"{index_file.name} is gone",
-                    action=REBUILD,
+                    action=IndexDamaged.action,
                 )
 
     def check_archive(self, *, holds_settled: bool) -> None:

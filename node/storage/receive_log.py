@@ -121,6 +121,7 @@ class ReceiveLog:
         self._lock = threading.Lock()
         self._reclaiming = threading.RLock()
         self._open: list[Segment] = []
+        self._suspects: set[str] = set()
         self._ageing = 0
         numbers = numbers_in(folder)
         self._closed = {number: _Closed(number, awaits_replay=True, idle_since=_EVER) for number in numbers}
@@ -202,6 +203,8 @@ class ReceiveLog:
 
     def _close(self, segment: Segment, *, first: int | None = None) -> None:
         segment.close()
+        if segment.is_broken and not segment.is_empty:
+            self._suspects.add(segment.name)
         self._ageing -= segment.is_ageing
         segment.is_ageing = False
         self._closed[segment.number] = _Closed(segment.number, is_broken=segment.is_broken, first=first)
@@ -365,6 +368,18 @@ class ReceiveLog:
             with _opened(path) as file:
                 disk.sync_data(file)
             self._flushed.add(path)
+
+    # --- given up ------------------------------------------------------------
+
+    def suspects(self) -> list[str]:
+        """Segments with records to which a write or flush failed in this run, but for those cleared."""
+        with self._lock:
+            return sorted(self._suspects)
+
+    def clear(self, segment: str) -> None:
+        """Note that nothing that counts is in a suspect segment any more."""
+        with self._lock:
+            self._suspects.discard(segment)
 
     # --- using again ---------------------------------------------------------
 

@@ -125,6 +125,14 @@ class Storage:
         """
         return self._log.reclaim(is_live)
 
+    def suspects(self) -> list[str]:
+        """Segments to which a write or flush failed; they are not written to again."""
+        return self._log.suspects()
+
+    def clear(self, segment: str) -> None:
+        """Note that nothing that counts is in a suspect segment any more."""
+        self._log.clear(segment)
+
     # --- the archive ---------------------------------------------------------
 
     def settle(self, sop_instance_uid: str, file_bytes: Iterable[bytes]) -> Location:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from node import alarms
-from node.errors import StorageFailure
+from node.errors import NodeError, StorageFailure
 from node.jobs.policy import SECONDS_PER_DAY
 from node.jobs.task import Done, Job, Outcome
 from node.services import Services
@@ -30,6 +30,7 @@ class SweepTask:
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Sweep once, for however many jobs."""
         _look_at_folders(services)
+        _rescue(services)
         segments = services.storage.reclaim(lambda segment: is_needed(services, segment))
         forgotten = self._forget(services)
         if segments or forgotten:
@@ -60,6 +61,26 @@ def _look_at_folders(services: Services) -> None:
         alarms.raise_alarm(data_dir, alarms.FOLDER_GONE, message, services.clock.timestamp())
     else:
         alarms.clear_alarm(data_dir, alarms.FOLDER_GONE)
+
+
+def _rescue(services: Services) -> None:
+    """Bring what lies in segments that failed a flush to others; what cannot be now is tried again."""
+    suspects = services.storage.suspects()
+    if not suspects:
+        return
+    message = (
+        "a write to the receive log failed; nothing was acknowledged by it, and what the segment held is "
+        "written once more: look at the disk (dmesg, smartctl)"
+    )
+    data_dir = services.config.node.data_dir
+    alarms.raise_alarm(data_dir, alarms.FLUSH_FAILED, message, services.clock.timestamp())
+    for segment in suspects:
+        try:
+            services.ingest.rescue(segment)
+        except NodeError as error:
+            logger.error("a segment could not be rescued", extra={"segment": segment, "reason": str(error)})
+        else:
+            logger.warning("what a failed segment held was written once more", extra={"segment": segment})
 
 
 def is_needed(services: Services, segment: str) -> bool:

@@ -233,6 +233,18 @@ def damage(node: SmallNode, sop_instance_uid: str) -> None:
     path.write_bytes(content)
 
 
+def test_an_instance_whose_file_is_gone_fails_alone_and_is_noted(node: SmallNode) -> None:
+    study = Study(node)
+    settle(node, *study.uids)
+    node.services.storage.path(node.stored(study.uids[1]).location).unlink()
+    asking = Asking(node, EXPLICIT)
+    final = asking.get(study.uid)
+    assert (final.status, final.failed, final.completed) == (0xB000, 1, len(study.uids) - 1)
+    assert study.uids[1] not in asking.got
+    with node.services.database.read() as connection:
+        assert node.services.index.counts(connection)["damaged"] == 1
+
+
 @pytest.mark.parametrize("is_small", [True, False])
 @pytest.mark.parametrize("transfer_syntax_uid", [EXPLICIT, JPEG_LS, IMPLICIT])
 def test_a_damaged_instance_fails_alone_and_is_noted(

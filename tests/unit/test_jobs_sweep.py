@@ -25,6 +25,9 @@ class FakeStorage:
     def check_folders(self) -> None:
         """Both are there."""
 
+    def suspects(self) -> list[str]:
+        return []
+
     def reclaim(self, is_live: Callable[[str], bool]) -> int:
         self.live = [segment for segment in ("1", "2", "3") if is_live(segment)]
         return 3 - len(self.live)
