@@ -51,7 +51,11 @@ def write(storage: Storage, order: Order) -> Settled:
                 private,
                 Provenance.from_json(order.provenance),
             )
-            location = storage.settle(order.sop_instance_uid, chain([meta], settlement.chunks()))
+            location = storage.settle(
+                order.sop_instance_uid,
+                chain([meta], settlement.chunks()),
+                data_set_sha256=order.data_set_sha256,
+            )
             return Settled(
                 location,
                 settlement.stored_transfer_syntax_uid,

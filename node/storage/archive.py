@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from node.errors import IntegrityFailure
+from node.errors import IntegrityFailure, StorageFailure
 from node.storage import disk
 
 if TYPE_CHECKING:
@@ -242,6 +242,29 @@ def write(archive: Path, relative: str, file_bytes: Iterable[bytes]) -> int:
         raise
     disk.sync_directory(target.parent)
     return position
+
+
+def set_aside_other(archive: Path, relative: str, data_set_sha256: str) -> None:
+    """Keep a file that is in the place of an instance and is not an earlier copy of it.
+
+    Nothing that the index knows lies there: it may be a file that a rebuild of the index could not read.
+    It goes to the folder ``replaced``. Raises OutOfSpace or StorageFailure; it is where it was then.
+    """
+    target = archive / relative
+    if not target.exists():
+        return
+    try:
+        if read_private(target)["received"]["sha256"] == data_set_sha256:
+            return
+    except (IntegrityFailure, StorageFailure, KeyError, TypeError):
+        pass  # who cannot be read may still be somebody
+    aside = archive / "replaced" / f"{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}"
+    disk.make_directory(aside.parent, below=archive)
+    try:
+        target.rename(aside)
+    except OSError as error:
+        raise disk.failure(error, "setting an archive file aside") from error
+    disk.sync_directory(aside.parent)
 
 
 def remove_unfinished(archive: Path) -> int:

@@ -135,13 +135,17 @@ class Storage:
 
     # --- the archive ---------------------------------------------------------
 
-    def settle(self, sop_instance_uid: str, file_bytes: Iterable[bytes]) -> Location:
+    def settle(
+        self, sop_instance_uid: str, file_bytes: Iterable[bytes], *, data_set_sha256: str = ""
+    ) -> Location:
         """Write the archive file of an instance: durable and whole, or not there at all.
 
-        ``file_bytes`` is ``archive.part10`` and then the data set. Raises OutOfSpace or
+        ``file_bytes`` is ``archive.part10`` and then the data set, ``data_set_sha256`` the digest of what
+        was received. A file of other content that is there is set aside. Raises OutOfSpace or
         StorageFailure; a file that was there before is then still there.
         """
-        return self._write(archive.relative_path(sop_instance_uid), file_bytes)
+        relative = archive.relative_path(sop_instance_uid)
+        return self._write(relative, file_bytes, data_set_sha256=data_set_sha256)
 
     def settle_quarantine(
         self, sop_instance_uid: str, data_set_sha256: str, file_bytes: Iterable[bytes]
@@ -149,11 +153,13 @@ class Storage:
         """Write an archive file for content that conflicts with what is held; as ``settle``."""
         return self._write(archive.quarantine_path(sop_instance_uid, data_set_sha256), file_bytes)
 
-    def _write(self, relative: str, file_bytes: Iterable[bytes]) -> Location:
+    def _write(self, relative: str, file_bytes: Iterable[bytes], *, data_set_sha256: str = "") -> Location:
         with contextlib.nullcontext() if self.tenure is None else self.tenure.writing("archive"):
             disk.make_directory(self._archive, below=self._archive)
             # To settle frees more of the log than it takes: it goes on where nothing is received any more.
             disk.check_free_space(self._archive, self._reserve_bytes // _SETTLING_PART)
+            if data_set_sha256:
+                archive.set_aside_other(self._archive, relative, data_set_sha256)
             archive.write(self._archive, relative, file_bytes)
         return Location("archive", relative)
 

@@ -366,7 +366,13 @@ def test_what_cannot_be_read_is_named_and_stays_where_it_is(tmp_path: Path) -> N
             str(images[3].SOPInstanceUID),
         }
         assert rebuilt.rearmed == 0
-    assert path.exists()
+    content = path.read_bytes()
+    with small_node(wanted) as node:
+        receive_made(node, images[0])
+        settle(node)
+        assert verify(node.services, node.stored(str(images[0].SOPInstanceUID))) == ""
+    (aside,) = (wanted.node.data_dir / "archive" / "replaced").iterdir()
+    assert aside.read_bytes() == content
 
 
 def test_other_content_in_the_log_under_a_uid_of_the_archive_goes_to_quarantine(tmp_path: Path) -> None:
