@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 import struct
 
+from pydicom.errors import BytesLengthException
+
 #: What pydicom and the codecs raise over bytes that are not what they claim to be.
 UNDECODABLE = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     RuntimeError,

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node.errors import IdentifierInvalid
+from node.errors import IdentifierInvalid, MalformedDataSet
 from node.query import query
 from node.query.answers import Answers
 from node.wire import data_sets
@@ -409,3 +409,10 @@ def test_hostile_text_stays_text(filled: Indexed) -> None:
     for text in ("'; DROP TABLE study; --", '" OR 1=1', "[a-z]", "%", "\x00"):
         filled.find(identifier("STUDY", StudyDescription=text + "x", PatientName=text + "*"))
     assert filled.rows("SELECT COUNT(*) FROM study") == [(3,)]
+
+
+def test_a_character_set_of_another_kind_makes_an_identifier_malformed() -> None:
+    """What pydicom cannot take for a number of its length is the fault of the sender."""
+    encoded = b"\x08\x00\x05\x00FD\x0a\x00ISO_IR 192\x08\x00\x52\x00CS\x06\x00STUDY "
+    with pytest.raises(MalformedDataSet):
+        data_sets.decode(encoded, str(ExplicitVRLittleEndian), limit_bytes=1000)
