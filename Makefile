@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest workers; tests use free ports and their own folders, so any number may run side by side
 WORKERS ?= auto
 
-.PHONY: demo test every-file soak bench crash check lint types clean help
+.PHONY: fuzz demo test every-file soak bench crash check lint types clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
@@ -14,6 +14,7 @@ help:
 	@echo "make soak           an hour under load while peers and workers are killed (SECONDS=600 SEED=1)"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
 	@echo "make crash          kill the node at every named point and at COUNT=200 random moments, and cut its power"
+	@echo "make fuzz           fuzz the parsers for hours (TARGET=pdu, header or matching; RUNS=100000)"
 	@echo "make check          lint, types and tests: what CI does"
 	@echo "make clean          remove what was built"
 
@@ -53,6 +54,15 @@ bench: $(VENV)/.installed
 crash: $(VENV)/.installed-test
 	ANODE_CRASH=1 ANODE_CRASH_COUNT=$(or $(COUNT),200) ANODE_CRASH_SEED=$(SEED) \
 		nice $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -rP tests/crash $(ARGS)
+
+# how many inputs each target of the fuzzer is given
+RUNS_pdu := 10000000
+RUNS_header := 1000000
+RUNS_matching := 1000000
+TARGET ?= pdu header matching
+
+fuzz: $(VENV)/.installed-test
+	set -e; $(foreach target,$(TARGET),$(BIN)/python -m tests.fuzz $(target) --runs $(or $(RUNS),$(RUNS_$(target))) $(ARGS);)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,13 +15,12 @@ from pydicom import uid
 from pydicom.filereader import read_file_meta_info
 
 from node.config.settings import LimitsConfig
-from node.errors import ObjectError
-from node.index.entry import Entry
 from node.ingest import header_memory
-from node.ingest.header import Header, HeaderReader
+from node.ingest.header import Header
 from node.ingest.header_memory import HeaderMemory
 from tests.support import made
 from tests.support.data import require_data
+from tests.support.header_reading import check_same, read
 
 LIMITS = LimitsConfig(nesting_depth=3, header_bytes=1 << 16)
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
@@ -126,41 +124,6 @@ def changed(random: Random, elements: Elements) -> Elements:
         elif elements and elements[at][0] in UIDS:
             elements[at] = elements[at][0], b"1.%d" % random.randrange(9), False
     return elements
-
-
-def read(
-    encoded: bytes, syntax: str, start_bytes: int | None, memory: HeaderMemory | None, limits: LimitsConfig
-) -> Header | tuple[type, str]:
-    reader = HeaderReader(syntax, limits, memory)
-    try:
-        if start_bytes is not None:
-            reader.read_start(encoded[:start_bytes])
-        reader.check_rest(io.BytesIO(encoded))
-        return reader.header
-    except ObjectError as error:
-        return type(error), str(error)
-
-
-def check_same(remembered: Header | tuple, fresh: Header | tuple, series_header: dict[str, str]) -> None:
-    """Compare outcomes, and what the index makes of them; the series header becomes that of the first."""
-    if isinstance(remembered, tuple) or isinstance(fresh, tuple):
-        assert remembered == fresh
-        return
-    assert replace(remembered, own=remembered.elements, shared=None, places=()) == fresh
-    assert list(remembered.elements) == list(fresh.elements)
-    assert all(remembered.value(tag) == fresh.value(tag) for tag in fresh.elements)
-    one, other = Entry.of(remembered), Entry.of(fresh)
-    assert one.values == other.values
-    assert one.kept == other.kept
-    assert one.of_study == other.of_study
-    assert one.of_series == other.of_series
-    assert one.of_image == other.of_image
-    if not series_header:
-        series_header.update(other.kept)
-    difference = one.difference(series_header)
-    assert difference == other.difference(series_header)
-    laid_over = {**series_header, **difference}
-    assert {keyword: text for keyword, text in laid_over.items() if text} == other.kept
 
 
 @settings(max_examples=300, deadline=None)
