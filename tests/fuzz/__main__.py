@@ -34,15 +34,25 @@ def main() -> None:
     parser.add_argument(
         "--again", type=Path, metavar="FILE", help="run one input that was found, and no other"
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="run nothing; take the new inputs over into the repository"
+    )
     arguments, more = parser.parse_known_args()
     name = arguments.target
+    work = arguments.work or WORK / name
+    if arguments.keep:
+        from tests.fuzz.targets import keep_evolved
+
+        keep_evolved(name, {path.name: path.read_bytes() for path in work.iterdir()})
+        return
     if arguments.again is not None:
         run_again(name, arguments.again)
         return
-    work = arguments.work or WORK / name
     work.mkdir(parents=True, exist_ok=True)
     with atheris.instrument_imports(include=INSTRUMENTED[name]):
-        from tests.fuzz.targets import corpus, mutator_of, target_of
+        from tests.fuzz.targets import corpus, evolved, mutator_of, target_of
+    for file, data in evolved(name).items():
+        (work / file).write_bytes(data)
     seeds = corpus(name)
     target = target_of(name)
     mutate = mutator_of(name, seeds.values(), lambda data, random: atheris.Mutate(data, len(data) + 64))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from tests.fuzz import header_target, matching_target
 from tests.fuzz.element_mutation import ElementMutator
@@ -16,6 +17,7 @@ from tests.fuzz.pdu_target import PduTarget
 
 NAMES = ("header", "matching", "pdu")
 CORPUS = Path(__file__).parent / "corpus"
+EVOLVED = CORPUS / "evolved"
 
 Mutate = Callable[[bytes, int, Random], bytes]
 
@@ -23,6 +25,20 @@ Mutate = Callable[[bytes, int, Random], bytes]
 def corpus(name: str) -> dict[str, bytes]:
     """The inputs that are kept for a target, by file name."""
     return {path.name: path.read_bytes() for path in sorted((CORPUS / name).iterdir())}
+
+
+def evolved(name: str) -> dict[str, bytes]:
+    """What the fuzzer has made of them so far, by file name: inputs that take branches of their own."""
+    with ZipFile(EVOLVED / f"{name}.zip") as kept:
+        return {entry.filename: kept.read(entry) for entry in kept.infolist()}
+
+
+def keep_evolved(name: str, inputs: Mapping[str, bytes]) -> None:
+    """Write down what ``evolved`` is to return; the same inputs always give the same file."""
+    EVOLVED.mkdir(parents=True, exist_ok=True)
+    with ZipFile(EVOLVED / f"{name}.zip", "w", ZIP_DEFLATED, compresslevel=9) as kept:
+        for file, data in sorted(inputs.items()):
+            kept.writestr(ZipInfo(file), data, ZIP_DEFLATED)
 
 
 def target_of(name: str) -> Any:

@@ -21,7 +21,7 @@ from node.wire.upper_layer import UpperLayer
 from tests.fuzz import header_target
 from tests.fuzz.memory_connection import Spins
 from tests.fuzz.pdu_mutation import change_bytes
-from tests.fuzz.targets import NAMES, corpus, mutator_of, target_of
+from tests.fuzz.targets import NAMES, corpus, evolved, mutator_of, target_of
 
 ROOT = Path(__file__).parents[2]
 _CHANGED = 400
@@ -37,6 +37,20 @@ def test_the_corpus_is_taken(name: str) -> None:
         for file, data in inputs.items():
             try:
                 target.run_thoroughly(data)
+            except Exception as error:
+                raise AssertionError(file) from error
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_fuzzer_has_made_of_it_is_taken(name: str) -> None:
+    """The inputs that took branches of their own."""
+    inputs = evolved(name)
+    assert len(inputs) > 20
+    with target_of(name) as target:
+        target.know(corpus(name).values())
+        for file, data in inputs.items():
+            try:
+                target.run(data)
             except Exception as error:
                 raise AssertionError(file) from error
 

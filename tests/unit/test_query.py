@@ -416,3 +416,8 @@ def test_a_character_set_of_another_kind_makes_an_identifier_malformed() -> None
     encoded = b"\x08\x00\x05\x00FD\x0a\x00ISO_IR 192\x08\x00\x52\x00CS\x06\x00STUDY "
     with pytest.raises(MalformedDataSet):
         data_sets.decode(encoded, str(ExplicitVRLittleEndian), limit_bytes=1000)
+
+
+def test_a_value_of_a_list_does_not_end_at_a_nul(filled: Indexed) -> None:
+    asked = identifier("STUDY", StudyInstanceUID="1.1\\1.2\0.7\\2.1")
+    assert {str(answer.StudyInstanceUID) for answer in filled.find(asked)} == {"1.1", "2.1"}
