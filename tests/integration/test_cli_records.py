@@ -26,6 +26,7 @@ from node.index.database import FILE_NAME, Database
 from node.index.index import Index, Provenance
 from node.ingest.ingest import Ingest
 from node.jobs.queue import Queue
+from node.refusals import Refusal, Refusals
 from node.repairs import Repairs
 from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
@@ -169,6 +170,35 @@ def test_status_of_a_node_that_does_not_run_says_which_certificates_end(
     assert "[node.tls] certificate: " in warning
     assert "(CN=anode) expires on " in warning
     assert warning in records.run("status", status=1)
+
+
+def test_status_shows_who_was_refused_and_what_would_allow_it(records: Records) -> None:
+    noted = Refusals(records.clock, records.config.node.data_dir)
+    for number in range(1, 13):
+        address = f"192.0.2.{number}"
+        refusal = Refusal("association", "it is unknown", "add it", "it called X", "CT", "ANODE", address)
+        noted.refused(refusal, number)
+    noted.refused(Refusal("context", "not offered", detail="Print", peer_address="192.0.2.1"), 2)
+    noted.flush()
+    text = records.run("status", status=1)
+    assert "2 presentation contexts from 192.0.2.1, last 2" in text
+    assert ": not offered (Print)\n" in text
+    assert "12 associations from AE CT at 192.0.2.12, last 2" in text
+    assert ": it is unknown (it called X); to allow it, add it\n" in text
+    assert "6 associations more; --json and the log" in text  # those of the three addresses of long ago
+    refused = records.json("status", status=1)["refused"]
+    assert [one["times"] for one in refused] == [2, *range(12, 0, -1)]
+
+
+def test_a_peer_that_only_calls_us_is_called_by_no_command(records: Records) -> None:
+    records.configure(
+        ("[[analyses]]", "[[peers]]\nae_title = 'CT'\naddresses = ['ct.example']\n[[analyses]]")
+    )
+    results = {one["what"]: one for one in records.json("check", "--timeout", "1")}
+    assert results["peer CT"]["state"] == "ok"
+    assert results["peer CT"]["detail"] == "only calls us: it has no host and port"
+    assert "'CT' only calls us" in records.told("echo", "CT", status=2)
+    assert "'CT' only calls us" in records.told("send", "--to", "CT", str(records.config.source), status=2)
 
 
 @pytest.mark.usefixtures("held_lock")
