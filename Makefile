@@ -12,6 +12,7 @@ help:
 	@echo "make test           run the tests (TORCH=1 adds the torch extra)"
 	@echo "make every-file     send and retrieve every real image there is (the tests take a part)"
 	@echo "make soak           an hour under load while peers and workers are killed (SECONDS=600 SEED=1)"
+	@echo "make cycles         make 10,000 associations, good and hostile ones (COUNT=10000; the tests make 400)"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
 	@echo "make crash          kill the node at every named point and at COUNT=200 random moments, and cut its power"
 	@echo "make fuzz           fuzz the parsers for hours (TARGET=pdu, header or matching; RUNS=100000)"
@@ -47,6 +48,9 @@ every-file: $(VENV)/.installed-test
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.soak $(or $(SECONDS),3600) $(SEED)
+
+cycles: $(VENV)/.installed-test
+	ANODE_CYCLES=$(or $(COUNT),10000) $(BIN)/python -m pytest -s tests/integration/test_wire_cycles.py $(ARGS)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS)) $(if $(DOCS),--page) $(ARGS)
