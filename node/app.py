@@ -12,6 +12,7 @@ from node import alarms, refusals, running
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
+from node.importing.desk import Desk
 from node.index import database, schema
 from node.index.database import Database
 from node.index.index import Index
@@ -140,6 +141,9 @@ class App:
         )
         self.schedule.start()
         exits.callback(self.schedule.stop)
+        desk = Desk(self.services)
+        desk.start()
+        exits.callback(desk.stop)
         # First of all, so that who is sending has its time while jobs are given back.
         exits.callback(self.server.begin_stop, config.node.stop_grace_seconds)
 

@@ -126,14 +126,16 @@ class Completion:
     def arrived_before(self, connection: sqlite3.Connection) -> None:
         """Note the arrival of all that the index holds, as closed: for an index that was made again.
 
-        A revision is never lower than that of a run; more instances raise it further.
+        What was imported to start nothing never arrived. A revision is never lower than that of a
+        run; more instances raise it further.
         """
         connection.execute(
             "INSERT INTO study_arrival (study_instance_uid, revision, last_arrival, is_open)"
             " SELECT study.StudyInstanceUID, MAX(COUNT(*), COALESCE((SELECT MAX(revision) FROM analysis_run"
             " WHERE analysis_run.study_instance_uid = study.StudyInstanceUID), 0)),"
             " MAX(instance.received_at), 0 FROM instance JOIN series ON series.id = instance.series_id"
-            " JOIN study ON study.id = series.study_id WHERE NOT instance.is_own GROUP BY study.id"
+            " JOIN study ON study.id = series.study_id WHERE NOT instance.is_own"
+            " AND NOT COALESCE(json_extract(instance.provenance, '$.starts_nothing'), 0) GROUP BY study.id"
         )
 
     def rearm(self, connection: sqlite3.Connection, *, seconds: float) -> int:
@@ -152,9 +154,12 @@ class Completion:
             (seconds,),
         ).rowcount
 
-    def due(self, connection: sqlite3.Connection) -> list[tuple[str, str, int]]:
-        """(Study Instance UID, analysis, revision) that were quiet long enough and have not fired."""
-        now = self._clock.timestamp()
+    def due(self, connection: sqlite3.Connection, *, now: float | None = None) -> list[tuple[str, str, int]]:
+        """(Study Instance UID, analysis, revision) that were quiet long enough and have not fired.
+
+        ``now`` in seconds since the epoch: infinity is for all that have not fired.
+        """
+        now = self._clock.timestamp() if now is None else now
         found: list[tuple[str, str, int]] = []
         for analysis in self._config.analyses:
             rows = connection.execute(

@@ -244,6 +244,12 @@ class UnexpectedFailure(JobError):
     action = "look in the log for 'task failed', then run 'anode retry'"
 
 
+class RestoredFromBackup(JobError):
+    """What the job does may have been done already, by the node that the backup was made of."""
+
+    action = "if it was not, run 'anode retry' with its number, or with --all"
+
+
 class NodeDied(JobError):
     """The node ended without a stop, again and again, while this job ran."""
 

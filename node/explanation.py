@@ -212,7 +212,8 @@ def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
             about,
             "idle",
             NOT_SELECTED,
-            "No instance has come since this analysis was configured. If it is meant for this study, "
+            "No instance has come since this analysis was configured, but what was imported without "
+            "analyses. If it is meant for this study, "
             + ("restart the node and select again." if facts.stale_configuration else "select again."),
             command=_AGAIN.format(study=facts.study_instance_uid, options=facts.command_options),
         )

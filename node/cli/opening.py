@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from node.jobs.queue import Queue
     from node.running import Running
     from node.services import Services
+    from node.storage.storage import Storage
 
 DEFAULT_CONFIG = Path("config.toml")
 
@@ -42,8 +43,8 @@ class Records:
     queue: Queue
     completion: Completion
 
-    def services(self) -> Services:
-        """Return the bundle of a node for work that only reads bytes; close its storage afterwards."""
+    def services(self, storage: Storage | None = None) -> Services:
+        """Return the bundle of a node; close its storage afterwards, which only reads where none is given."""
         from node.ingest.ingest import Ingest
         from node.refusals import Refusals
         from node.sending.memory import SendingMemory
@@ -51,7 +52,7 @@ class Records:
         from node.storage.storage import Storage
         from node.wire.peers import Peers
 
-        storage = Storage(self.config.node.data_dir, self.config.storage, self.clock)
+        storage = storage or Storage(self.config.node.data_dir, self.config.storage, self.clock)
         ingest = Ingest(
             config=self.config,
             clock=self.clock,

@@ -5,9 +5,29 @@ from __future__ import annotations
 import argparse
 from importlib import metadata
 
-from node.cli import check, demo, echo, jobs, models, rebuild, run, send, status, studies, verify, why
+from node.cli import (
+    backup,
+    check,
+    demo,
+    echo,
+    export,
+    import_,
+    jobs,
+    models,
+    rebuild,
+    restore_backup,
+    run,
+    send,
+    status,
+    studies,
+    verify,
+    why,
+)
 
-_COMMANDS = (run, demo, check, status, studies, jobs, why, verify, rebuild, echo, send, models)
+_COMMANDS = (
+    *(run, demo, check, status, studies, jobs, why, verify, echo, send, models),
+    *(rebuild, backup, restore_backup, import_, export),
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -144,6 +144,7 @@ def _quarantine(opened: Records, study: str | None, *, as_json: bool) -> int:
                     "received": output.iso(row["received_at"]),
                     "calling_ae_title": row["provenance"].calling_ae_title,
                     "peer_address": row["provenance"].peer_address,
+                    "imported_from": row["provenance"].imported_from,
                     "reason": row["reason"],
                 }
                 for row in found
@@ -154,7 +155,7 @@ def _quarantine(opened: Records, study: str | None, *, as_json: bool) -> int:
         [
             row["id"],
             output.moment(row["received_at"]),
-            f"{row['provenance'].calling_ae_title} at {row['provenance'].peer_address}",
+            row["provenance"].sender,
             row["sop_instance_uid"],
             row["reason"],
         ]

@@ -48,7 +48,8 @@ class Provenance:
     """Where an instance came from.
 
     ``association`` is the number that the log shows, ``received_at`` in seconds since the epoch;
-    ``own`` means that this node made it, ``run`` says in which analysis.
+    ``own`` means that this node made it, ``run`` says in which analysis. ``imported_from`` is the file
+    that a person imported it from, and ``starts_nothing`` means that no route and no analysis follows.
     """
 
     calling_ae_title: str
@@ -58,6 +59,15 @@ class Provenance:
     received_at: float
     own: bool = False
     run: Run | None = None
+    imported_from: str = ""
+    starts_nothing: bool = False
+
+    @property
+    def sender(self) -> str:
+        """Who sent it, or from where it was imported, for people."""
+        if self.imported_from:
+            return f"imported from {self.imported_from}"
+        return f"{self.calling_ae_title} at {self.peer_address}"
 
     def to_json(self) -> str:
         """Write it as JSON; ``from_json`` reads it back."""
@@ -66,6 +76,8 @@ class Provenance:
     @cached_property
     def _as_json(self) -> str:
         facts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "run"}
+        if not self.imported_from:
+            del facts["imported_from"], facts["starts_nothing"]  # of nearly all, and kept with each
         return json.dumps(facts if self.run is None else {**facts, "run": asdict(self.run)})
 
     @classmethod

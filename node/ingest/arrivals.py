@@ -116,7 +116,7 @@ class Arrivals:
         """Enqueue what follows from instances that are new in the index."""
         self.enqueue_settling(connection, instances)
         # What anode made is neither routed nor a reason to analyse, also when a PACS sends it back.
-        foreign = [stored for stored in instances if not stored.is_own]
+        foreign = [stored for stored in instances if not (stored.is_own or stored.provenance.starts_nothing)]
         for study_instance_uid, count in Counter(stored.study_instance_uid for stored in foreign).items():
             self._completion.arrived(connection, study_instance_uid, last_arrival, count)
         if self._config.routes:

@@ -508,6 +508,22 @@ class Queue:
 
     # --- for people ----------------------------------------------------------
 
+    def hold(self, connection: sqlite3.Connection, kinds: Sequence[str], error: AnodeError) -> int:
+        """Set all unfinished jobs of ``kinds`` aside until a person looks; return how many.
+
+        Only where no worker runs.
+        """
+        return sum(
+            connection.execute(
+                "UPDATE job SET state = 'set_aside', lease_owner = NULL, lease_until = NULL,"
+                " failed_at = :now, is_wanted_again = 0, error_name = :error_name, error = :error,"
+                " action = :action"
+                " WHERE kind = :kind AND state IN ('ready', 'leased')",
+                {"kind": kind, "now": self._clock.timestamp(), **_columns(error)},
+            ).rowcount
+            for kind in kinds
+        )
+
     def jobs(
         self,
         connection: sqlite3.Connection,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -90,17 +91,22 @@ class Schedule:
     def _fire(self, connection: sqlite3.Connection) -> int:
         # Asked again within the transaction: another instance may have come since.
         due = self._services.completion.due(connection)
-        for study_instance_uid, analysis, revision in due:
-            self._services.queue.enqueue(
-                connection,
-                "select",
-                key=f"{study_instance_uid}/{analysis}/{revision}",
-                payload={
-                    "study_instance_uid": study_instance_uid,
-                    "analysis": analysis,
-                    "revision": revision,
-                },
-                study_instance_uid=study_instance_uid,
-            )
-            self._services.completion.fired(connection, study_instance_uid, analysis, revision)
+        fire(self._services, connection, due)
         return len(due)
+
+
+def fire(services: Services, connection: sqlite3.Connection, due: Sequence[tuple[str, str, int]]) -> None:
+    """Enqueue the selection for each (Study Instance UID, analysis, revision), once."""
+    for study_instance_uid, analysis, revision in due:
+        services.queue.enqueue(
+            connection,
+            "select",
+            key=f"{study_instance_uid}/{analysis}/{revision}",
+            payload={
+                "study_instance_uid": study_instance_uid,
+                "analysis": analysis,
+                "revision": revision,
+            },
+            study_instance_uid=study_instance_uid,
+        )
+        services.completion.fired(connection, study_instance_uid, analysis, revision)

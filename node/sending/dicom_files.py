@@ -18,8 +18,8 @@ from node.storage.window import LastingWindow
 MEDIA_STORAGE_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-_SOP_CLASS_UID = 0x00080016
-_SOP_INSTANCE_UID = 0x00080018
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
 _START_BYTES = 1 << 16
 _MAX_DEPTH = 64
 
@@ -74,6 +74,28 @@ def read(path: Path) -> DicomFile:
         raise MalformedDataSet(f"cannot be read: {error.strerror}") from error
 
 
+def uids_of(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, str]:
+    """Read SOP Class UID and SOP Instance UID of the data set at which ``file`` stands, by their tags.
+
+    Raises MalformedDataSet when it cannot be read so far.
+    """
+    start = file.read(_START_BYTES)
+    if transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
+        try:
+            start = zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, _START_BYTES)
+        except zlib.error as error:
+            raise MalformedDataSet("the deflated data set is damaged") from error
+    uids = {}
+    # the length is that of no end in sight: what is cut off here is not cut off in the file
+    elements = walk(io.BytesIO(start), transfer_syntax_uid, max_depth=_MAX_DEPTH, length=1 << 62)
+    for element in elements.elements():
+        if element.tag > SOP_INSTANCE_UID or element.end > elements.readable:
+            break
+        if element.tag in (SOP_CLASS_UID, SOP_INSTANCE_UID):
+            uids[element.tag] = _uid(elements.value(element))
+    return uids
+
+
 def open_data_set(file: DicomFile) -> BinaryIO:
     """Open the data set alone, as a file of its own; raises OSError when the file is gone."""
     opened = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -92,16 +114,16 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
     offset = file.tell()
     data_set_bytes = os.fstat(file.fileno()).st_size - offset
     # A data set that cannot be read is for its receiver to judge, if it is known at least what it is.
-    uids = {_SOP_CLASS_UID: _uid(meta.get(0x0002, b"")), _SOP_INSTANCE_UID: _uid(meta.get(0x0003, b""))}
+    uids = {SOP_CLASS_UID: _uid(meta.get(0x0002, b"")), SOP_INSTANCE_UID: _uid(meta.get(0x0003, b""))}
     try:
-        uids |= _uids_of(file, transfer_syntax_uid)
+        uids |= uids_of(file, transfer_syntax_uid)
     except MalformedDataSet:
         if not all(uids.values()):
             raise
     if not all(uids.values()):
         raise MalformedDataSet("it has no SOP Class UID or no SOP Instance UID")
     return DicomFile(
-        path, uids[_SOP_CLASS_UID], uids[_SOP_INSTANCE_UID], transfer_syntax_uid, offset, data_set_bytes
+        path, uids[SOP_CLASS_UID], uids[SOP_INSTANCE_UID], transfer_syntax_uid, offset, data_set_bytes
     )
 
 
@@ -123,25 +145,6 @@ def _file_meta(file: BinaryIO) -> dict[int, bytes]:
         if len(value) < length or not start[4:6].isupper():
             raise MalformedDataSet("the File Meta Information is damaged or cut short")
         elements[number] = value
-
-
-def _uids_of(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, str]:
-    """Read SOP Class UID and SOP Instance UID of the data set at which ``file`` stands."""
-    start = file.read(_START_BYTES)
-    if transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
-        try:
-            start = zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, _START_BYTES)
-        except zlib.error as error:
-            raise MalformedDataSet("the deflated data set is damaged") from error
-    uids = {}
-    # the length is that of no end in sight: what is cut off here is not cut off in the file
-    elements = walk(io.BytesIO(start), transfer_syntax_uid, max_depth=_MAX_DEPTH, length=1 << 62)
-    for element in elements.elements():
-        if element.tag > _SOP_INSTANCE_UID or element.end > elements.readable:
-            break
-        if element.tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID):
-            uids[element.tag] = _uid(elements.value(element))
-    return uids
 
 
 def _uid(value: bytes) -> str:

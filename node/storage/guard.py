@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import ArchiveUnavailable, IndexDamaged, NodeError, OutOfSpace
-from node.storage import disk
+from node.storage import disk, restoration
 from node.storage.segment import segment_path
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,11 @@ def inspect(path: Path, state_file: Path | None) -> str:
         The archive that was there is gone or another one, its format is newer than this anode
         knows, or its marker is missing or damaged. ``action`` says what to do.
     """
+    if backup := restoration.of(path):
+        raise ArchiveUnavailable(
+            f"a restore of the backup {backup} to {path} was begun and is not finished",
+            action="repeat 'anode restore-backup' with the same folder: it goes on where it ended",
+        )
     remembered = _remembered(path, state_file)
     marker = path / _MARKER
     if not marker.exists():
@@ -82,6 +87,19 @@ def inspect(path: Path, state_file: Path | None) -> str:
     if remembered is not None and remembered.archive != archive_id:
         raise _gone(path, remembered, state_file)
     return archive_id
+
+
+def remembered_archive(path: Path, state_file: Path | None) -> str:
+    """Identity of the archive that was at ``path`` when a node last ran; empty when nobody knows."""
+    remembered = _remembered(path, state_file)
+    return "" if remembered is None else remembered.archive
+
+
+def mark(path: Path, archive_id: str) -> None:
+    """Make ``path`` the data directory of an archive, durably; its files lie there already."""
+    for folder in (path / "archive", path / "log", path):
+        disk.make_directory(folder)
+        _write_json(folder / _MARKER, {"format": FORMAT, "archive": archive_id})
 
 
 class DataDirectory:
@@ -123,9 +141,13 @@ class DataDirectory:
                 action=f"free disk space where {self.path} lies, then start again",
             ) from error
 
-    def _open(self) -> None:
+    def lock(self) -> None:
+        """Take the directory for this process, whatever is in it; raises as ``open`` does."""
         disk.make_directory(self.path)
         self._take_lock()
+
+    def _open(self) -> None:
+        self.lock()
         try:
             free = disk.free_bytes(self.path)
             if free < _START_BYTES:
