@@ -131,6 +131,7 @@ def records(config: Config) -> Iterator[Records]:
         # The archive may be there no more, which is another thing than none yet.
         try:
             guard.inspect(config.node.data_dir, guard.state_file_of(config.source))
+            guard.DataDirectory.beside(config.node.data_dir, config.source).check_index(path)
         except OSError as error:
             raise ArchiveUnavailable(f"{config.node.data_dir} cannot be read: {error.strerror}") from error
         raise ArchiveUnavailable(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +31,7 @@ from node.verification import verify
 from tests.integration.test_ingest_own import result
 from tests.integration.test_ingest_real_files import split
 from tests.support import made
+from tests.support.anode_process import ROOT
 from tests.support.data import require_data
 from tests.support.index_rows import index_rows, order_of
 from tests.support.small_node import SmallNode, config, small_node
@@ -396,7 +400,33 @@ def test_other_content_in_the_log_under_a_uid_of_the_archive_goes_to_quarantine(
     assert row["reason"] == "(0020,0013) differs"
 
 
-def test_a_rebuild_that_is_stopped_anywhere_is_done_again(tmp_path: Path, monkeypatch) -> None:
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from node.__main__ import main
+from node.rebuild import rebuilding
+
+point, config = sys.argv[1:]
+
+def dies(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if point == "filling":
+    rebuilding._Rebuilding._finish = dies
+else:
+    real, left = Path.rename, int(point)
+    def rename(self, target):
+        global left
+        left -= 1
+        if left < 0:
+            dies()
+        return real(self, target)
+    Path.rename = rename
+main(["rebuild", "--config", config])
+"""
+
+
+def test_a_rebuild_that_is_killed_anywhere_is_done_again(tmp_path: Path) -> None:
     wanted = begin(tmp_path)
     with small_node(wanted) as node:
         for _ in range(3):
@@ -404,29 +434,23 @@ def test_a_rebuild_that_is_stopped_anywhere_is_done_again(tmp_path: Path, monkey
         settle(node)
         receive_made(node, made.ct_image())
     before = index_rows(index_of(wanted))
+    for beside in ("-wal", "-shm"):
+        index_of(wanted).with_name(f"index.sqlite{beside}").unlink(missing_ok=True)
     damage(index_of(wanted), 0, b"not a database ")
     old = index_of(wanted).read_bytes()
-    renames = 0
-
-    def stopped_at(number: int) -> Callable[..., Any]:
-        rename = Path.rename
-
-        def stops(self: Path, target: Path) -> Path:
-            nonlocal renames
-            renames += 1
-            if renames == number:
-                raise KeyboardInterrupt
-            return rename(self, target)
-
-        return stops
-
-    for number in (1, 2):
-        renames = 0
-        with monkeypatch.context() as stopping:
-            stopping.setattr(Path, "rename", stopped_at(number))
-            with pytest.raises(KeyboardInterrupt):
-                again(wanted)
-        assert (index_of(wanted).exists(), number) in ((True, 1), (False, 2))
+    file = tmp_path / "config.toml"
+    file.write_text('[node]\nport = 0\ndata_dir = "data"\n')
+    # while it is filled, before the old one is set aside, and between that and the new name
+    for point, is_there in (("filling", True), ("0", True), ("1", False)):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, point, str(file)],
+            cwd=ROOT,
+            check=False,
+            timeout=60,
+            capture_output=True,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert index_of(wanted).exists() is is_there
     with pytest.raises(ArchiveUnavailable) as refused:
         App(wanted).start()
     assert "anode rebuild" in refused.value.action
@@ -464,3 +488,6 @@ def test_the_command_tells_what_it_found_and_fails_where_something_is_left_out(t
     assert str(stranger) in said.out
     assert "index.sqlite.damaged-" in said.out
     assert f"anode verify --config {file}" in said.err
+    (tmp_path / "data" / "index.sqlite").unlink()
+    assert main(["status", "--config", str(file)]) == 1
+    assert "'anode rebuild'" in capsys.readouterr().err
