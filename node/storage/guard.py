@@ -193,7 +193,7 @@ class DataDirectory:
             self._begin("archive")
 
     def check_log(self, segments: Collection[str]) -> list[str]:
-        """Refuse when the index names segments of the receive log but the folder is not this one.
+        """Refuse when the index names segments of the receive log but the folder is another one.
 
         Parameters
         ----------
@@ -208,8 +208,8 @@ class DataDirectory:
         folder = self.path / "log"
         gone = sorted(name for name in segments if not segment_path(folder, name).exists())
         if not self._is_ours("log"):
-            # Before there were markers, a folder with its segments was the right one.
-            if gone:
+            # Without a mark, a folder that has any of the segments is the right one.
+            if gone and len(gone) == len(segments):
                 raise ArchiveUnavailable(
                     f"the receive log {folder} is empty or another one, but instances in it are known",
                     action=f"mount the disk that belongs at {folder}, then start again; where it is lost "

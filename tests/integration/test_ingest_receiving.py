@@ -302,7 +302,10 @@ def test_a_peer_that_goes_away_in_the_middle_leaves_nothing_behind(bench):
 # --- failing disks and databases ---------------------------------------------
 
 
-@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, OutOfSpace), (errno.EIO, StorageFailure)])
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(errno.ENOSPC, OutOfSpace), (errno.EIO, StorageFailure), (errno.EROFS, StorageFailure)],
+)
 @pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
 def test_a_failing_disk_is_never_success(bench, monkeypatch, code, error, call):
     receive(bench, made.ct_image())

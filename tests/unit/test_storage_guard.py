@@ -145,6 +145,21 @@ def test_an_archive_whose_index_is_gone_is_refused_before_an_empty_one_takes_its
     directory.check_index(data_dir / "index.sqlite")
 
 
+def test_a_receive_log_is_known_by_its_mark_or_by_any_of_its_segments(data_dir, config_file):
+    start(data_dir, config_file)
+    log = data_dir / "log"
+    log.mkdir()
+    directory = DataDirectory.beside(data_dir, config_file)
+    directory.open()
+    with pytest.raises(ArchiveUnavailable, match="empty or another one"):
+        directory.check_log(["00000001", "00000002"])
+    (log / "00000002.seg").touch()
+    assert directory.check_log(["00000001", "00000002"]) == ["00000001"]
+    (log / "00000002.seg").unlink()
+    assert directory.check_log(["00000001", "00000002"]) == ["00000001", "00000002"]
+    directory.close()
+
+
 def test_a_state_file_that_cannot_be_written_only_warns(data_dir, tmp_path, caplog):
     config_file = tmp_path / "absent" / "config.toml"
     with caplog.at_level(logging.WARNING):
