@@ -99,6 +99,7 @@ class Server:
             most_seconds=self._limits.association_seconds,
             grace_seconds=self._limits.network_timeout_seconds,
         )
+        self._waiting: dict[threading.Thread, str] = {}  # those without an association, and their addresses
         # threads whose association counts for the limit, and for that of whom
         self._places: dict[threading.Thread, str] = {}
         self._is_stopping = False
@@ -265,11 +266,11 @@ class Server:
         return True
 
     def _begin(self, accepted: socket.socket, peer_address: str, listener_tls: ListenerTls | None) -> None:
-        with self._lock:
-            is_crowded = len(self._connections) >= self._limits.associations + _MORE_CONNECTIONS
-        if is_crowded:
+        peer_address = _plain(peer_address)
+        refusal = self._crowded(peer_address)
+        if refusal:
             accepted.close()
-            self._refuse("too many connections", "raise [limits] associations", _plain(peer_address))
+            self._refuse(refusal, "raise [limits] associations", peer_address)
             return
         try:
             connection = self._connection(accepted, listener_tls)
@@ -277,20 +278,35 @@ class Server:
             accepted.close()
             logger.warning("connection lost", extra={"peer_address": peer_address, "reason": error.strerror})
             return
-        thread = threading.Thread(target=self._run, args=(connection, _plain(peer_address)), daemon=True)
+        thread = threading.Thread(target=self._run, args=(connection, peer_address), daemon=True)
         with self._lock:
             self._threads_begun += 1
             thread.name = f"connection-{self._threads_begun}"
             self._connections[thread] = connection
+            self._waiting[thread] = peer_address
         self._lifetimes.begin(thread)
         try:
             thread.start()
         except RuntimeError as error:  # no more threads: others have to end first
             self._lifetimes.end(thread)
             with self._lock:
-                del self._connections[thread]
+                del self._connections[thread], self._waiting[thread]
             connection.close()
             logger.error("connection refused", extra={"peer_address": peer_address, "reason": str(error)})
+
+    def _crowded(self, peer_address: str) -> str:
+        """Say why no connection from ``peer_address`` can be taken now; empty where one can.
+
+        Those without an association cost nobody anything, so one address has half of what there may be
+        at most, and leaves room for others.
+        """
+        most = self._limits.associations + _MORE_CONNECTIONS
+        with self._lock:
+            if len(self._connections) >= most:
+                return "too many connections"
+            if sum(address == peer_address for address in self._waiting.values()) >= most // 2:
+                return "too many connections of one address that ask for nothing"
+        return ""
 
     def _connection(self, accepted: socket.socket, listener_tls: ListenerTls | None) -> Connection:
         seconds = self._limits.artim_timeout_seconds
@@ -325,6 +341,7 @@ class Server:
             self._lifetimes.end(thread)
             with self._lock:
                 del self._connections[thread]
+                self._waiting.pop(thread, None)
 
     def _refuse(self, reason: str, action: str, peer_address: str) -> None:
         self._services.refusals.refused(Refusal("connection", reason, action, peer_address=peer_address))
@@ -337,6 +354,7 @@ class Server:
             if len(self._places) >= self._limits.associations:
                 return LOCAL_LIMIT_EXCEEDED
             self._places[threading.current_thread()] = ""
+            self._waiting.pop(threading.current_thread(), None)
         return None
 
     def _reject_crowd(self, admission: Admission) -> Rejection | None:

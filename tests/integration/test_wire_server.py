@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.support.waiting import wait_until
 
 STORE_ONLY = PeerConfig("SCANNER", "127.0.0.1", 104, allow=("store",))
 QUERY_ONLY = PeerConfig("READER", "localhost", 104, allow=("query",))
+BUSY = ("127.0.0.2", 0)
 ELSEWHERE = PeerConfig("FARAWAY", "192.0.2.77", 104)
 
 
@@ -69,6 +71,20 @@ def test_connections_that_ask_for_nothing_cannot_use_up_the_node() -> None:
         with ScriptedPeer.to(node.port) as peer:
             peer.associate()
             peer.release()
+
+
+def test_connections_of_one_address_that_ask_for_nothing_leave_room_for_others() -> None:
+    with toy_node(associations=8) as node, ExitStack() as opened:
+        for _ in range(20):  # half of 8 associations and 32 more connections
+            opened.enter_context(socket.create_connection(("127.0.0.1", node.port), source_address=BUSY))
+        late = socket.create_connection(("127.0.0.1", node.port), source_address=BUSY)
+        ScriptedPeer(opened.enter_context(late)).expect_end()
+        with ScriptedPeer.to(node.port) as other:
+            other.associate()
+            other.release()
+        [refused] = node.services.refusals.refused_so_far()
+        assert refused.reason == "too many connections of one address that ask for nothing"
+        assert refused.peer_address == BUSY[0]
 
 
 def test_unknown_calling_ae_titles_are_rejected_unless_they_are_accepted(
