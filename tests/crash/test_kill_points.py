@@ -80,16 +80,17 @@ def is_killed_at(scene: Scene, name: str, number: int) -> None:
     wait_until(lambda: scene.was_at(name), ANALYSES_SECONDS, f"the node to come to {name}")
     if point.only_settling:
         sending.join()
+        wait_until(lambda: not scene.jobs("ready", "leased"), ANALYSES_SECONDS, "another process to do it")
+        assert scene.node.stop() == 0
     else:
         assert scene.node.process is not None
         scene.node.process.wait(ANALYSES_SECONDS)
         scene.nobody_is_left()
         sending.join()
-        scene.disarm()
-        scene.start()
-        repaired = scene.repaired()
-        assert set(point.repairs) <= repaired.keys(), repaired
     scene.disarm()
+    scene.start()
+    repaired = scene.repaired()
+    assert set(point.repairs) <= repaired.keys(), repaired
     scene.nothing_is_lost([study_uid])
     assert scene.send(instances) == [status.SUCCESS] * 3
     scene.nothing_is_lost([study_uid])
