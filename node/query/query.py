@@ -205,6 +205,9 @@ def _keys(identifier: Dataset) -> Iterator[Key]:
         text = element_text(element, vr, charset, order) if keyword and _is_plain(vr) else ""
         if text is None or (not text and _says_something(element.value)):
             raise IdentifierInvalid(f"the value of ({number >> 16:04X},{number & 0xFFFF:04X}) cannot be read")
+        if "\0" in text:
+            # SQLite ends patterns and lists there, so that too much would match
+            raise IdentifierInvalid(f"({number >> 16:04X},{number & 0xFFFF:04X}) has a NUL inside its value")
         yield Key(number, keyword, vr, text)
 
 

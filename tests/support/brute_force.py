@@ -131,7 +131,11 @@ def attribute_matches(vr: str, key: str, held: Sequence[str]) -> bool:
     nothing = set("*^= ") if vr == "PN" else set("* ")
     if set(key) <= nothing:
         return True  # C.2.2.2.3 Universal Matching, * alone, and a name without a letter
-    wanted = [key] if vr in ("LT", "ST", "UT") else [part.strip() for part in key.split("\\") if part.strip()]
+    wanted = (
+        [key]
+        if vr in ("LT", "ST", "UT")
+        else [part.strip(" \0") for part in key.split("\\") if part.strip(" \0")]
+    )
     if any(set(one) <= nothing for one in wanted):
         return True
     return any(value_matches(vr, one, value) for one in wanted for value in held if value)

@@ -418,6 +418,20 @@ def test_a_character_set_of_another_kind_makes_an_identifier_malformed() -> None
         data_sets.decode(encoded, str(ExplicitVRLittleEndian), limit_bytes=1000)
 
 
-def test_a_value_of_a_list_does_not_end_at_a_nul(filled: Indexed) -> None:
-    asked = identifier("STUDY", StudyInstanceUID="1.1\\1.2\0.7\\2.1")
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"StudyInstanceUID": "1.1\\1.2\0.7\\2.1"},
+        {"StudyInstanceUID": "", "PatientName": "*\0nobody*"},
+        {"StudyInstanceUID": "", "StudyID": "?\0?"},
+    ],
+)
+def test_a_key_with_a_nul_inside_is_refused(keys: dict[str, str]) -> None:
+    """SQLite would match what stands before it."""
+    with pytest.raises(IdentifierInvalid, match="NUL"):
+        query.parse_identifier(identifier("STUDY", **keys), "study")
+
+
+def test_padding_is_no_nul_inside(filled: Indexed) -> None:
+    asked = identifier("STUDY", StudyInstanceUID="1.1\0\\2.1\0")
     assert {str(answer.StudyInstanceUID) for answer in filled.find(asked)} == {"1.1", "2.1"}
