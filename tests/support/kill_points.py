@@ -134,9 +134,7 @@ POINTS: Mapping[str, Point] = {
         repairs=("analyses_removed", "jobs_given_back"),
         is_short=True,
     ),
-    "analysis-ended": Point(
-        "node.tasks.analyze:_keep", is_analysed=True, repairs=("analyses_removed", "jobs_given_back")
-    ),
+    "analysis-ended": Point("node.tasks.analyze:_keep", is_analysed=True, repairs=("jobs_given_back",)),
     "first-result-durable": Point("node.ingest.ingest:Ingest._make_durable", "after", is_analysed=True),
     "result-durable-not-enqueued": Point(
         "node.ingest.ingest:Ingest._make_durable", "after", is_analysed=True, calls=2, is_short=True
