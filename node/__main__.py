@@ -11,6 +11,8 @@ from node.cli.parser import parser
 from node.errors import AnodeError, ConfigurationError, WrongUsage
 
 DONE, FAILED, WRONG = 0, 1, 2
+#: What anode writes holds names and images: it is for its user, whose group may read it, and nobody else.
+_PATIENTS_ARE_NOBODY_ELSES = 0o027
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words on standard error; only a fault of anode itself shows a traceback.
     """
     parsed = parser().parse_args(arguments)
+    # who asks for more privacy than that keeps it
+    os.umask(os.umask(0o077) | _PATIENTS_ARE_NOBODY_ELSES)
     try:
         status = int(parsed.run(parsed))
         sys.stdout.flush()

@@ -97,7 +97,7 @@ def _write(data_dir: Path, alarms: list[Alarm]) -> None:
         alarms = alarms[1:]
         content = json.dumps([asdict(alarm) for alarm in alarms])
     try:
-        descriptor = os.open(data_dir / _FILE, os.O_WRONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(data_dir / _FILE, os.O_WRONLY | os.O_CREAT, 0o640)
         try:
             os.pwrite(descriptor, content.ljust(_FILE_BYTES).encode("ascii"), 0)
         finally:

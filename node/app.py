@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from handlers.bindings import BINDINGS
-from node import alarms, refusals, running
+from node import alarms, refusals, running, work_folder
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
@@ -27,7 +27,7 @@ from node.services import Services
 from node.storage.guard import DataDirectory
 from node.storage.storage import Storage
 from node.storage.tenure import Tenure
-from node.tasks.analyze import AnalyzeTask, remove_unfinished
+from node.tasks.analyze import AnalyzeTask
 from node.tasks.commit import CommitTask
 from node.tasks.confirm import ConfirmTask
 from node.tasks.deliver import DeliverTask
@@ -43,6 +43,15 @@ logger = logging.getLogger(__name__)
 class App:
     """A whole node. Nothing is touched before ``start``.
 
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+    clock : Clock or None
+        None is the clock of the machine.
+    owns_process : bool
+        Whether the process does nothing else; then its temporary files lie in the data directory.
+
     Attributes
     ----------
     services : Services
@@ -56,9 +65,10 @@ class App:
     engine: Engine
     schedule: Schedule
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config, clock: Clock | None = None, *, owns_process: bool = False) -> None:
         self._config = config
         self._clock = clock or Clock()
+        self._owns_process = owns_process
         self._exits = ExitStack()
         self._config_sha256 = running.digest_of(config.source)
 
@@ -77,6 +87,9 @@ class App:
         directory = DataDirectory.beside(config.node.data_dir, config.source)
         directory.open()
         exits.callback(directory.close)
+        repairs = Repairs(analyses_removed=work_folder.clear(config.node.data_dir))
+        if self._owns_process:
+            work_folder.use_for_all_temporary_files(config.node.data_dir)
         alarms.reset(config.node.data_dir)
         refusals.reset(config.node.data_dir)
         index_file = config.node.data_dir / database.FILE_NAME
@@ -117,7 +130,6 @@ class App:
             refusals.Refusals(clock, config.node.data_dir),
         )
         exits.callback(self.services.refusals.flush, is_last=True)
-        repairs = Repairs(analyses_removed=remove_unfinished(config.node.data_dir))
         ingest.replay(repairs)
         self._tell_of_gone(gone)
         storage.prepare(lambda segment: is_needed(self.services, segment))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from node.cli import check_tls, command, output
+from node.cli import access, check_tls, command, output
 from node.cli.echo import echo, problem_of_running_node
 from node.cli.models import LOADING_FAILURES
 from node.cli.opening import (
@@ -98,6 +98,7 @@ def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
         yield Result("configuration", "warning", stale)
     running = is_running(config)
     yield _data_directory(config, running)
+    yield from (Result(*found) for found in access.findings(config))
     yield _free_space(config)
     yield _port(config, running)
     yield from _tls(config, running)

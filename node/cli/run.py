@@ -23,8 +23,6 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 #: How long a thread may hold the interpreter while another wants it: with Python's 5 ms, one of many
 #: associations would now and then wait for all others in turn.
 _SWITCH_SECONDS = 0.0005
-#: What the node writes holds names and images: readable by its user and group alone.
-_PATIENTS_ARE_NOBODY_ELSES = 0o027
 
 
 def register(commands: Commands) -> None:
@@ -47,11 +45,10 @@ def _run(arguments: argparse.Namespace) -> int:
     told_to_stop = _watch_signals()
     sys.setswitchinterval(_SWITCH_SECONDS)
     allocation.keep_freed_memory()
-    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
     with logs.configured(config.log):
         from node.app import App  # after the signals: loading the libraries takes a moment
 
-        app = App(config)
+        app = App(config, owns_process=True)
         app.start()
         # What is here now stays. Looked through for garbage it would stop all threads for 0.1 s at a time.
         gc.freeze()

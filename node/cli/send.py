@@ -111,6 +111,7 @@ def _send(
 ) -> list[Sent]:
     from tqdm import tqdm
 
+    from node import work_folder
     from node.sending.recoding import uncompressed
     from node.sending.sending import Sender
     from node.wire.tls import ClientTls
@@ -126,14 +127,17 @@ def _send(
     )
     total_bytes = sum(file.data_set_bytes for file in files)
     sent = []
-    with tqdm(
-        total=total_bytes,
-        desc=f"send to {peer.ae_title}",
-        unit="B",
-        unit_scale=True,
-        file=sys.stderr,
-        disable=not with_progress,
-    ) as progress:
+    with (
+        work_folder.temporary_files(config.node.data_dir),
+        tqdm(
+            total=total_bytes,
+            desc=f"send to {peer.ae_title}",
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=not with_progress,
+        ) as progress,
+    ):
         for one in sender.send(files):
             sent.append(one)
             progress.set_postfix_str(f"{len(sent)}/{len(files)} files", refresh=False)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from node import work_folder
 from node.cli import command, output
 from node.cli.opening import Records, configuration, records
 from node.cli.study_argument import study_named
@@ -42,7 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
     with_progress = sys.stderr.isatty() and not arguments.json
     damaged: list[tuple[str, str]] = []
     good = 0
-    with records(configuration(arguments)) as opened:
+    config = configuration(arguments)
+    with records(config) as opened, work_folder.temporary_files(config.node.data_dir):
         if arguments.study is None:
             opened.database.look_through()
         study = None if arguments.study is None else study_named(opened, arguments.study)

@@ -64,7 +64,9 @@ class Demo:
     def run(self) -> int:
         """Go the whole way, then print the table."""
         with ExitStack() as exits:
-            scratch = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="anode-demo-")))
+            scratch = Path(
+                exits.enter_context(tempfile.TemporaryDirectory(prefix="scratch-", dir=self._folder))
+            )
             pacs = SmallPacs(self._folder / "pacs")
             exits.callback(pacs.stop)
             self._say("PACS", f"a small PACS of its own listens on 127.0.0.1:{pacs.port}")

@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import logs, subordinate
+from node import logs, subordinate, work_folder
 from node.clock import Clock
 from node.config.settings import StorageConfig
-from node.errors import AnodeError, UnexpectedFailure
+from node.errors import AnodeError, NodeError, UnexpectedFailure
 from node.settling.order import Order, decode_orders, encode_answer
 from node.settling.writing import write
 from node.storage.storage import Storage
@@ -51,12 +51,13 @@ def main(
     logging.disable(logging.CRITICAL)
     storage = Storage(Path(data_dir), config, Clock(), tenure=tenure)
     try:
+        work_folder.use_for_temporary_files(Path(data_dir))
         while True:
             for order in decode_orders(connection.recv_bytes()):
                 _limit(cpu_seconds(order))
                 connection.send_bytes(_answer(storage, order))
-    except (EOFError, OSError):
-        # The node ended, or ended this process.
+    except (EOFError, OSError, NodeError):
+        # The node ended, or ended this process; or nothing can be written in its data directory.
         return
 
 

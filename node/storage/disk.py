@@ -150,7 +150,7 @@ def make_directory(path: Path, *, below: Path | None = None) -> None:
     _make_durable(folder, below.absolute() if below else None)
     for folder in reversed(missing):
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(0o750, exist_ok=True)
         except OSError as error:
             raise failure(error, f"creating the folder {folder.name}") from error
         sync_directory(folder.parent)

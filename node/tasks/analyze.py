@@ -18,6 +18,7 @@ from typing import Any
 from models import registry
 from models.base import Model
 from models.types import Findings, Inputs
+from node import work_folder
 from node.completion import COMPLETED, FAILED, input_digest
 from node.config.settings import AnalysisConfig
 from node.errors import (
@@ -42,8 +43,6 @@ from node.storage import disk
 
 logger = logging.getLogger(__name__)
 
-#: Folder below ``data_dir`` that holds one for each run.
-_WORK = "work"
 #: State of a run that would have repeated an earlier one.
 UNCHANGED = "unchanged"
 
@@ -186,10 +185,10 @@ class AnalyzeTask:
     @contextmanager
     def _folder(self, services: Services) -> Iterator[JobFolder]:
         """A folder for one run below ``data_dir``, removed afterwards."""
-        work = services.config.node.data_dir / _WORK
+        work = work_folder.of(services.config.node.data_dir)
         try:
             work.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path = Path(tempfile.mkdtemp(prefix="analysis-", dir=work))
+            path = Path(tempfile.mkdtemp(prefix=work_folder.ANALYSIS, dir=work))
         except OSError as error:
             raise _disk_failure(error) from error
         try:
@@ -198,14 +197,6 @@ class AnalyzeTask:
             raise _disk_failure(error) from error
         finally:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def remove_unfinished(data_dir: Path) -> int:
-    """Remove the folders of runs that ended with an earlier process; return how many. Only at start."""
-    left = list((data_dir / _WORK).glob("*"))
-    for path in left:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(left)
 
 
 def _disk_failure(error: OSError) -> NodeError:

@@ -24,7 +24,7 @@ STUB = """
 import sys, threading, types
 from node.errors import PortInUse
 class App:
-    def __init__(self, config): self.server = types.SimpleNamespace(port=4711, tls_port=None)
+    def __init__(self, config, **_): self.server = types.SimpleNamespace(port=4711, tls_port=None)
     def start(self):
         if {refuses}: raise PortInUse("port 4711 is taken", action="stop what listens there")
     def stop(self):

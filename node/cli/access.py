@@ -1,0 +1,45 @@
+"""What ``anode check`` says of who else on the machine can read or change what is the node's."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from node.config.settings import Config
+
+Finding = tuple[str, Literal["warning", "problem"], str]
+"""What was looked at, how bad it is, and what to do."""
+
+_READ_BY_OTHERS = stat.S_IROTH | stat.S_IXOTH
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    """Yield what others can read or change; nothing where all is as it should be."""
+    data_dir = config.node.data_dir
+    mode = _mode(data_dir)
+    if mode & stat.S_IWOTH:
+        yield "data_dir", "problem", f"{data_dir} can be changed by every user: chmod o-rwx {data_dir}"
+    elif mode & _READ_BY_OTHERS:
+        yield (
+            "data_dir",
+            "warning",
+            f"{data_dir} can be looked into by every user of this machine: chmod o-rwx {data_dir}",
+        )
+    tls = config.node.tls
+    if tls is not None and tls.key is not None and _mode(tls.key) & (stat.S_IROTH | stat.S_IWOTH):
+        yield "tls key", "problem", f"the key {tls.key} can be read by every user: chmod o-rwx {tls.key}"
+    if config.source is not None and _mode(config.source) & stat.S_IWOTH:
+        yield (
+            "configuration",
+            "problem",
+            f"{config.source} can be changed by every user: chmod o-w {config.source}",
+        )
+
+
+def _mode(path: Path) -> int:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:  # it is not there, or that is somebody else's finding
+        return 0
