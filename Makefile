@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest workers; tests use free ports and their own folders, so any number may run side by side
 WORKERS ?= auto
 
-.PHONY: fuzz demo test every-file soak bench crash check lint types clean help
+.PHONY: fuzz demo test every-file soak bench crash check lint types audit clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
@@ -16,7 +16,8 @@ help:
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
 	@echo "make crash          kill the node at every named point and at COUNT=200 random moments, and cut its power"
 	@echo "make fuzz           fuzz the parsers for hours (TARGET=pdu, header or matching; RUNS=100000)"
-	@echo "make check          lint, types and tests: what CI does"
+	@echo "make audit          are the dependencies reviewed, whole, and without known holes?"
+	@echo "make check          lint, types, audit and tests: what CI does"
 	@echo "make clean          remove what was built"
 
 $(BIN)/python:
@@ -75,7 +76,10 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-check: lint types test
+audit: $(VENV)/.installed-test
+	$(BIN)/python -m tests.support.dependencies
+
+check: lint types audit test
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis demo-output

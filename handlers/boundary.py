@@ -96,6 +96,7 @@ def guarded(operation: str, handler: Handler) -> Handler:
                 status.NOT_AUTHORISED, f"{association.calling_ae_title} is not allowed to {verb} here"
             )
             return
+        failure = ""
         try:
             yield from handler(services, request)
         except errors.UnknownPeer as error:  # the destination of a C-MOVE
@@ -104,11 +105,20 @@ def guarded(operation: str, handler: Handler) -> Handler:
             services.refusals.refused(_refusal(request, reason, error.action, why))
             yield Response(status_of(operation, error), error_comment(why))
         except AnodeError as error:
+            failure = error.name
+            if operation == "C-STORE":
+                services.audit.not_received(request, failure, is_ours=isinstance(error, errors.NodeError))
             if association.is_established:
                 yield _known(operation, request, error)
         except Exception as error:  # the boundary: a fault of ours must not end the association
+            failure = "unexpected-failure"
+            if operation == "C-STORE":
+                services.audit.not_received(request, failure, is_ours=True)
             if association.is_established:
                 yield _unknown(operation, request, error)
+        finally:
+            if operation == "C-FIND":
+                services.audit.queried(request, failure)
 
     return answer
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from node import alarms, status
+from node.audit.message import Action
 from node.errors import OutOfSpace
 from node.index.index import Provenance
 from node.services import Services
 from node.wire.association import Request, Response
 
 _SUCCESS = Response(status.SUCCESS)
+#: What an outcome is called in the audit trail: made here, held already, changed here.
+_ACTIONS: dict[str, Action] = {"stored": "C", "same": "R", "repaired": "U"}
 
 
 def c_store(services: Services, request: Request) -> Iterator[Response]:
@@ -20,7 +23,7 @@ def c_store(services: Services, request: Request) -> Iterator[Response]:
     """
     association, data_dir = request.association, services.config.node.data_dir
     try:
-        services.ingest.receive(
+        receipt = services.ingest.receive(
             request.fragments(),
             sop_class_uid=str(request.command.get("AffectedSOPClassUID", "")),
             sop_instance_uid=str(request.command.get("AffectedSOPInstanceUID", "")),
@@ -36,5 +39,12 @@ def c_store(services: Services, request: Request) -> Iterator[Response]:
     except OutOfSpace as error:
         alarms.raise_alarm(data_dir, alarms.DISK_FULL, str(error), services.clock.timestamp())
         raise
+    services.audit.received(
+        association,
+        sop_class_uid=str(request.command.AffectedSOPClassUID),
+        sop_instance_uid=receipt.sop_instance_uid,
+        study_instance_uid=receipt.study_instance_uid,
+        action=_ACTIONS[receipt.outcome],
+    )
     alarms.clear_alarm(data_dir, alarms.DISK_FULL)
     yield _SUCCESS

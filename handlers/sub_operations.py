@@ -79,6 +79,7 @@ class SubOperations:
             priority=int(self._request.command.get("Priority") or 0),
             move_originator_ae_title=move_originator_ae_title,
             move_originator_message_id=move_originator_message_id,
+            requestor=self._request.association,
         ) as shipping:
             while left:
                 if self._request.is_cancelled():

@@ -9,11 +9,12 @@ from functools import partial
 
 from handlers.bindings import BINDINGS
 from node import alarms, refusals, running, work_folder
+from node.audit.trail import AuditTrail
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
 from node.importing.desk import Desk
-from node.index import database, schema
+from node.index import database, identity, schema
 from node.index.database import Database
 from node.index.index import Index
 from node.ingest.ingest import Ingest
@@ -96,6 +97,9 @@ class App:
         directory.check_index(index_file)
         index_database = Database(index_file, clock=clock, schema=schema.STATEMENTS)
         exits.callback(index_database.close)
+        audit = AuditTrail(config, clock, partial(_patient_of, index_database))
+        audit.start()
+        exits.callback(audit.stop)
         index = Index(clock)
         with index_database.read() as connection:
             directory.check_archive(holds_settled=index.holds_settled(connection))
@@ -128,7 +132,9 @@ class App:
             peers,
             SendingMemory.of(config),
             refusals.Refusals(clock, config.node.data_dir),
+            audit,
         )
+        self.services.refusals.observe(audit.refused)
         exits.callback(self.services.refusals.flush, is_last=True)
         ingest.replay(repairs)
         self._tell_of_gone(gone)
@@ -183,6 +189,11 @@ class App:
     def stop(self) -> None:
         """Stop in reverse order; harmless when it does not run."""
         self._exits.close()
+
+
+def _patient_of(database: Database, study_instance_uid: str) -> tuple[str, str]:
+    with database.read() as connection:
+        return identity.patient_of(connection, study_instance_uid)
 
 
 def _groups(config: Config, settling: SettleTask) -> tuple[Group, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from node.audit.trail import AuditTrail
 from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
@@ -32,3 +33,4 @@ class Services:
     peers: Peers
     sending_memory: SendingMemory
     refusals: Refusals
+    audit: AuditTrail = field(default_factory=AuditTrail.off)

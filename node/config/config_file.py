@@ -24,12 +24,14 @@ from node.config.config_values import (
     several,
     shown,
     suggestion,
+    syslog_address,
     text,
     transfer_syntax_choice,
     whole,
 )
 from node.config.settings import (
     AnalysisConfig,
+    AuditConfig,
     Config,
     JobsConfig,
     LimitsConfig,
@@ -113,6 +115,18 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
             "delivery_retry_max_seconds": number(0, above=True),
             "delivery_retry_first_seconds": number(0, above=True),
             "keep_done_days": number(0),
+        },
+    ),
+    "audit": (
+        AuditConfig,
+        {
+            "enabled": boolean,
+            "keep_days": number(0, above=True),
+            "keep_bytes": whole(1024**2),
+            "syslog": syslog_address,
+            "ca": text,
+            "source_id": name,
+            "site_id": name,
         },
     ),
     "log": (
@@ -239,6 +253,7 @@ class _Reading:
         routes = self._routes({peer.ae_title for peer in peers})
         analyses = self._analyses({peer.ae_title for peer in peers})
         self._pauses(tables["jobs"])
+        self._audit(tables["audit"], tls)
         node = self._node(tables["node"], tls, bool(self.document.get("peers")))
         if self.problems:
             ordered = sorted(set(self.problems))
@@ -251,6 +266,7 @@ class _Reading:
             study=StudyConfig(**tables["study"]),
             jobs=JobsConfig(**tables["jobs"]),
             log=LogConfig(**tables["log"]),
+            audit=AuditConfig(**tables["audit"]),
             peers=tuple(peers),
             routes=tuple(routes),
             analyses=tuple(analyses),
@@ -299,6 +315,16 @@ class _Reading:
                 why = ", or set verify_peers = false to trust anyone" if key == "ca" else ""
                 self._problem(_TLS_PATH, f"[node.tls]: '{key}' is missing{why}")
         return TlsConfig(**values)
+
+    def _audit(self, audit: dict[str, Any], tls: TlsConfig | None) -> None:
+        if "ca" in audit:
+            audit["ca"] = (self.path.absolute().parent / Path(audit["ca"]).expanduser()).resolve()
+        address = audit.get("syslog")
+        has_ca = "ca" in audit or (tls is not None and tls.ca is not None)
+        if address is not None and address.transport == "tls" and not has_ca:
+            self._problem(
+                ("audit", "syslog"), "[audit] syslog: over TLS it needs 'ca', here or in [node.tls]"
+            )
 
     def _pauses(self, jobs: dict[str, Any]) -> None:
         first = jobs.get("delivery_retry_first_seconds", 0)

@@ -10,6 +10,9 @@ import difflib
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
+
+from node.config.settings import SyslogAddress
 
 Reader = Callable[[Any], Any]
 
@@ -168,6 +171,25 @@ def pattern_text(value: Any) -> str:
         hint = f'; write "{value}"' if written else ""
         raise ValueError(f"expected a pattern in quotes, not {shown(value)}{hint}")
     return value
+
+
+_SYSLOG_PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
+
+
+def syslog_address(value: Any) -> SyslogAddress:
+    """Read ``udp://host:514``, ``tcp://host:601`` or ``tls://host:6514``; those ports are the defaults."""
+    written = text(value)
+    transport, separator, _ = written.partition("://")
+    if not separator or transport not in _SYSLOG_PORTS:
+        raise ValueError(f"expected udp://HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT, not {shown(value)}")
+    parts = urlsplit(written)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if not parts.hostname or port == 0 or parts.path or parts.query or parts.fragment or parts.username:
+        raise ValueError(f"{shown(value)} is no address: expected {transport}://HOST:PORT")
+    return SyslogAddress(transport, parts.hostname, port or _SYSLOG_PORTS[transport])  # type: ignore[arg-type]
 
 
 def is_loopback(host: str) -> bool:

@@ -129,6 +129,32 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class SyslogAddress:
+    """Where syslog messages go: ``udp://host:514``, ``tcp://host:601`` or ``tls://host:6514``."""
+
+    transport: Literal["udp", "tcp", "tls"]
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """``[audit]``: the audit trail (PS3.15 section A.5), in ``data_dir/audit`` and by syslog.
+
+    ``ca`` vouches for the receiver over TLS; the default is that of ``[node.tls]``. ``source_id`` is the
+    AuditSourceID, by default the AE title; ``site_id`` is the AuditEnterpriseSiteID.
+    """
+
+    enabled: bool = True
+    keep_days: float = 400.0
+    keep_bytes: int = 4 * 1024**3
+    syslog: SyslogAddress | None = None
+    ca: Path | None = None
+    source_id: str = ""
+    site_id: str = ""
+
+
+@dataclass(frozen=True)
 class PeerConfig:
     """``[[peers]]``: another Application Entity.
 
@@ -200,6 +226,7 @@ class Config:
     study: StudyConfig = StudyConfig()
     jobs: JobsConfig = JobsConfig()
     log: LogConfig = LogConfig()
+    audit: AuditConfig = AuditConfig()
     peers: tuple[PeerConfig, ...] = ()
     routes: tuple[RouteConfig, ...] = ()
     analyses: tuple[AnalysisConfig, ...] = ()

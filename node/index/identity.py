@@ -89,6 +89,16 @@ def _names_differ(one: tuple[str, str, str], other: tuple[str, str, str]) -> boo
     return not common or any(a != b for a, b in common)
 
 
+def patient_of(connection: sqlite3.Connection, study_instance_uid: str) -> tuple[str, str]:
+    """Return Patient ID and Patient's Name of a study; empty where it is not held."""
+    row = connection.execute(
+        "SELECT patient.PatientID, study.PatientName FROM study JOIN patient ON patient.id = study.patient_id"
+        " WHERE study.StudyInstanceUID = ?",
+        (study_instance_uid,),
+    ).fetchone()
+    return ("", "") if row is None else (str(row[0] or ""), str(row[1] or ""))
+
+
 def patients_of_study(connection: sqlite3.Connection, study_instance_uid: str) -> list[str]:
     """Identities of all patients whom the instances of a study name, its own patient first.
 

@@ -12,7 +12,13 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from node.config.settings import PeerConfig
-from node.errors import IntegrityFailure, NoAcceptedContext, StorageFailure, UnsupportedPixelData
+from node.errors import (
+    AnodeError,
+    IntegrityFailure,
+    NoAcceptedContext,
+    StorageFailure,
+    UnsupportedPixelData,
+)
 from node.index.index import StoredInstance
 from node.sending import contexts
 from node.sending.contexts import Part
@@ -76,6 +82,8 @@ class Shipping:
         class.
     instances : sequence of StoredInstance
         In the order in which they are to be sent. Rows may have become old meanwhile.
+    requestor : Association or None
+        Whose C-MOVE or C-GET asks for it, for the audit trail; None where the node does by itself.
     priority, move_originator_ae_title, move_originator_message_id
         As C-STORE-RQ has them (PS3.7 section 9.1.1.1).
     """
@@ -89,12 +97,15 @@ class Shipping:
         priority: int = 0,
         move_originator_ae_title: str | None = None,
         move_originator_message_id: int | None = None,
+        requestor: Association | None = None,
     ) -> None:
         self._services = services
         self._association = association
         self._priority = priority
         self._move_originator_ae_title = move_originator_ae_title
         self._move_originator_message_id = move_originator_message_id
+        self._order = iter(instances)
+        self._audited = services.audit.sending(association, instances, requestor)
         self._choices: dict[tuple[str, str, str, int], Choices] = {}
         self._ahead: ReadAhead[StoredInstance, _Ready] = ReadAhead(
             instances,
@@ -116,6 +127,7 @@ class Shipping:
         trace: TracebackType | None,
     ) -> None:
         self._ahead.close()
+        self._audited.done()
 
     def send_next(self) -> Answer:
         """Send the next instance and wait for the answer.
@@ -131,6 +143,16 @@ class Shipping:
         PeerUnreachable, AssociationAborted, ProtocolViolation
             The association is lost; whether the peer holds the instance is not known.
         """
+        stored = next(self._order)
+        try:
+            answer = self._send_next()
+        except (AnodeError, OSError) as error:
+            self._audited.failed(stored, error.name if isinstance(error, AnodeError) else "storage-failure")
+            raise
+        self._audited.answered(stored, answer.status)
+        return answer
+
+    def _send_next(self) -> Answer:
         ready = self._ahead.take()
         answer = self._store(ready)
         if not _was_not_understood(answer):

@@ -73,6 +73,8 @@ class Request:
         ``"C-STORE"``, ``"C-FIND"``, ...
     message_id
         The Message ID (0000,0110).
+    encoded_identifier
+        What ``identifier`` has read, as it came.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Request:
         self.command = message.command
         self.operation = operation
         self.message_id = int(message.command["MessageID"])
+        self.encoded_identifier = b""
         self._stream = stream
         self._identifier_bytes = identifier_bytes
 
@@ -114,7 +117,10 @@ class Request:
             encoded += fragment
             if len(encoded) > limit_bytes:
                 raise LimitExceeded(f"the identifier is longer than {limit_bytes} bytes")
-        return data_sets.decode(bytes(encoded), self.context.transfer_syntax_uid, limit_bytes=limit_bytes)
+        self.encoded_identifier = bytes(encoded)
+        return data_sets.decode(
+            self.encoded_identifier, self.context.transfer_syntax_uid, limit_bytes=limit_bytes
+        )
 
     def is_cancelled(self) -> bool:
         """Whether the peer has sent a C-CANCEL-RQ for this request; looks without waiting."""

@@ -17,6 +17,7 @@ from handlers.association import admit
 from handlers.boundary import guarded
 from handlers.c_echo import c_echo
 from node import status
+from node.audit.trail import AuditTrail
 from node.clock import Clock
 from node.config.settings import Config, LimitsConfig, NodeConfig, PeerConfig
 from node.refusals import Refusals
@@ -57,7 +58,9 @@ def toy_node(
 ) -> Iterator[ToyNode]:
     """A node on a free port that keeps digests of what it is sent and finds two studies."""
     config = Config(node=NodeConfig(port=port, **(node or {})), limits=limits(**limit_changes), peers=peers)
-    services: Any = SimpleNamespace(config=config, peers=Peers(config), refusals=Refusals(Clock()))
+    services: Any = SimpleNamespace(
+        config=config, peers=Peers(config), refusals=Refusals(Clock()), audit=AuditTrail.off()
+    )
     toys: dict[str, Handler] = {"C-ECHO": c_echo, "C-STORE": _store, "C-FIND": _find, **(handlers or {})}
     bindings = Bindings(
         admit=admit, operations={name: guarded(name, handler) for name, handler in toys.items()}

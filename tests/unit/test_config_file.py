@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.config import config_file
-from node.config.settings import Config, NodeConfig, TlsConfig
+from node.config.settings import AuditConfig, Config, NodeConfig, SyslogAddress, TlsConfig
 from node.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -53,8 +53,12 @@ def test_the_project_s_file_shows_every_key_with_its_default() -> None:
     tls = config.node.tls
     assert tls is not None
     config = replace(config, node=replace(config.node, tls=None))  # an example, as peers are
+    assert config.audit.syslog == SyslogAddress("tls", "logs.example.org", 6514)
+    none = AuditConfig()
+    examples = {"syslog": none.syslog, "ca": none.ca, "source_id": "", "site_id": ""}
+    config = replace(config, audit=replace(config.audit, **examples))
     default = config_file.load(ROOT / "config.toml")
-    for table in ("node", "limits", "storage", "transcode", "study", "jobs", "log"):
+    for table in ("node", "limits", "storage", "transcode", "study", "jobs", "audit", "log"):
         assert getattr(config, table) == getattr(default, table)
         section = text.split(f"[{table}]\n")[1].split("\n[")[0]
         for field in fields(getattr(config, table)):
@@ -345,3 +349,34 @@ def test_a_tls_listener_for_other_machines_needs_peers(tmp_path: Path) -> None:
     config = load(tmp_path, f"{tls}{PACS}")
     assert not config.node.accept_unknown_peers
     assert (config.node.host, config.node.tls_host) == ("127.0.0.1", "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("udp://10.0.0.9", SyslogAddress("udp", "10.0.0.9", 514)),
+        ("tcp://logs.example.org:1601", SyslogAddress("tcp", "logs.example.org", 1601)),
+        ("tls://[2001:db8::9]:6515", SyslogAddress("tls", "2001:db8::9", 6515)),
+    ],
+)
+def test_a_syslog_receiver_is_an_address_with_a_transport(
+    tmp_path: Path, written: str, address: SyslogAddress
+) -> None:
+    config = load(tmp_path, f'[audit]\nsyslog = "{written}"\nca = "logs.crt"\n')
+    assert config.audit.syslog == address
+    assert config.audit.ca == tmp_path.resolve() / "logs.crt"
+
+
+@pytest.mark.parametrize(
+    "written", ["logs.example.org", "http://logs", "udp://", "tcp://logs:0", "tcp://a:b/c"]
+)
+def test_what_is_no_syslog_receiver_is_refused_with_its_line(tmp_path: Path, written: str) -> None:
+    [problem] = problems(tmp_path, f'[audit]\nsyslog = "{written}"\n')
+    assert problem.startswith("config.toml:2: [audit] syslog: ")
+
+
+def test_syslog_over_tls_needs_to_know_whom_to_trust(tmp_path: Path) -> None:
+    text = '[audit]\nsyslog = "tls://logs.example.org"\n'
+    [problem] = problems(tmp_path, text)
+    assert problem == "config.toml:2: [audit] syslog: over TLS it needs 'ca', here or in [node.tls]"
+    assert load(tmp_path, f'[node.tls]\nca = "peers.crt"\n{text}').audit.syslog is not None

@@ -12,6 +12,7 @@ import pytest
 
 from handlers.boundary import TABLES, guarded, status_of
 from node import errors, status
+from node.audit.trail import AuditTrail
 from node.clock import Clock
 from node.errors import AnodeError
 from node.refusals import Refusals
@@ -33,7 +34,7 @@ def request(**changes: Any) -> Any:
     return SimpleNamespace(association=association)
 
 
-SERVICES: Any = SimpleNamespace(refusals=Refusals(Clock()))
+SERVICES: Any = SimpleNamespace(refusals=Refusals(Clock()), audit=AuditTrail.off())
 
 
 def raising(error: Exception, *before: Response) -> Any:
