@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
@@ -172,8 +173,13 @@ class MatchingTarget:
 
 
 def _is_comparable(key: query.Key) -> bool:
-    """Whether the independent matcher knows all that the node does with such a key."""
-    return key.vr not in ("DT", "AT") and bool(key.keyword)
+    """Whether the independent matcher knows all that the node does with such a key.
+
+    It knows no repeating groups, and numbers that are longer than their VR allows are text to the node.
+    """
+    if key.vr in ("DS", "IS") and any(len(value) > 12 for value in key.text.split("\\")):
+        return False
+    return key.vr not in ("DT", "AT") and tag_for_keyword(key.keyword) is not None
 
 
 def _has_other_vrs(asked: Dataset) -> bool:
