@@ -7,6 +7,7 @@ encode an answer say the same.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 import zlib
@@ -38,6 +39,7 @@ _MODELS: tuple[query.Model, ...] = ("study", "patient", "patient-study-only")
 _RULES = 0x80
 _IDENTIFIER_BYTES = 1 << 12
 _ONE_ENCODED_OF = 8
+_NUMBER = re.compile(r"[-+]?[0-9]{0,12}(\.[0-9]{1,8})?")
 
 
 class Fault(AssertionError):
@@ -175,11 +177,14 @@ class MatchingTarget:
 def _is_comparable(key: query.Key) -> bool:
     """Whether the independent matcher knows all that the node does with such a key.
 
-    It knows no repeating groups, and numbers that are longer than their VR allows are text to the node.
+    It counts nothing, knows no repeating groups, and reads more numbers than the standard has.
     """
-    if key.vr in ("DS", "IS") and any(len(value) > 12 for value in key.text.split("\\")):
+    if key.vr in ("DS", "IS") and not all(_NUMBER.fullmatch(value) for value in key.text.split("\\")):
         return False
-    return key.vr not in ("DT", "AT") and tag_for_keyword(key.keyword) is not None
+    is_counted = key.keyword.startswith("NumberOf") and key.keyword.endswith(
+        ("RelatedStudies", "RelatedSeries", "RelatedInstances")
+    )
+    return key.vr not in ("DT", "AT") and not is_counted and tag_for_keyword(key.keyword) is not None
 
 
 def _has_other_vrs(asked: Dataset) -> bool:
