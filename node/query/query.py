@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from node.errors import IdentifierInvalid
 from node.index.attributes import (
@@ -181,7 +182,8 @@ def parse_identifier(identifier: Dataset, model: Model) -> Query:
 
 
 def _level(identifier: Dataset, model: Model) -> QueryLevel:
-    element = identifier.get_item(0x00080052)
+    # ``get_item`` would decode it where it is empty, and fail at a VR that there is not
+    element = dict(identifier.items()).get(BaseTag(0x00080052))
     text = None if element is None else element_text(element, "CS", CharacterSet())
     levels = {"study": LEVELS[1:], "patient-study-only": LEVELS[:2]}.get(model, LEVELS)
     if not text:

@@ -435,3 +435,10 @@ def test_a_key_with_a_nul_inside_is_refused(keys: dict[str, str]) -> None:
 def test_padding_is_no_nul_inside(filled: Indexed) -> None:
     asked = identifier("STUDY", StudyInstanceUID="1.1\0\\2.1\0")
     assert {str(answer.StudyInstanceUID) for answer in filled.find(asked)} == {"1.1", "2.1"}
+
+
+def test_an_empty_level_of_no_known_vr_is_missing() -> None:
+    encoded = b"\x08\x00\x52\x00ZZ\x00\x00\x20\x00\x0d\x00UI\x00\x00"
+    asked = data_sets.decode(encoded, str(ExplicitVRLittleEndian), limit_bytes=1000)
+    with pytest.raises(IdentifierInvalid, match="missing"):
+        query.parse_identifier(asked, "study")
