@@ -20,6 +20,7 @@ from typing import Any
 
 from handlers.association import admit
 from handlers.boundary import guarded
+from node.audit.trail import AuditTrail
 from node.config.settings import Config, LimitsConfig
 from node.errors import AnodeError, PeerError
 from node.refusals import Refusal
@@ -173,7 +174,10 @@ class PduTarget:
     def __init__(self) -> None:
         config = Config(limits=LIMITS)
         self._services: Any = SimpleNamespace(
-            config=config, peers=Peers(config), refusals=SimpleNamespace(refused=self._refused)
+            config=config,
+            peers=Peers(config),
+            refusals=SimpleNamespace(refused=self._refused),
+            audit=AuditTrail.off(),
         )
         bindings = Bindings(admit=self._admit, operations=_GUARDED)
         # what negotiates is the server's, which is never started
