@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("target", choices=sorted(INSTRUMENTED))
     parser.add_argument("--runs", type=int, default=100_000, help="how many inputs")
     parser.add_argument("--seed", type=int, default=0, help="of the fuzzer; 0 is another one each time")
-    parser.add_argument("--work", type=Path, help="where inputs that are new are kept (build/fuzz/TARGET)")
+    parser.add_argument("--work", type=Path, help="where to keep new inputs (build/fuzz/TARGET)")
     parser.add_argument(
         "--again", type=Path, metavar="FILE", help="run one input that was found, and no other"
     )
@@ -51,8 +51,9 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     with atheris.instrument_imports(include=INSTRUMENTED[name]):
         from tests.fuzz.targets import corpus, evolved, mutator_of, target_of
-    for file, data in evolved(name).items():
-        (work / file).write_bytes(data)
+    if arguments.work is None:  # elsewhere it begins anew
+        for file, data in evolved(name).items():
+            (work / file).write_bytes(data)
     seeds = corpus(name)
     target = target_of(name)
     mutate = mutator_of(name, seeds.values(), lambda data, random: atheris.Mutate(data, len(data) + 64))
