@@ -107,7 +107,7 @@ def test_an_instance_that_hangs_its_process_is_kept_as_received(node, task, monk
     """A codec that never comes back is ended, whether it takes the processor or not."""
     (poison,) = received(node)
     if not is_busy:
-        monkeypatch.setattr(child, "CPU_SECONDS", 0.02)
+        monkeypatch.setattr(child, "CPU_SECONDS", 0.1)
     faulty_settling.inject(monkeypatch, faulty_settling.hangs_in, poison, is_busy)
     assert [type(outcome) for outcome in run(task, node, poison)] == [Done]
     assert node.stored(poison).kept_reason == "settling it ended 2 processes: it took too long"
