@@ -36,8 +36,9 @@ class Schedule:
 
         Raises DatabaseFailure.
         """
-        # APScheduler speaks of every tick; its warnings and errors are enough.
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        # APScheduler speaks of every tick, and warns of one that still runs when it would come again,
+        # which is made up for by the next.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         scheduler = BackgroundScheduler(
             timezone=UTC,
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},

@@ -54,7 +54,7 @@ def lines(folder: Path, name: str) -> list[list[str]]:
 
 def study(rng: np.random.Generator, body_part: str) -> Iterator[tuple[str, str, bytes]]:
     """Images of a new CT study: Study and SOP Instance UID, and the data set as it is sent."""
-    study_instance_uid, series_instance_uid = uid.generate_uid(), uid.generate_uid()
+    study_instance_uid, series_instance_uid, frame_of_reference_uid = (uid.generate_uid() for _ in range(3))
     plane = np.add.outer(np.arange(SIZE), np.arange(SIZE))
     for number in range(IMAGES):
         pixels = (plane * 3 + number + rng.integers(0, 40, plane.shape)).astype("<i2")
@@ -66,7 +66,7 @@ def study(rng: np.random.Generator, body_part: str) -> Iterator[tuple[str, str, 
             PatientID=f"SOAK-{study_instance_uid[-8:]}",
             InstanceNumber=number + 1,
             ImagePositionPatient=[0.0, 0.0, 1.5 * number],
-            FrameOfReferenceUID=f"{series_instance_uid}.1"[:64],
+            FrameOfReferenceUID=frame_of_reference_uid,
         )
         yield study_instance_uid, str(image.SOPInstanceUID), made.encoded(image, SYNTAX)
 
