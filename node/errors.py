@@ -8,22 +8,6 @@ status once. ``name`` is the stable, kebab-case word that ``anode why``,
 from __future__ import annotations
 
 import re
-import struct
-
-from pydicom.errors import BytesLengthException
-
-#: What pydicom and the codecs raise over bytes that are not what they claim to be.
-UNDECODABLE = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
 
 class AnodeError(Exception):

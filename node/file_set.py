@@ -24,12 +24,13 @@ from pydicom.fileset import DIRECTORY_RECORDERS, FileInstance, FileSet, RecordNo
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from node.errors import UNDECODABLE, AnodeError, WrongUsage
+from node.errors import AnodeError, WrongUsage
 from node.index.index import StoredInstance
 from node.storage import archive, disk
 from node.storage.storage import Storage
 from node.transcode.outgoing import Outgoing
 from node.transcode.restoring import pieces
+from node.undecodable import UNDECODABLE
 
 _FILE_SET_ID = "ANODE"
 # A directory quotes short texts alone; a document that is large is known by being there.

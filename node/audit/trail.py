@@ -23,8 +23,9 @@ from node.audit.sending import OnTheWay
 from node.audit.transfers import Gathered, Key, Receptions
 from node.clock import Clock
 from node.config.settings import AuditConfig, Config
-from node.errors import UNDECODABLE, AnodeError
+from node.errors import AnodeError
 from node.refusals import Refusal
+from node.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from node.index.index import StoredInstance

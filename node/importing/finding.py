@@ -14,11 +14,12 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.filereader import read_file_meta_info
 
-from node.errors import UNDECODABLE, AnodeError, MalformedDataSet, StorageFailure
+from node.errors import AnodeError, MalformedDataSet, StorageFailure
 from node.importing.sources import AnyFile, LogRecord, SettledFile, Source
 from node.sending import dicom_files
 from node.storage import archive
 from node.storage.held_log import HeldLog
+from node.undecodable import UNDECODABLE
 
 _DICOMDIR = "DICOMDIR"
 _SEGMENT = ".seg"

@@ -20,7 +20,6 @@ from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config, LimitsConfig
 from node.errors import (
-    UNDECODABLE,
     CommandMismatch,
     ConflictingInstance,
     IntegrityFailure,
@@ -45,6 +44,7 @@ from node.storage.location import Location
 from node.storage.receive_log import ReplayedRecord
 from node.storage.reception import Reception
 from node.storage.storage import Storage
+from node.undecodable import UNDECODABLE
 
 logger = logging.getLogger(__name__)
 

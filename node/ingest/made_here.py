@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from node.errors import UNDECODABLE
 from node.ingest.header import Header
+from node.undecodable import UNDECODABLE
 
 # Manufacturer (0008,0070) of what anode makes, also in its Contributing Equipment Sequence.
 MANUFACTURER = "anode"

@@ -12,7 +12,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from node.errors import UNDECODABLE
+from node.undecodable import UNDECODABLE
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

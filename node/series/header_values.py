@@ -12,7 +12,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from node.errors import UNDECODABLE
+from node.undecodable import UNDECODABLE
 
 
 def value(header: Dataset, keyword: str) -> Any:

@@ -15,9 +15,10 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from models.types import HeaderValue, InstanceView, Series
-from node.errors import UNDECODABLE, UnsupportedPixelData
+from node.errors import UnsupportedPixelData
 from node.series.header_values import items, number, numbers, text, value, whole
 from node.series.source_series import SourceInstance
+from node.undecodable import UNDECODABLE
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from openjpeg.utils import decode as _openjpeg_decode
 from pydicom import uid
 
-from node.errors import UNDECODABLE, UnsupportedPixelData
+from node.errors import UnsupportedPixelData
 from node.transcode import htj2k
 from node.transcode.facts import PixelFacts
 from node.transcode.native import NativeLayout, unpacked_bits, values
 from node.transcode.rle import rle_bits, rle_words
+from node.undecodable import UNDECODABLE
 
 #: What the libraries raise for a damaged code stream.
 FAILURES = (*UNDECODABLE, AssertionError, MemoryError, OSError, zlib.error)

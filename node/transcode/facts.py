@@ -9,7 +9,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from node.config.settings import LimitsConfig
-from node.errors import UNDECODABLE, UnsupportedPixelData
+from node.errors import UnsupportedPixelData
+from node.undecodable import UNDECODABLE
 
 #: What a decoded frame may measure where nobody says otherwise; larger ones are a fault or an attack.
 MOST_FRAME_BYTES = LimitsConfig().frame_bytes

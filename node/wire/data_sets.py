@@ -11,7 +11,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
-from node.errors import UNDECODABLE, LimitExceeded, MalformedDataSet
+from node.errors import LimitExceeded, MalformedDataSet
+from node.undecodable import UNDECODABLE
 from node.wire.sop_classes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,

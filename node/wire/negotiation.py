@@ -14,8 +14,8 @@ from typing import Any
 from pynetdicom import pdu as pynetdicom_pdu
 from pynetdicom import pdu_items
 
-from node.errors import UNDECODABLE
 from node.storage.archive import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.undecodable import UNDECODABLE
 from node.wire import pdu
 from node.wire.contexts import (
     ACCEPTANCE,

@@ -21,13 +21,14 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from node.config.settings import LimitsConfig
-from node.errors import UNDECODABLE, InvalidUid, LimitExceeded, MalformedDataSet
+from node.errors import InvalidUid, LimitExceeded, MalformedDataSet
 from node.index.attributes import COLUMNS
 from node.index.entry import Entry
 from node.index.index_values import HEADER_VALUE_CHARACTERS, VALUE_CHARACTERS
 from node.ingest.elements import PIXEL_DATA_TAGS
 from node.ingest.header import Header
 from node.ingest.header_memory import HeaderMemory
+from node.undecodable import UNDECODABLE
 from tests.support import header_reading, made
 
 LIMITS = LimitsConfig(nesting_depth=6, header_bytes=1 << 14, instance_bytes=1 << 17)

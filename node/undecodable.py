@@ -1,0 +1,20 @@
+"""What pydicom and the codecs raise; a module of its own, as importing pydicom takes a command its time."""
+
+from __future__ import annotations
+
+import struct
+
+from pydicom.errors import BytesLengthException
+
+#: Over bytes that are not what they claim to be.
+UNDECODABLE = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
