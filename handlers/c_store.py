@@ -22,6 +22,7 @@ def c_store(services: Services, request: Request) -> Iterator[Response]:
     Raises what ``Ingest.receive`` raises, for the boundary to answer.
     """
     association, data_dir = request.association, services.config.node.data_dir
+    sop_class_uid = str(request.command.get("AffectedSOPClassUID", ""))
     try:
         receipt = services.ingest.receive(
             request.fragments(),
@@ -41,7 +42,7 @@ def c_store(services: Services, request: Request) -> Iterator[Response]:
         raise
     services.audit.received(
         association,
-        sop_class_uid=str(request.command.AffectedSOPClassUID),
+        sop_class_uid=sop_class_uid,
         sop_instance_uid=receipt.sop_instance_uid,
         study_instance_uid=receipt.study_instance_uid,
         action=_ACTIONS[receipt.outcome],

@@ -99,7 +99,9 @@ class Server:
             most_seconds=self._limits.association_seconds,
             grace_seconds=self._limits.network_timeout_seconds,
         )
-        self._waiting: dict[threading.Thread, str] = {}  # those without an association, and their addresses
+        self._waiting: dict[
+            threading.Thread, str
+        ] = {}  # those without an association now, and their addresses
         # threads whose association counts for the limit, and for that of whom
         self._places: dict[threading.Thread, str] = {}
         self._is_stopping = False
@@ -305,7 +307,7 @@ class Server:
             if len(self._connections) >= most:
                 return "too many connections"
             if sum(address == peer_address for address in self._waiting.values()) >= most // 2:
-                return "too many connections of one address that ask for nothing"
+                return "too many connections of one address without an association"
         return ""
 
     def _connection(self, accepted: socket.socket, listener_tls: ListenerTls | None) -> Connection:
@@ -322,7 +324,7 @@ class Server:
         upper_layer = UpperLayer(connection, is_requestor=False, artim_seconds=artim_seconds)
         try:
             with contextlib.ExitStack() as slot:
-                slot.callback(self._leave, thread)
+                slot.callback(self._leave, thread, peer_address)
                 connection.establish(time.monotonic() + artim_seconds)
                 association = self._negotiator.accept(upper_layer, peer_address)
                 if association is not None:
@@ -378,10 +380,12 @@ class Server:
         if finish_by is not None:
             association.finish(finish_by)
 
-    def _leave(self, thread: threading.Thread) -> None:
+    def _leave(self, thread: threading.Thread, peer_address: str) -> None:
         with self._lock:
             association = self._associations.pop(thread, None)
             self._places.pop(thread, None)
+            # Until the peer has closed it, the connection takes the room of others again.
+            self._waiting[thread] = peer_address
         if association is not None:
             self._services.peers.unregister(association)
 

@@ -15,6 +15,7 @@ import pytest
 
 from handlers.c_store import c_store
 from node import alarms, status
+from node.audit.trail import AuditTrail
 from node.clock import Clock
 from node.errors import CommandMismatch, OutOfSpace
 from tests.support import made
@@ -37,7 +38,7 @@ def handle(bench: Bench, encoded: bytes, command: dict[str, str]) -> list[int]:
         fragments=lambda: iter([[memoryview(encoded)]]),
     )
     config = SimpleNamespace(node=SimpleNamespace(data_dir=bench.data_dir))
-    services = SimpleNamespace(ingest=bench.ingest, clock=Clock(), config=config)
+    services = SimpleNamespace(ingest=bench.ingest, clock=Clock(), config=config, audit=AuditTrail.off())
     return [response.status for response in c_store(services, request)]
 
 

@@ -27,6 +27,7 @@ from tests.support.waiting import wait_until
 STORE_ONLY = PeerConfig("SCANNER", "127.0.0.1", 104, allow=("store",))
 QUERY_ONLY = PeerConfig("READER", "localhost", 104, allow=("query",))
 BUSY = ("127.0.0.2", 0)
+VERIFICATION = {1: ("1.2.840.10008.1.1", ("1.2.840.10008.1.2",))}
 ELSEWHERE = PeerConfig("FARAWAY", "192.0.2.77", 104)
 
 
@@ -83,8 +84,26 @@ def test_connections_of_one_address_that_ask_for_nothing_leave_room_for_others()
             other.associate()
             other.release()
         [refused] = node.services.refusals.refused_so_far()
-        assert refused.reason == "too many connections of one address that ask for nothing"
+        assert refused.reason == "too many connections of one address without an association"
         assert refused.peer_address == BUSY[0]
+
+
+def test_rejected_connections_that_are_not_closed_leave_room_for_others() -> None:
+    with toy_node(associations=8) as node, ExitStack() as opened:
+        for _ in range(20):
+            connected = socket.create_connection(("127.0.0.1", node.port), source_address=BUSY)
+            peer = ScriptedPeer(opened.enter_context(connected))
+            peer.send(
+                scripted_peer.associate_rq(
+                    {1: ("1.2.840.10008.1.1", ("1.2.840.10008.1.2",))}, called="NOBODY"
+                )
+            )
+            assert peer.read_pdu()[0] == scripted_peer.A_ASSOCIATE_RJ
+        late = socket.create_connection(("127.0.0.1", node.port), source_address=BUSY)
+        ScriptedPeer(opened.enter_context(late)).expect_end()
+        with ScriptedPeer.to(node.port) as other:
+            other.associate()
+            other.release()
 
 
 def test_unknown_calling_ae_titles_are_rejected_unless_they_are_accepted(
