@@ -57,7 +57,7 @@ def admit(services: Services, request: AssociationRequest) -> Admission:
     return replace(
         admission,
         limits=config.limits_of(peer) if peer is not None else None,
-        place=caller.place,
+        places=caller.places,
         most_associations=caller.associations,
     )
 

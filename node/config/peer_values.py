@@ -43,6 +43,11 @@ def _network(read: str) -> str:
 def certificate_name(value: Any) -> str:
     """Read a name that a certificate is for; the first label of a host name may be ``*``."""
     read = text(value)
+    if not read.isascii():
+        raise ValueError(
+            f"{shown(read)} has characters beyond ASCII, which names of certificates are not compared by: "
+            "write a host name as xn--..., or name the certificate by certificate_sha256"
+        )
     if "*" in read and not re.fullmatch(r"\*(\.[^.*]+){2,}", read):
         raise ValueError(f"{shown(read)}: a * stands for the whole first label alone, as in *.ct.example.org")
     return read

@@ -191,8 +191,8 @@ class Negotiator:
     reject_first
         Called before ``admit``: a Rejection that does not depend on who asks, or None.
     reject_crowd
-        Called with an Admission that is no rejection: a Rejection where those who share its ``place`` have
-        as many associations as they may, or None.
+        Called with an Admission that is no rejection: a Rejection where the first of its ``places`` has
+        as many associations as it may, or None.
     refused
         Told of every request that comes to nothing.
     """

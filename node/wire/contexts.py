@@ -204,7 +204,8 @@ class Admission:
 
     ``asynchronous_window`` has the numbers of operations that may be invoked and performed at a time,
     where they are answered. ``allow`` has what the peer may ask for, ``limits`` what counts for it
-    where that is its own. ``place`` names those who may have ``most_associations`` together.
+    where that is its own. ``places`` names what it counts for: in the first, there may be
+    ``most_associations`` together.
     """
 
     results: tuple[ContextResult, ...] = ()
@@ -214,7 +215,7 @@ class Admission:
     rejection: Rejection | None = None
     allow: frozenset[Verb] = frozenset()
     limits: LimitsConfig | None = None
-    place: str = ""
+    places: tuple[str, ...] = ()
     most_associations: int = 0
 
     @property

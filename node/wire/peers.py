@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,16 +40,16 @@ class Caller:
         Its ``[[peers]]`` table; None for one that has none.
     allow
         What it may ask for, beside verification.
-    place
-        What it shares its number of associations with: itself, or for a stranger all that call from the
-        same address, under whichever AE title.
+    places
+        What its associations count for: itself where it is configured, and the address that it calls from.
     associations
-        How many those may have at the same time.
+        How many there may be at the same time in the first of those: of a configured peer, or for a stranger
+        of all that call from its address, under whichever AE title.
     """
 
     peer: PeerConfig | None
     allow: tuple[Verb, ...]
-    place: str
+    places: tuple[str, ...]
     associations: int
 
 
@@ -115,7 +116,7 @@ class Peers:
             return CALLING_WITH_ANOTHER_CERTIFICATE
         own = peer.associations
         most = self._config.limits.associations_per_peer if own is None else own
-        return Caller(peer, peer.allow, f"peer {peer.ae_title}", most)
+        return Caller(peer, peer.allow, (f"peer {peer.ae_title}", _address_of(request)), most)
 
     def _stranger(self, request: AssociationRequest) -> Caller | Rejection:
         node = self._config.node
@@ -127,8 +128,7 @@ class Peers:
             ):
                 return CALLING_AE_TITLE_UNKNOWN
             allow = ()
-        address = literal(request.peer_address) or request.peer_address
-        return Caller(None, allow, f"address {address}", self._config.limits.associations_per_peer)
+        return Caller(None, allow, (_address_of(request),), self._config.limits.associations_per_peer)
 
     def connect(
         self,
@@ -173,6 +173,10 @@ class Peers:
             return self._open.get(number)
 
 
+def _address_of(request: AssociationRequest) -> str:
+    return f"address {literal(request.peer_address) or request.peer_address}"
+
+
 def is_vouched_for(peer: PeerConfig, certificate: PeerCertificate | None) -> bool:
     """Whether ``certificate`` is one that ``peer`` may show; any is where its table names none.
 
@@ -185,17 +189,29 @@ def is_vouched_for(peer: PeerConfig, certificate: PeerCertificate | None) -> boo
         return False
     if certificate.sha256 in peer.certificate_sha256:
         return True
-    exact = (*certificate.uris, *certificate.ip_addresses)
     hosts = certificate.dns_names
-    if not exact and not hosts:
+    if not (certificate.uris or certificate.ip_addresses or hosts):
         hosts = (certificate.common_name,)
     return any(
-        name in exact or any(_is_same_host(name, host) for host in hosts) for name in peer.certificate_names
+        name in certificate.uris
+        or any(_is_same_address(name, address) for address in certificate.ip_addresses)
+        or any(_is_same_host(name, host) for host in hosts)
+        for name in peer.certificate_names
     )
 
 
+def _is_same_address(wanted: str, address: str) -> bool:
+    try:
+        # OpenSSL spells an IPv6 address otherwise than anybody else
+        return ipaddress.ip_address(wanted) == ipaddress.ip_address(address)
+    except ValueError:
+        return False
+
+
 def _is_same_host(wanted: str, host: str) -> bool:
-    wanted, host = wanted.casefold(), host.casefold()
+    if not (wanted.isascii() and host.isascii()):
+        return False  # some letters beyond ASCII have one of ASCII as their lower case
+    wanted, host = wanted.lower(), host.lower()
     if wanted.startswith("*."):
         first, _, rest = host.partition(".")
         return bool(first) and "*" not in first and rest == wanted[2:]

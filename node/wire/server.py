@@ -103,7 +103,7 @@ class Server:
             threading.Thread, str
         ] = {}  # those without an association now, and their addresses
         # threads whose association counts for the limit, and for that of whom
-        self._places: dict[threading.Thread, str] = {}
+        self._places: dict[threading.Thread, tuple[str, ...]] = {}
         self._is_stopping = False
         self._finish_by = 0.0
         self._listeners: list[_Listener] = []
@@ -355,21 +355,21 @@ class Server:
                 return TEMPORARY_CONGESTION
             if len(self._places) >= self._limits.associations:
                 return LOCAL_LIMIT_EXCEEDED
-            self._places[threading.current_thread()] = ""
+            self._places[threading.current_thread()] = ()
             self._waiting.pop(threading.current_thread(), None)
         return None
 
     def _reject_crowd(self, admission: Admission) -> Rejection | None:
         """Let the place of this thread count for whoever was admitted, if they may have another one."""
-        if not admission.place:
+        if not admission.places:
             return None
         with self._lock:
             if (
-                sum(place == admission.place for place in self._places.values())
+                sum(admission.places[0] in places for places in self._places.values())
                 >= admission.most_associations
             ):
                 return PEERS_LIMIT_EXCEEDED
-            self._places[threading.current_thread()] = admission.place
+            self._places[threading.current_thread()] = admission.places
         return None
 
     def _enter(self, thread: threading.Thread, association: AcceptedAssociation) -> None:

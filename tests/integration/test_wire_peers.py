@@ -84,6 +84,18 @@ def test_strangers_have_no_more_associations_under_other_ae_titles() -> None:
         assert rejection(node, "THREE") == ()
 
 
+def test_strangers_have_what_configured_peers_at_their_address_leave_of_it() -> None:
+    """So no machine has as many as a peer and once more as many as a stranger."""
+    known = PeerConfig("KNOWN", "127.0.0.1", 104, associations=3)
+    with toy_node(peers=(known,), associations_per_peer=2) as node, associated(node, "KNOWN"):
+        with associated(node, "ONE"):
+            assert rejection(node, "TWO") == (2, 3, 2)
+            with associated(node, "KNOWN"), associated(node, "KNOWN"):
+                assert rejection(node, "KNOWN") == (2, 3, 2)
+        wait_until(lambda: node.server.association_count == 1)
+        assert rejection(node, "TWO") == ()
+
+
 def test_a_peer_has_its_own_pdu_size_and_timeout() -> None:
     small = PeerConfig("SMALL", "127.0.0.1", 104, max_pdu_bytes=8192, network_timeout_seconds=0.1)
     with toy_node(peers=(small,)) as node:

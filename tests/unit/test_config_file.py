@@ -173,6 +173,9 @@ send_to = ["PAKS"]
         (PACS + "addresses = []", "5: [[peers]] addresses: expected at least one address"),
         (TLS + PACS + "certificate_names = ['*']", '10: [[peers]] certificate_names: "*": a * stands for the '
          "whole first label alone, as in *.ct.example.org"),
+        (TLS + PACS + "certificate_names = ['r\u00f6.example.org']", "10: [[peers]] certificate_names: "
+         '"r\u00f6.example.org" has characters beyond ASCII, which names of certificates are not compared by: '
+         "write a host name as xn--..., or name the certificate by certificate_sha256"),
         (TLS + PACS + "certificate_sha256 = ['ab:cd']", "10: [[peers]] certificate_sha256: expected 64 "
          "hexadecimal digits, as 'openssl x509 -noout -fingerprint -sha256 -in FILE' prints them, not "
          '"ab:cd"'),

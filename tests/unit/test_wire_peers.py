@@ -85,6 +85,19 @@ def test_over_tls_a_peer_shows_a_certificate_of_its_own() -> None:
         ({"certificate_names": ("a.org",)}, PeerCertificate(b"", "a.org", ("b.org",)), False),
         ({"certificate_names": ("a.org",)}, PeerCertificate(b"", "a.org", (), ("192.0.2.1",)), False),
         ({"certificate_names": ("192.0.2.1",)}, PeerCertificate(b"", "x", (), ("192.0.2.1",)), True),
+        (
+            {"certificate_names": ("2001:db8::1",)},
+            PeerCertificate(b"", "x", (), ("2001:DB8:0:0:0:0:0:1",)),
+            True,
+        ),
+        (
+            {"certificate_names": ("2001:db8::2",)},
+            PeerCertificate(b"", "x", (), ("2001:DB8:0:0:0:0:0:1",)),
+            False,
+        ),
+        # the long s and the Kelvin sign are no letters of host names
+        ({"certificate_names": ("us.example.org",)}, PeerCertificate(b"", "u\u017f.example.org"), False),
+        ({"certificate_names": ("k.example.org",)}, PeerCertificate(b"", "", ("\u212a.example.org",)), False),
         ({"certificate_names": ("urn:ct:7",)}, PeerCertificate(b"", "x", (), (), ("urn:ct:7",)), True),
         ({"certificate_names": ("urn:CT:7",)}, PeerCertificate(b"", "x", (), (), ("urn:ct:7",)), False),
         ({"certificate_names": ("*.example.org",)}, PeerCertificate(b"", "", ("ct.example.org",)), True),
@@ -128,18 +141,19 @@ def test_the_commands_beside_a_node_may_verify_that_it_answers_and_no_more() -> 
         assert known.caller(request("OTHER", address)) == contexts.CALLING_AE_TITLE_UNKNOWN
 
 
-def test_a_peer_counts_by_itself_and_strangers_by_their_address() -> None:
+def test_a_peer_counts_by_itself_and_at_its_address_and_strangers_by_that_alone() -> None:
     known = peers(accept_unknown=True)
 
-    def place(calling_ae_title: str, address: str) -> tuple[str, int]:
+    def places(calling_ae_title: str, address: str) -> tuple[tuple[str, ...], int]:
         found = known.caller(request(calling_ae_title, address))
         assert isinstance(found, Caller)
-        return found.place, found.associations
+        return found.places, found.associations
 
-    assert place("SCANNER", "192.0.2.1") == ("peer SCANNER", 3)
-    assert place("NAMED", "192.0.2.9") == place("NAMED", "2001:db8::9") == ("peer NAMED", 7)
-    assert place("ONE", "192.0.2.77") == place("TWO", "::ffff:192.0.2.77") == ("address 192.0.2.77", 7)
-    assert place("ONE", "192.0.2.78") != place("ONE", "192.0.2.77")
+    assert places("SCANNER", "::ffff:192.0.2.1") == (("peer SCANNER", "address 192.0.2.1"), 3)
+    assert places("NAMED", "192.0.2.9") == (("peer NAMED", "address 192.0.2.9"), 7)
+    assert places("NAMED", "2001:db8::9") == (("peer NAMED", "address 2001:db8::9"), 7)
+    assert places("ONE", "192.0.2.77") == places("TWO", "::ffff:192.0.2.77") == (("address 192.0.2.77",), 7)
+    assert places("ONE", "192.0.2.78") != places("ONE", "192.0.2.77")
 
 
 def test_peers_are_found_by_ae_title() -> None:
