@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from node.config.settings import PeerConfig
 from tests.support import hostile_peers, scripted_peer
 from tests.support.hostile_peers import BY_USER, FOUR_GIGABYTES, UNRECOGNISED, VIOLATIONS, Attack
 from tests.support.scripted_peer import (
@@ -25,6 +26,7 @@ from tests.support.toy_node import ToyNode, toy_node
 from tests.support.waiting import wait_until
 
 _SETUP_SECONDS = 60.0
+_STALL_SECONDS = 5.0  # a busy machine takes long between two calls
 _MANY = {"associations": 1000, "associations_per_peer": 1000}
 
 
@@ -191,12 +193,18 @@ def test_who_stalls_at_any_byte_is_ended_by_the_timeout() -> None:
     """In Sta2 by ARTIM, without a word (AA-2); in data transfer by the local user's A-ABORT (AA-1)."""
     requests = prefixes(b"", hostile_peers.ASSOCIATE_RQ)
     stalls = [sent for each in STALLS.values() for sent in each]
-    limits = {"artim_timeout_seconds": 2.0, "network_timeout_seconds": 2.0}
-    with toy_node(**_MANY, **limits) as node, storing(node), ExitStack() as opened:
-        peers = [opened.enter_context(ScriptedPeer.to(node.port)) for _ in requests]
-        for peer, sent in zip(peers, requests, strict=True):
+    # the steady one, which does not stall, has the longer timeout of the others
+    stalling = PeerConfig(
+        "STALLS", "127.0.0.1", 104, associations=1000, network_timeout_seconds=_STALL_SECONDS
+    )
+    limits = {"artim_timeout_seconds": _STALL_SECONDS, "network_timeout_seconds": _SETUP_SECONDS}
+    with toy_node(peers=(stalling,), **_MANY, **limits) as node, storing(node), ExitStack() as opened:
+        peers = []
+        for sent in requests:
+            peer = opened.enter_context(ScriptedPeer.to(node.port))
+            peer.send(sent)  # at once: its time runs since it was connected
             peer.socket.settimeout(_SETUP_SECONDS)
-            peer.send(sent)
+            peers.append(peer)
         established = []
         for sent in stalls:
             peer = opened.enter_context(ScriptedPeer.to(node.port))
