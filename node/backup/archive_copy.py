@@ -24,11 +24,15 @@ _SAME_TIME_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: its entry, None where there is none; was it copied now; the damage."""
+    """What became of one file: its entry, None where there is none; was it copied now; the damage.
+
+    ``replaced`` is the entry of an earlier backup whose copy is of no use once this one is finished.
+    """
 
     entry: Entry | None
     is_new: bool = False
     damage: Damage | None = None
+    replaced: Entry | None = None
 
 
 class ArchiveCopy:
@@ -69,9 +73,17 @@ class ArchiveCopy:
         StorageFailure, OutOfSpace
             A copy cannot be written.
         """
-        earlier = EntriesByPath(self._before)
+        earlier = _EntriesByPath(self._before)
         for file in files:
-            yield self._copy(file, earlier.at(f"{ARCHIVE}/{file.relative}"))
+            known = earlier.at(f"{ARCHIVE}/{file.relative}")
+            outcome = self._copy(file, known)
+            is_replaced = (
+                known is not None
+                and outcome.entry is not None
+                and outcome.entry.file != known.file
+                and not outcome.entry.problem
+            )
+            yield replace(outcome, replaced=known) if is_replaced else outcome
 
     def _copy(self, file: ArchivedFile, earlier: Entry | None) -> Outcome:
         path = f"{ARCHIVE}/{file.relative}"
@@ -164,7 +176,7 @@ def _size(path: Path) -> int:
         return -1
 
 
-class EntriesByPath:
+class _EntriesByPath:
     """The archive's entries in a manifest, for who asks for them in the order of their paths."""
 
     def __init__(self, manifest: Manifest | None) -> None:

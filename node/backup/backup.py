@@ -24,14 +24,14 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from node.backup import copying, log_copy, manifest
-from node.backup.archive_copy import ARCHIVE, ArchiveCopy, EntriesByPath
+from node.backup.archive_copy import ARCHIVE, ArchiveCopy
 from node.backup.log_copy import Damage
 from node.backup.manifest import Entry, Manifest, Origin, Writer
 from node.clock import Clock
@@ -125,11 +125,10 @@ def make(
         origin = Origin(
             archive_id, f"{stamp}-{uuid.uuid4().hex[:8]}", began_at, str(source.data_dir.resolve())
         )
-        summary = _make(source, folder, origin, before, is_verifying, progress)
-        after = manifest.read(folder)
-        if after is None:
+        summary, replaced = _make(source, folder, origin, before, is_verifying, progress)
+        if manifest.read(folder) is None:
             raise StorageFailure(f"the manifest in {folder} is gone again")
-        _prune(folder, before, after)
+        _prune(folder, before, replaced)
         _remember(source.data_dir, folder, origin.generation)
         copying.remove_unfinished(folder)
         return summary
@@ -142,7 +141,9 @@ def _make(
     before: Manifest | None,
     is_verifying: bool,
     progress: Progress,
-) -> Summary:
+) -> tuple[Summary, list[Entry]]:
+    """Make it; return what it came to, and the entries of ``before`` whose copies were replaced."""
+    replaced: list[Entry] = []
     generation = f"{_GENERATIONS}/{origin.generation}"
     place = folder / generation
     disk.make_directory(place / log_copy.LOG)
@@ -160,6 +161,8 @@ def _make(
                 for outcome in copies.copy(snapshot.archived(connection)):
                     if outcome.damage is not None:
                         summary.damages.append(outcome.damage)
+                    if outcome.replaced is not None:
+                        replaced.append(outcome.replaced)
                     if outcome.entry is not None:
                         writer.add(outcome.entry)
                         summary.new_files += outcome.is_new
@@ -169,7 +172,7 @@ def _make(
             frozen.close()
         writer.finish(source.clock.timestamp())
         summary.files, summary.total_bytes = writer.files, writer.total_bytes
-    return summary
+    return summary, replaced
 
 
 def _copy_what_changes(
@@ -295,13 +298,11 @@ def _remove_unfinished(folder: Path, before: Manifest | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _prune(folder: Path, before: Manifest | None, after: Manifest) -> None:
+def _prune(folder: Path, before: Manifest | None, replaced: Iterable[Entry]) -> None:
     """Remove what only the manifest before named: its generation, and copies that were replaced."""
     if before is None:
         return
     shutil.rmtree(folder / _GENERATIONS / before.origin.generation, ignore_errors=True)
-    now = EntriesByPath(after)
-    for entry in before.entries():
-        replaced_by = now.at(entry.path) if entry.path.startswith(f"{ARCHIVE}/") else None
-        if replaced_by is not None and replaced_by.file != entry.file and not replaced_by.problem:
-            (folder / entry.file).unlink(missing_ok=True)
+    for entry in replaced:
+        if entry.file.startswith(f"{ARCHIVE}/"):
+            before.place_of(entry).unlink(missing_ok=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,9 @@ from node.storage import disk
 
 FILE_NAME = "manifest.jsonl"
 FORMAT = 1
+
+# As ``backup.make`` names them: a generation is a folder that the next backup removes.
+_GENERATION = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -167,14 +171,31 @@ class Manifest:
     finished_at: float
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the files, in the order in which they stand in it."""
+        """Yield the files, in the order in which they stand in it.
+
+        Raises
+        ------
+        IntegrityFailure
+            A line is none of ours, or names a place outside of the data directory or the backup.
+        StorageFailure
+            It cannot be read.
+        """
         try:
             with (self.folder / FILE_NAME).open("rb") as file:
                 for number, line in enumerate(file):
                     if 0 < number <= self.files:
-                        yield _entry(json.loads(line))
+                        yield _entry(line)
         except OSError as error:
             raise disk.failure(error, "reading the manifest") from error
+
+    def place_of(self, entry: Entry) -> Path:
+        """Where a file of the backup is; raises IntegrityFailure where a link leads out of the backup."""
+        place = self.folder / entry.file
+        if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(self.folder)):
+            raise IntegrityFailure(
+                f"{place} is a link to something outside of the backup", action="use another backup"
+            )
+        return place
 
 
 def read(folder: Path) -> Manifest | None:
@@ -211,22 +232,45 @@ def read(folder: Path) -> Manifest | None:
             )
         if closing["sha256"] != digest.hexdigest() or closing["files"] != files:
             raise damaged
+        if not _GENERATION.fullmatch(first["generation"]):
+            raise damaged
         origin = Origin(first["archive"], first["generation"], first["began_at"], first["data_dir"])
         return Manifest(folder, origin, files, closing["bytes"], closing["finished_at"])
     except FileNotFoundError:
         return None
     except OSError as error:
         raise disk.failure(error, "reading the manifest") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
 
 
-def _entry(facts: dict[str, Any]) -> Entry:
-    return Entry(
-        path=facts["path"],
-        file=facts.get("file", facts["path"]),
-        count=facts["bytes"],
-        sha256=facts["sha256"],
-        modified_ns=facts.get("modified_ns", 0),
-        problem=facts.get("problem", ""),
-    )
+def _entry(line: bytes) -> Entry:
+    try:
+        facts = json.loads(line)
+        return Entry(
+            path=_inside(facts["path"]),
+            file=_inside(facts.get("file", facts["path"])),
+            count=facts["bytes"],
+            sha256=facts["sha256"],
+            modified_ns=facts.get("modified_ns", 0),
+            problem=facts.get("problem", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityFailure(
+            "a line of the manifest is not as a backup writes it", action="use another backup"
+        ) from error
+
+
+def _inside(path: str) -> str:
+    """Give back a path that can only lead below the folder to which it is joined."""
+    plain = PurePosixPath(path)
+    # ``a//b`` and ``a/./b`` are folded, so what is taken apart as text would not be what was looked at
+    if (
+        plain.as_posix() != path
+        or plain.is_absolute()
+        or not plain.name
+        or ".." in plain.parts
+        or "\0" in path
+    ):
+        raise ValueError("a path that leads outside")
+    return path

@@ -111,7 +111,7 @@ def put_back(
     Raises
     ------
     IntegrityFailure
-        The database in the backup is damaged.
+        The database in the backup is damaged, or the manifest names something outside.
     StorageFailure, OutOfSpace
         It was not finished. It can be repeated.
     """
@@ -141,12 +141,10 @@ def _belongs(entry: Entry) -> bool:
 def _put_back(data_dir: Path, backup: Manifest, entry: Entry) -> str:
     """Copy one file; return what is wrong with it."""
     target = data_dir / entry.path
-    if ".." in Path(entry.path).parts or Path(entry.path).is_absolute():
-        raise IntegrityFailure("the manifest names a file outside of the data directory")
     is_there = target.exists() and target.stat().st_size == entry.count
     if is_there and (entry.problem or copying.digest_of(target) == entry.sha256):
         return entry.problem
-    source = backup.folder / entry.file
+    source = backup.place_of(entry)
     # the archive may be a disk of its own, and no file is renamed from one to another
     top, _, below = entry.path.partition("/")
     folder, relative = (data_dir / top, below) if below else (data_dir, top)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from node.__main__ import main
 from node.backup import manifest
 from node.config.settings import PeerConfig
 from node.sending import dicom_files
@@ -223,6 +226,10 @@ def test_what_is_damaged_before_its_first_backup_is_kept_and_named(
     shutil.rmtree(restored.data_dir)
     restored.run(capsys, "restore-backup", str(tmp_path / "backup"))
     assert_equal(restored, node, capsys)
+    # the damaged copy, which no manifest names any more, is gone
+    named = {entry.file for entry in entries(tmp_path / "backup") if entry.path.startswith("archive/")}
+    copies = (tmp_path / "backup").glob("archive/**/*.dcm")
+    assert {str(path.relative_to(tmp_path / "backup")) for path in copies} == named
 
 
 def test_a_damaged_or_missing_record_of_the_log_is_named(
@@ -266,6 +273,81 @@ def test_a_damaged_database_or_manifest_of_a_backup_is_refused(
     assert "is not finished" in restored.run(capsys, "run", status=1)
     damage(backup / "manifest.jsonl")
     assert "manifest" in restored.run(capsys, "restore-backup", str(backup), status=1)
+
+
+def forge(backup: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Let the manifest of a backup say something else, its first line and its files, under a good digest."""
+    *facts, closing = map(json.loads, (backup / "manifest.jsonl").read_bytes().splitlines())
+    change(facts)
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in facts)
+    closing |= {"files": len(facts) - 1, "sha256": hashlib.sha256(body).hexdigest()}
+    (backup / "manifest.jsonl").write_bytes(body + json.dumps(closing).encode() + b"\n")
+
+
+def a_file(path: str, file: str) -> dict[str, Any]:
+    return {"path": path, "bytes": 4, "sha256": hashlib.sha256(b"evil").hexdigest(), "file": file}
+
+
+@pytest.mark.parametrize(
+    "path", ["archive/{}/victim", "archive/../../victim", "archive/./x", "archive/x\0", "."]
+)
+def test_a_manifest_that_names_a_place_outside_of_the_data_directory_is_refused(
+    restored: StoppedNode, tmp_path: Path, capsys: Capture, path: str
+) -> None:
+    node = StoppedNode(tmp_path / "node")
+    node.receive(ct(1))
+    backup = tmp_path / "backup"
+    node.run(capsys, "backup", str(backup))
+    (backup / "archive").mkdir(exist_ok=True)
+    (backup / "archive" / "x").write_bytes(b"evil")
+    (tmp_path / "victim").write_bytes(b"mine")
+    forge(backup, lambda facts: facts.append(a_file(path.format(tmp_path), "archive/x")))
+    told = restored.run(capsys, "restore-backup", str(backup), status=1)
+    assert "not as a backup writes it" in told
+    assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("file", ["{}/secret", "../secret", "archive/link", "archive/folder/secret"])
+def test_a_restore_reads_nothing_outside_of_the_backup(
+    restored: StoppedNode, tmp_path: Path, capsys: Capture, file: str
+) -> None:
+    node = StoppedNode(tmp_path / "node")
+    node.receive(ct(1))
+    backup = tmp_path / "backup"
+    node.run(capsys, "backup", str(backup))
+    (tmp_path / "secret").write_bytes(b"evil")
+    (backup / "archive").mkdir(exist_ok=True)
+    (backup / "archive" / "link").symlink_to(tmp_path / "secret")
+    (backup / "archive" / "folder").symlink_to(tmp_path)
+    forge(backup, lambda facts: facts.append(a_file("archive/zz/leak.dcm", file.format(tmp_path))))
+    restored.run(capsys, "restore-backup", str(backup), status=1)
+    assert not list(restored.data_dir.rglob("leak.dcm"))
+
+
+@pytest.mark.parametrize("what", ["generation", "absolute file", "linked file", "own manifest"])
+def test_the_next_backup_removes_nothing_outside_of_what_backups_wrote(
+    tmp_path: Path, capsys: Capture, what: str
+) -> None:
+    node = StoppedNode(tmp_path / "node")
+    node.receive(ct(1), is_settled=True)
+    backup = tmp_path / "backup"
+    node.run(capsys, "backup", str(backup))
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").write_bytes(b"mine")
+    (backup / "archive" / "link").symlink_to(victim)
+
+    def change(facts: list[dict[str, Any]]) -> None:
+        if what == "generation":
+            facts[0]["generation"] = str(victim)
+        else:
+            files = {"absolute file": f"{victim}/precious", "linked file": "archive/link/precious"}
+            facts[-1]["file"] = files.get(what, "manifest.jsonl")
+
+    forge(backup, change)
+    main(["backup", str(backup), "--config", str(node.file)])
+    assert (victim / "precious").read_bytes() == b"mine"
+    assert (backup / "manifest.jsonl").exists()
 
 
 def test_a_restore_refuses_a_directory_that_is_not_empty(
