@@ -174,8 +174,8 @@ send_to = ["PAKS"]
         (TLS + PACS + "certificate_names = ['*']", '10: [[peers]] certificate_names: "*": a * stands for the '
          "whole first label alone, as in *.ct.example.org"),
         (TLS + PACS + "certificate_names = ['r\u00f6.example.org']", "10: [[peers]] certificate_names: "
-         '"r\u00f6.example.org" has characters beyond ASCII, which names of certificates are not compared by: '
-         "write a host name as xn--..., or name the certificate by certificate_sha256"),
+         '"r\u00f6.example.org" has characters beyond ASCII, which names of certificates are not compared '
+         "by: write a host name as xn--..., or name the certificate by certificate_sha256"),
         (TLS + PACS + "certificate_sha256 = ['ab:cd']", "10: [[peers]] certificate_sha256: expected 64 "
          "hexadecimal digits, as 'openssl x509 -noout -fingerprint -sha256 -in FILE' prints them, not "
          '"ab:cd"'),
