@@ -229,7 +229,7 @@ def _tls(config: Config, running: bool) -> Iterator[Result]:
 
 
 def _own_certificate(config: TlsConfig) -> Iterator[str]:
-    """Say for what our certificate is unfit, and who else may read its key."""
+    """Say for what our certificate is unfit."""
     from node.wire import x509
 
     if config.certificate is None or config.key is None:
@@ -240,9 +240,6 @@ def _own_certificate(config: TlsConfig) -> Iterator[str]:
         yield f"{title} is not for clients (extended key usage): peers that we call may refuse it"
     if mine is not None and not mine.is_for_servers and config.port is not None:
         yield f"{title} is not for servers (extended key usage): peers that call us may refuse it"
-    with contextlib.suppress(OSError):
-        if config.key.stat().st_mode & 0o007:
-            yield f"[node.tls] key: every user of this machine may read {config.key}: chmod 600"
 
 
 def _models(config: Config) -> Iterator[Result]:
