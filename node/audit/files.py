@@ -36,6 +36,11 @@ class AuditFiles:
         Older files go when there are more bytes, or when so many days have passed since they were full.
     file_bytes : int
         A file that is so long is followed by another one.
+
+    Attributes
+    ----------
+    has_lost : bool
+        A flush failed, and none has succeeded since: what was written before may be gone.
     """
 
     def __init__(
@@ -48,14 +53,17 @@ class AuditFiles:
         self._file: int | None = None
         self._number = 0
         self._length = 0
+        self.has_lost = False
 
-    def append(self, lines: Sequence[bytes]) -> None:
-        """Add whole lines to the end, all of them or none; OSError where the disk does not take them."""
+    def append(self, lines: Sequence[bytes]) -> bool:
+        """Add whole lines to the end, all of them or none; OSError where the disk does not take them.
+
+        Returns whether a new file was begun with them.
+        """
         content = b"".join(line + b"\n" for line in lines)
-        if self._file is None:
-            self._open()
-        elif self._length >= self._file_bytes:
+        if self._length >= self._file_bytes:
             self.close()
+        if self._file is None:
             self._open()
         assert self._file is not None
         try:
@@ -66,21 +74,33 @@ class AuditFiles:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._length)
             raise
+        is_new = self._length == 0
         self._length += len(content)
+        return is_new
 
     def sync(self) -> None:
-        """Make durable what was appended."""
-        if self._file is not None:
+        """Make durable what was appended; after an OSError what follows is written to another file.
+
+        The system may have dropped what it could not write, and would say of the next flush of the same
+        file that it went well.
+        """
+        if self._file is None:
+            return
+        try:
             os.fdatasync(self._file)
+        except OSError:
+            self.has_lost = True
+            file, self._file = self._file, None
+            os.close(file)
+            raise
+        self.has_lost = False
 
     def close(self) -> None:
         """Make durable what was appended, and close the file."""
+        self.sync()
         if self._file is not None:
             file, self._file = self._file, None
-            try:
-                os.fdatasync(file)
-            finally:
-                os.close(file)
+            os.close(file)
 
     def prune(self, now: float) -> list[int]:
         """Remove the oldest files until what is left is allowed to stay; return the numbers of those gone."""

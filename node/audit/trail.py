@@ -278,12 +278,14 @@ class AuditTrail:
             now = self._clock.monotonic()
             try:
                 if unwritten:
-                    self._files.append(unwritten)
+                    if self._files.append(unwritten):
+                        pruned_at = now - _PRUNE_SECONDS  # peers say how fast files follow one another
                     unwritten, is_dirty = [], True
                     self._written()
                 if is_dirty and now - synced_at >= _SYNC_SECONDS:
-                    self._files.sync()
                     synced_at, is_dirty = now, False
+                    self._files.sync()
+                    self._written()
                 if now - pruned_at >= _PRUNE_SECONDS:
                     self._prune()
                     pruned_at = now
@@ -329,12 +331,15 @@ class AuditTrail:
         )
 
     def _written(self) -> None:
-        alarms.clear_alarm(self._data_dir, NOT_WRITTEN)
+        if not self._files.has_lost:
+            alarms.clear_alarm(self._data_dir, NOT_WRITTEN)
         if self._sender is not None:
             self._sender.wake()
 
     def _not_written(self, error: OSError, waiting: int) -> None:
         told = f"the audit trail cannot be written: {error.strerror}; {waiting} messages wait in memory"
+        if self._files.has_lost:
+            told += ", the last ones written may be lost"
         lost = f", {self._lost_in_all} are lost" if self._lost_in_all else ""
         logger.error("audit trail not written", extra={"reason": error.strerror, "waiting": waiting})
         alarms.raise_alarm(self._data_dir, NOT_WRITTEN, told + lost, self._now())

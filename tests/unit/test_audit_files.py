@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from node.audit.files import AuditFiles, Position
 from node.audit.trail import AuditTrail
 from node.config.settings import AuditConfig, Config, NodeConfig
 from node.refusals import Refusal
-from tests.support.audit_messages import trail
+from tests.support.audit_messages import lines, trail
 from tests.support.manual_clock import ManualClock
 from tests.support.waiting import wait_until
 
@@ -99,6 +100,97 @@ def test_a_write_that_fails_leaves_no_part_of_a_line(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     run.append([b"third"])
     assert read_all(run) == [b"first", b"third"]
+
+
+def failing_flushes(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Let as many flushes fail; the list that is returned has one for each that did."""
+    failed: list[int] = []
+    real = os.fdatasync
+
+    def flush(file: int) -> None:
+        if len(failed) < times:
+            failed.append(file)
+            raise OSError(errno.EIO, "Input/output error")
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", flush)
+    return failed
+
+
+def test_after_a_flush_that_failed_no_other_one_of_that_file_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = files(tmp_path)
+    failing_flushes(monkeypatch, 1)
+    run.append([b"first"])
+    with pytest.raises(OSError, match="Input/output"):
+        run.sync()
+    run.sync()  # of nothing
+    assert run.has_lost
+    assert run.append([b"second"])
+    assert run.has_lost
+    run.sync()
+    assert not run.has_lost
+    run.close()
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("*.log"))] == [b"first\n", b"second\n"]
+
+
+def test_a_file_that_is_full_and_cannot_be_flushed_is_followed_by_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = files(tmp_path, file_bytes=3)
+    failing_flushes(monkeypatch, 1)
+    run.append([b"first"])
+    with pytest.raises(OSError, match="Input/output"):
+        run.append([b"second"])
+    assert run.append([b"second"])
+    run.close()
+    assert read_all(run) == [b"first", b"second"]
+
+
+def test_a_flush_that_fails_is_an_alarm_until_one_of_another_file_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail_module, "_LOOK_SECONDS", 0.01)
+    clock = ManualClock()
+    failed = failing_flushes(monkeypatch, 1)
+    audit = AuditTrail(Config(node=NodeConfig(data_dir=tmp_path)), clock, lambda _: ("", ""))
+    audit.start()
+    try:
+        wait_until(lambda: len(lines(tmp_path)) == 1)
+        clock.advance(10)
+        wait_until(lambda: bool(alarms.standing(tmp_path)))
+        assert len(failed) == 1
+        assert "the last ones written may be lost" in alarms.standing(tmp_path)[0].message
+        audit.refused(Refusal("association", "a reason", peer_address="192.0.2.1"), 1)
+        wait_until(lambda: len(lines(tmp_path)) == 2)
+        assert alarms.standing(tmp_path)
+        clock.advance(10)
+        wait_until(lambda: not alarms.standing(tmp_path))
+    finally:
+        audit.stop()
+    assert len(list((tmp_path / "audit").glob("*.log"))) == 2
+
+
+def test_as_many_bytes_are_kept_however_fast_messages_come(tmp_path: Path) -> None:
+    """The clock stands still, so it is not time that removes a file."""
+    config = Config(node=NodeConfig(data_dir=tmp_path), audit=AuditConfig(keep_bytes=10_000))
+    audit = AuditTrail(config, ManualClock(), lambda _: ("", ""))
+
+    def is_written(told: bytes) -> bool:
+        newest = max((tmp_path / "audit").glob("*.log"), default=None)  # the only one that nobody removes
+        return newest is not None and told in newest.read_bytes()
+
+    audit.start()
+    try:
+        for number in range(40):
+            audit.refused(Refusal("association", f"reason {number}.", peer_address="192.0.2.1"), 1)
+            wait_until(partial(is_written, b"reason %d." % number))
+    finally:
+        audit.stop()
+    kept = sum(path.stat().st_size for path in (tmp_path / "audit").glob("*.log"))
+    assert 5_000 < kept < 15_000
+    assert b"reason 39." in lines(tmp_path)[-2]
 
 
 def test_messages_beyond_what_memory_holds_are_counted_and_told(
