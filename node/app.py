@@ -102,6 +102,7 @@ class App:
         exits.callback(audit.stop)
         index = Index(clock)
         with index_database.read() as connection:
+            directory.check_index_knows(holds_instances=index.holds_any(connection))
             directory.check_archive(holds_settled=index.holds_settled(connection))
             segments = index.segments(connection)
         gone = directory.check_log(segments)

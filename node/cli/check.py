@@ -19,6 +19,7 @@ from node.cli.echo import echo, problem_of_running_node
 from node.cli.models import LOADING_FAILURES
 from node.cli.opening import (
     configuration,
+    database_path,
     is_running,
     peer_named,
     running_port,
@@ -131,7 +132,8 @@ def _data_directory(config: Config, running: bool) -> Result:
     from node.storage import guard
 
     try:
-        guard.inspect(data_dir, guard.state_file_of(config.source))
+        if guard.inspect(data_dir, guard.state_file_of(config.source)):
+            _look_at_index(config)
     except AnodeError as error:
         return Result("data_dir", "problem", f"{error}; {error.action}".removesuffix("; "))
     except OSError as error:
@@ -142,6 +144,27 @@ def _data_directory(config: Config, running: bool) -> Result:
             return Result("data_dir", "problem", f"{data_dir} cannot be made: {problem}")
         return Result("data_dir", "ok", f"{data_dir}: will be made at the first start")
     return Result("data_dir", "ok", str(data_dir))
+
+
+def _look_at_index(config: Config) -> None:
+    """Raise what the start would say of an index that is gone, damaged or that of another archive."""
+    from node.clock import Clock
+    from node.index.database import Database
+    from node.index.index import Index
+    from node.storage.guard import DataDirectory
+
+    directory = DataDirectory.beside(config.node.data_dir, config.source)
+    path = database_path(config)
+    directory.check_index(path)
+    if not path.exists():
+        return
+    database = Database.open_read_only(path)
+    try:
+        database.look_through()
+        with database.read() as connection:
+            directory.check_index_knows(holds_instances=Index(Clock()).holds_any(connection))
+    finally:
+        database.close()
 
 
 def _problem_of_making(folder: Path) -> str:

@@ -63,6 +63,7 @@ def stopped_node(config: Config) -> Iterator[Services]:
         directory.check_index(database_path(config))
         with writable(config) as services:
             with services.database.read() as connection:
+                directory.check_index_knows(holds_instances=services.index.holds_any(connection))
                 directory.check_archive(holds_settled=services.index.holds_settled(connection))
                 directory.check_log(services.index.segments(connection))
             services.ingest.replay()

@@ -125,7 +125,7 @@ def records(config: Config) -> Iterator[Records]:
     from node.jobs.queue import Queue
 
     path = database_path(config)
-    if not os.path.exists(path):
+    if not os.path.exists(path) or not os.path.getsize(path):
         from node.storage import guard
 
         # The archive may be there no more, which is another thing than none yet.

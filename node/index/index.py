@@ -374,6 +374,10 @@ class Index:
             (found_at, problem, segment),
         ).rowcount
 
+    def holds_any(self, connection: sqlite3.Connection) -> bool:
+        """Whether any instance is held."""
+        return connection.execute("SELECT 1 FROM instance LIMIT 1").fetchone() is not None
+
     def holds_settled(self, connection: sqlite3.Connection) -> bool:
         """Whether any instance lies in the archive."""
         row = connection.execute("SELECT 1 FROM instance WHERE segment = '' LIMIT 1").fetchone()

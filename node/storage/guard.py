@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 _MARKER = "format.json"
 _OUR_NAMES = ("archive", "log")
+_ARCHIVE_FILES = "archive/[0-9a-f]*/*/*.dcm"
+_SEGMENTS = "log/*.seg"
 # The lock, the markers and the database's log of changes need a little; the reserve is far more.
 _START_BYTES = 1 << 20
 
@@ -163,16 +165,25 @@ class DataDirectory:
             raise
 
     def check_index(self, index_file: Path) -> None:
-        """Refuse when the archive or the receive log has files but the index of them is gone."""
-        if index_file.exists():
+        """Refuse when the archive or the receive log has files but the index of them is gone or empty."""
+        is_there = index_file.exists()
+        if is_there and index_file.stat().st_size:
             return
-        for held in ("archive/[0-9a-f]*/*/*.dcm", "log/*.seg"):
-            if any(self.path.glob(held)):
-                raise ArchiveUnavailable(
-                    f"the {held.partition('/')[0]} in {self.path} has files, but their index "
-                    f"{index_file.name} is gone",
-                    action=IndexDamaged.action,
-                )
+        state = "is empty" if is_there else "is gone"
+        self._refuse_files(_ARCHIVE_FILES, f"their index {index_file.name} {state}")
+        self._refuse_files(_SEGMENTS, f"their index {index_file.name} {state}")
+
+    def check_index_knows(self, *, holds_instances: bool) -> None:
+        """Refuse when the archive has files but the index holds nothing at all: it is another one."""
+        if not holds_instances:
+            self._refuse_files(_ARCHIVE_FILES, "the index knows of no instance")
+
+    def _refuse_files(self, pattern: str, why: str) -> None:
+        if any(self.path.glob(pattern)):
+            raise ArchiveUnavailable(
+                f"the {pattern.partition('/')[0]} in {self.path} has files, but {why}",
+                action=IndexDamaged.action,
+            )
 
     def check_archive(self, *, holds_settled: bool) -> None:
         """Refuse when the index has settled instances but the archive folder is not this one.

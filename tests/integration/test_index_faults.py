@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
 
+from node.__main__ import main
 from node.app import App
 from node.clock import Clock
 from node.config.settings import Config, NodeConfig, StorageConfig
@@ -225,3 +226,37 @@ def test_an_index_that_is_lost_with_its_folder_is_refused_by_the_next_start(app,
     with pytest.raises(ArchiveUnavailable, match="is gone") as refused:
         App(settings(tmp_path)).start()
     assert "anode rebuild" in refused.value.action
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: os.truncate(path, 0), "index.sqlite is empty"),
+        (os.remove, "index.sqlite is gone"),
+        (lambda path: Database(path.with_name("other"), clock=Clock(), schema=schema.STATEMENTS).close(), ""),
+        (lambda path: path.write_bytes(b"x" * 4096), "the index is damaged"),
+    ],
+    ids=["emptied", "removed", "another", "overwritten"],
+)
+def test_a_start_and_a_check_refuse_an_index_that_is_not_that_of_the_archive(
+    app: App, harm: Callable[[Path], object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty index would let an image be overwritten, and call an archive whole that it does not know."""
+    app.engine.run_until_idle(60)
+    app.stop()
+    index = index_of(app)
+    harm(index)
+    if index.with_name("other").exists():
+        index.with_name("other").replace(index)
+        words = "has files, but the index knows of no instance"
+    for name in ("-wal", "-shm"):
+        index.with_name(index.name + name).unlink(missing_ok=True)
+    with pytest.raises(AnodeError, match=words) as refused:
+        App(settings(tmp_path)).start()
+    assert "'anode rebuild'" in refused.value.action
+    configuration = tmp_path / "config.toml"
+    configuration.write_text('[node]\nport = 0\ndata_dir = "data"\n')
+    assert main(["check", "--config", str(configuration)]) == 1
+    said = capsys.readouterr().out
+    assert words in " ".join(said.split())
+    assert "'anode rebuild'" in said

@@ -142,7 +142,23 @@ def test_an_archive_whose_index_is_gone_is_refused_before_an_empty_one_takes_its
         directory.check_index(data_dir / "index.sqlite")
     assert "'anode rebuild'" in refused.value.action
     (data_dir / "index.sqlite").touch()
+    with pytest.raises(ArchiveUnavailable, match=r"their index index\.sqlite is empty"):
+        directory.check_index(data_dir / "index.sqlite")
+    (data_dir / "index.sqlite").write_bytes(b"SQLite format 3")
     directory.check_index(data_dir / "index.sqlite")
+
+
+def test_an_index_that_knows_nothing_of_an_archive_with_files_is_refused(data_dir, config_file):
+    start(data_dir, config_file)
+    directory = DataDirectory.beside(data_dir, config_file)
+    directory.check_index_knows(holds_instances=False)
+    file = data_dir / "archive/ab/cd/abcd.dcm"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    directory.check_index_knows(holds_instances=True)
+    with pytest.raises(ArchiveUnavailable, match="has files, but the index knows of no instance") as refused:
+        directory.check_index_knows(holds_instances=False)
+    assert "'anode rebuild'" in refused.value.action
 
 
 def test_a_receive_log_is_known_by_its_mark_or_by_any_of_its_segments(data_dir, config_file):
