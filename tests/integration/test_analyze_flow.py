@@ -134,11 +134,16 @@ def test_results_are_kept_recorded_and_enqueued_for_every_peer(make: Any) -> Non
     assert {job["payload"]["reason"] for job in scene.jobs("deliver")} == {"result"}
 
 
+def left_in_the_work_folder(scene: Any) -> list[Path]:
+    """What lies there beside the folder of temporary files, and what lies in that."""
+    return [path for path in scene.work_folder().rglob("*") if path.name != "temporary"]
+
+
 def test_nothing_is_left_in_the_work_folder(make: Any) -> None:
     scene = make()
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     scene.quiet()
-    assert [path for path in scene.work_folder().rglob("*") if path.name != "temporary"] == []
+    assert left_in_the_work_folder(scene) == []
 
 
 def test_the_same_study_gives_the_same_objects_byte_for_byte(make: Any) -> None:
@@ -345,7 +350,7 @@ def test_a_stop_leaves_the_job_for_the_next_start(make: Any, monkeypatch: pytest
     scene.engine.stop(20.0)
     (job,) = scene.jobs("analyze")
     assert (job["state"], job["attempts"]) == ("ready", 0)
-    assert [path for path in scene.work_folder().rglob("*") if path.name != "temporary"] == []
+    assert left_in_the_work_folder(scene) == []
 
 
 def test_a_relative_data_directory_works(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,9 +292,13 @@ class Scene:
             )
 
         wait_until(is_done, ANALYSES_SECONDS, "the results of every study at the PACS")
-        wait_until(lambda: not self.jobs("ready", "leased"), ANALYSES_SECONDS, "the end of all jobs")
+
+        def is_settled() -> bool:
+            # Rows are written a moment after Success, each with its job: no job may be none yet.
+            return all(one.is_settled for one in self.instances()) and not self.jobs("ready", "leased")
+
+        wait_until(is_settled, ANALYSES_SECONDS, "the end of all jobs, with everything settled")
         assert self.jobs("set_aside") == []
-        assert all(one.is_settled for one in self.instances())
         results = self.results()
         for one in studies:
             assert sorted(results[one]) == sorted(self._reported(one))
