@@ -166,6 +166,7 @@ _PEER: dict[str, Reader] = {
     "transfer_syntaxes": peer_values.transfer_syntaxes,
     "send_transfer_syntaxes": peer_values.sent_transfer_syntaxes,
 }
+_ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
 _ROUTE: dict[str, Reader] = {"send_to": several(ae_title, "peer")}  # ``when`` is read key by key
 _ANALYSIS: dict[str, Reader] = {
     "name": name,
@@ -490,7 +491,8 @@ class _Reading:
                     self._problem((*path, key), f"{title} {key}: {error}")
         for key in required:
             if key not in raw:
-                self._problem(path, f"{title}: '{key}' is missing")
+                hint = _ONLY_CALLS_US if key in ("host", "port") else ""
+                self._problem(path, f"{title}: '{key}' is missing{hint}")
         return values
 
     def _patterns(self, path: config_lines.Path, title: str, raw: Any) -> dict[str, str]:

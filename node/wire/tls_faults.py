@@ -61,7 +61,10 @@ class TlsFailure(ConnectionLost):
     ``fault`` is the name of what is wrong, one of this module.
     """
 
-    action = "compare certificate and ca of [node.tls] with those of the peer; 'anode check --tls PEER' helps"
+    action = (
+        "compare the peer's certificate, its dates too, with ca of [node.tls], and ours with what the peer "
+        "trusts; 'anode check --tls PEER' tells for one that can be called"
+    )
 
     def __init__(self, message: str, *, fault: str = OTHER) -> None:
         super().__init__(message, action=_ALIKE if fault == PLAIN_PEER else None)

@@ -17,6 +17,8 @@ PACS = '[[peers]]\nae_title = "PACS"\nhost = "10.0.0.7"\nport = 104\n'
 
 TLS = '[node.tls]\nport = 2762\ncertificate = "c"\nkey = "k"\nca = "ca"\n'
 
+ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
+
 
 def load(tmp_path: Path, text: str) -> Config:
     file = tmp_path / "config.toml"
@@ -104,7 +106,7 @@ send_to = ["PAKS"]
         "config.toml:7: [transcode] to: 'jpeg_ls' is none of keep, rle, jpeg-ls, jpeg2000; "
         "did you mean 'jpeg-ls'?",
         "config.toml:9: [studdy]: unknown table; did you mean 'study'?",
-        "config.toml:12: [[peers]]: 'port' is missing",
+        f"config.toml:12: [[peers]]: 'port' is missing{ONLY_CALLS_US}",
         "config.toml:15: [[peers]] allow: 'stroe' is none of store, query, retrieve, commit; "
         "did you mean 'store'?",
         "config.toml:18: [[routes]] when: Modalty: not a DICOM keyword; did you mean 'Modality'?",
@@ -191,7 +193,10 @@ send_to = ["PAKS"]
         (PACS + "send_transfer_syntaxes = ['JPEGLSLossless']", "5: [[peers]] send_transfer_syntaxes: needs "
          "ExplicitVRLittleEndian or ImplicitVRLittleEndian among them: every instance can be sent in those, "
          "and in no other one"),
-        ("[[peers]]\nae_title = 'CT'\nhost = 'ct'\naddresses = ['ct']", "1: [[peers]]: 'port' is missing"),
+        (
+            "[[peers]]\nae_title = 'CT'\nhost = 'ct'\naddresses = ['ct']",
+            f"1: [[peers]]: 'port' is missing{ONLY_CALLS_US}",
+        ),
         ("[[peers]]\nae_title = 'CT'\naddresses = ['ct']\n[[routes]]\nsend_to = ['CT']", "5: [[routes]] "
          "send_to: 'CT' only calls us; add host and port to its table of line 1"),
         ("[log]\nlevel = 'info'", "2: [log] level: 'info' is none of DEBUG, INFO, WARNING, ERROR; "
@@ -207,8 +212,8 @@ def test_each_kind_of_problem_has_its_words(tmp_path: Path, text: str, expected:
 
 def test_a_peer_that_nobody_can_call_needs_addresses(tmp_path: Path) -> None:
     assert problems(tmp_path, "[[peers]]\nae_title = 'CT'") == [
-        "config.toml:1: [[peers]]: 'host' is missing",
-        "config.toml:1: [[peers]]: 'port' is missing",
+        f"config.toml:1: [[peers]]: 'host' is missing{ONLY_CALLS_US}",
+        f"config.toml:1: [[peers]]: 'port' is missing{ONLY_CALLS_US}",
     ]
 
 
