@@ -62,6 +62,8 @@ NO_MATCH = "no-match"
 FAILED = "failed"
 SUPERSEDED = "superseded"
 UNCHANGED = "unchanged"
+#: Results of it are lost, and may have been delivered: it is done again when somebody asks for it alone.
+INCOMPLETE = "incomplete"
 
 _RUN_COLUMNS = (
     "study_instance_uid",
@@ -122,6 +124,16 @@ class Completion:
                 "is_open": bool(self._config.analyses),
             },
         )
+
+    def select_again(
+        self, connection: sqlite3.Connection, study_instance_uid: str, last_arrival: float
+    ) -> None:
+        """Re-arm a study because a person wants it, with the runs of which results are lost."""
+        connection.execute(
+            "UPDATE analysis_run SET state = ? WHERE study_instance_uid = ? AND state = ?",
+            (FAILED, study_instance_uid, INCOMPLETE),
+        )
+        self.arrived(connection, study_instance_uid, last_arrival)
 
     def arrived_before(self, connection: sqlite3.Connection) -> None:
         """Note the arrival of all that the index holds, as closed: for an index that was made again.
@@ -368,9 +380,9 @@ class Completion:
         """The runs of a series that left results of whatever kind, the latest revision first."""
         return self._runs(
             connection,
-            "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ? AND state = ?"
+            "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ? AND state IN (?, ?)"
             " ORDER BY revision DESC",
-            (study_instance_uid, series_instance_uid, analysis, COMPLETED),
+            (study_instance_uid, series_instance_uid, analysis, COMPLETED, INCOMPLETE),
         )
 
     def last_selection(

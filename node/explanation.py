@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from node import confirmations
 from node.alarms import DISK_FULL, Alarm
-from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED
+from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED
 from node.config.settings import AnalysisConfig, RouteConfig
 from node.index.matching_rules import differs
 
@@ -97,6 +97,10 @@ _ADVICE: dict[str, tuple[str, str]] = {
     "unknown-peer": ("Add the peer to the configuration and restart the node.", _RETRY),
     NO_MATCH: (
         "If the analysis is meant for this study, change its 'when', restart the node and select again.",
+        _AGAIN,
+    ),
+    INCOMPLETE: (
+        "It may have been sent: look whether the peers that get results have it. If not, select again.",
         _AGAIN,
     ),
     "not-a-volume": (

@@ -133,7 +133,7 @@ def _again(config: Config, arguments: argparse.Namespace) -> int:
     with records(config) as opened:
         study = study_named(opened, arguments.study)
         now = opened.clock.timestamp()
-        opened.database.write(lambda connection: opened.completion.arrived(connection, study, now))
+        opened.database.write(lambda connection: opened.completion.select_again(connection, study, now))
     seconds = max((config.quiet_seconds(analysis) for analysis in config.analyses), default=0.0)
     stale = stale_configuration(config)
     if arguments.json:

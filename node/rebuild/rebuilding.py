@@ -8,7 +8,6 @@ settle what still lies in the receive log.
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,11 +20,11 @@ from node.config.settings import Config
 from node.errors import AnodeError, ArchiveUnavailable, IntegrityFailure
 from node.index import database, replacement, schema
 from node.index.database import Database
-from node.index.index import Index, Provenance, Run
+from node.index.index import Index, Provenance
 from node.ingest.ingest import OF_A_RECORD, Ingest, accepted_once
 from node.jobs.queue import Queue
 from node.rebuild.held import Held, Quarantined, Reader, received_as
-from node.rebuild.results import Results, without_place
+from node.rebuild.results import Results
 from node.storage import archive, guard
 from node.storage.guard import DataDirectory
 from node.storage.location import Location
@@ -42,7 +41,10 @@ _ROWS_OF_A_COMMIT = 500
 
 
 class LeftOut(NamedTuple):
-    """A file of the data directory in which something could not be read, and why."""
+    """A file of the data directory in which something could not be read, and why.
+
+    Or a result that is there, where others of its run are not.
+    """
 
     file: str
     reason: str
@@ -155,7 +157,6 @@ class _Rebuilding:
         self._rebuilt = Rebuilt()
         self._records: dict[Location, Held] = {}
         self._replaced: set[Location] = set()  # archive files that are damaged, and are in the log as well
-        self._settled_runs: set[Run] = set()
         self._again: list[
             tuple[ReplayedRecord, str]
         ] = []  # other content, or so it seems, under a UID that is held
@@ -163,7 +164,6 @@ class _Rebuilding:
     def run(self) -> Rebuilt:
         self._read_log()
         found = self._read_archive()
-        self._drop_unfinished_runs()
         found += [_Found.of(at, one.stored.provenance) for at, one in self._records.items()]
         found.sort(key=lambda one: one[:3])
         batch: list[Held | Quarantined] = []
@@ -176,6 +176,8 @@ class _Rebuilding:
         self._add(batch)
         for record, sop_instance_uid in self._again:
             self._compare(record, sop_instance_uid)
+        for location, reason in self._results.incomplete():
+            self._rebuilt.left_out.append(LeftOut(str(self._storage.path(location)), reason))
         self._database.write(self._finish)
         self._database.flush()
         return self._rebuilt
@@ -228,21 +230,6 @@ class _Rebuilding:
         self._replaced.add(location)
         return one
 
-    def _drop_unfinished_runs(self) -> None:
-        """Leave results out that were never indexed: all of a run are written before their row is.
-
-        Nobody was told of them, and their run has to be done again, whole.
-        """
-        runs: dict[Run, list[Location]] = defaultdict(list)
-        for location, one in self._records.items():
-            if one.stored.provenance.run is not None:
-                runs[without_place(one.stored.provenance.run)].append(location)
-        for run, locations in runs.items():
-            is_known_whole = len(locations) == run.objects or run in self._settled_runs
-            if not is_known_whole and not self._rebuilt.left_out:
-                for location in locations:
-                    del self._records[location]
-
     def _compare(self, record: ReplayedRecord, sop_instance_uid: str) -> None:
         """Compare a record with what is indexed under its UID; other content goes to quarantine."""
         path = self._storage.path(record.location)
@@ -269,8 +256,6 @@ class _Rebuilding:
                 self._leave_out(self._storage.path(location), error)
                 continue
             found.append(_Found.of(location, provenance))
-            if provenance.run is not None:
-                self._settled_runs.add(without_place(provenance.run))
         return found
 
     def _read(self, found: _Found) -> Held | Quarantined | None:

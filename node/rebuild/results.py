@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from node.completion import COMPLETED, Completion
+from node.completion import COMPLETED, INCOMPLETE, Completion
 from node.index.index import Run, StoredInstance
+from node.storage.location import Location
 
 
-def without_place(run: Run) -> Run:
+def _without_place(run: Run) -> Run:
     """What all results of a run say of it."""
     return replace(run, kind="", number=0)
 
@@ -22,6 +24,7 @@ class _Result:
     series_instance_uid: str
     sop_class_uid: str
     sop_instance_uid: str
+    location: Location
 
 
 @dataclass
@@ -37,20 +40,37 @@ class Results:
         """Take note of an instance, which counts where an analysis of this node made it."""
         run = stored.provenance.run
         if run is not None:
-            self._of_runs[without_place(run)].append(
+            self._of_runs[_without_place(run)].append(
                 _Result(
                     run,
                     stored.study_instance_uid,
                     stored.series_instance_uid,
                     stored.sop_class_uid,
                     stored.sop_instance_uid,
+                    stored.location,
                 )
             )
 
+    def incomplete(self) -> Iterator[tuple[Location, str]]:
+        """Yield a result of each run of which others are not there, and what that means."""
+        for run, found in self._of_runs.items():
+            if len(found) < run.objects:
+                yield (
+                    found[0].location,
+                    f"it is kept, but {_missing(run, found)}, and may have been sent: look whether the peers "
+                    f"that get results have it; 'anode retry --study {found[0].study_instance_uid} --again' "
+                    "makes new ones",
+                )
+
     def record(self, connection: sqlite3.Connection, completion: Completion) -> None:
-        """Record each run as completed, so that it is not done again while its series stays as it is."""
+        """Record each run as completed, so that it is not done again while its series stays as it is.
+
+        One of which a result is missing is not done again either, before a person asks for it: whether that
+        was delivered, or never written as the node was stopped, looks the same.
+        """
         for run, found in sorted(self._of_runs.items(), key=lambda item: item[0].started_at):
             results = sorted(found, key=lambda one: one.run.number)
+            is_whole = len(found) == run.objects
             report = next((one for one in results if one.run.kind == "sr"), None)
             completion.record_selection(
                 connection,
@@ -67,7 +87,8 @@ class Results:
                 series_instance_uid=run.series_instance_uid,
                 analysis=run.analysis,
                 revision=run.revision,
-                state=COMPLETED,
+                state=COMPLETED if is_whole else INCOMPLETE,
+                reason="" if is_whole else f"{_missing(run, found)} since the index was made again",
                 input_digest=run.input_digest,
                 model=run.model,
                 started_at=run.started_at,
@@ -76,3 +97,8 @@ class Results:
                 sr_sop_instance_uid=report.sop_instance_uid if report else "",
                 result_sop_instance_uids=[one.sop_instance_uid for one in results],
             )
+
+
+def _missing(run: Run, found: list[_Result]) -> str:
+    missing = run.objects - len(found)
+    return f"{missing} of the {run.objects} results of its run {'is' if missing == 1 else 'are'} missing"

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from node.completion import COMPLETED, NO_MATCH, QUEUED, UNCHANGED, input_digest
+from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, UNCHANGED, input_digest
 from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients
 from node.index import identity
@@ -17,7 +17,7 @@ from node.services import Services
 TWO_PATIENTS = "two-patients"
 
 # Runs that need no repetition as long as the series is the same.
-_GOOD_STATES = (QUEUED, COMPLETED, UNCHANGED)
+_GOOD_STATES = (QUEUED, COMPLETED, INCOMPLETE, UNCHANGED)
 
 #: Modalities whose objects describe images, not show them (PS3.3 section C.7.3.1.1.1).
 MODALITIES_WITHOUT_IMAGES = frozenset(

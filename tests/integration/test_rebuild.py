@@ -301,7 +301,59 @@ def test_nothing_is_sent_again_and_a_recent_study_without_a_result_is_looked_at_
         assert node.jobs(kind="deliver") == []
 
 
-def test_results_of_a_run_that_was_never_recorded_are_left_to_the_next_run(tmp_path: Path) -> None:
+def analysed(node: SmallNode, count: int) -> list[str]:
+    """The series that are to be analysed, once ``count`` studies were looked at again."""
+    assert node.schedule.complete() == count
+    node.engine.start()
+    wait_until(lambda: {job["state"] for job in node.jobs(kind="select")} == {"done"}, 30)
+    return [job["payload"]["series_instance_uid"] for job in node.jobs(kind="analyze")]
+
+
+def test_a_result_whose_run_has_lost_another_one_stays_and_none_is_made_before_somebody_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record whose head reads as never written leaves no trace, and may have been delivered."""
+    wanted = begin(tmp_path)
+    image = made.ct_image()
+    study, series = str(image.StudyInstanceUID), str(image.SeriesInstanceUID)
+    with small_node(wanted) as node:
+        receive_made(node, image)
+        settle(node)
+        digest = digest_of(node, series)
+        facts = {"series_instance_uid": series, "selected_digest": digest, "input_digest": digest}
+        kept, lost = make_results(node, study, **facts)
+        place = node.stored(lost).location
+        segment = node.services.storage.path(place)
+    damage(segment, place.offset - 4096, bytes(4096))
+    lose_index(wanted)
+    rebuilt = again(wanted)
+    assert (rebuilt.own, rebuilt.runs, rebuilt.rearmed) == (1, 1, 0)
+    [left_out] = rebuilt.left_out
+    assert left_out.file == str(segment)
+    assert "1 of the 2 results of its run is missing" in left_out.reason
+    assert f"anode retry --study {study} --again" in left_out.reason
+    rows = index_rows(index_of(wanted))["instance"]
+    assert kept in rows
+    assert lost not in rows
+    other = made.ct_image(study_instance_uid=study)
+    with small_node(wanted) as node:
+        receive_made(node, other)  # the study is looked at again, but the series is as it was
+    with small_node(wanted, Later()) as node:
+        assert analysed(node, 1) == [str(other.SeriesInstanceUID)]
+        sent = [job["payload"]["sop_instance_uid"] for job in node.jobs(kind="deliver")]
+        assert sent == [str(other.SOPInstanceUID)]
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[node]\nport = 0\ndata_dir = "data"\n[[analyses]]\nname = "quality"\nmodel = "series-quality"\n'
+    )
+    assert main(["why", study, "--config", str(file)]) == 0
+    assert "1 of the 2 results of its run is missing" in capsys.readouterr().out
+    assert main(["retry", "--study", study, "--again", "--config", str(file)]) == 0
+    with small_node(wanted, Later()) as node:
+        assert series in analysed(node, 1)
+
+
+def test_results_of_a_run_that_was_stopped_before_it_was_recorded_are_kept(tmp_path: Path) -> None:
     wanted = begin(tmp_path)
     with small_node(wanted) as node:
         image = made.ct_image()
