@@ -68,11 +68,16 @@ def copy(
     for location in known:
         of_segment[location.path].append(location)
     entries: list[Entry] = []
+    damages: list[Damage] = []
+
+    def report(segment: str, problem: str) -> None:
+        damages.append(Damage(f"segment {segment} of the receive log", problem))
+
     for name in sorted(log.names):
         # A record that no row names counts where it is whole: else nobody was told Success for it.
         records = [
             (location, head)
-            for location, head in log.records(name)
+            for location, head in log.records(name, report)
             if location in known or not _problem(log, location, head)
         ]
         ends = [log.end_of(location) for location in (*of_segment[name], *(found for found, _ in records))]
@@ -91,13 +96,16 @@ def copy(
     return LogCopy(
         tuple(entries),
         len(good),
-        tuple(
-            Damage(
-                sop_instance_uid,
-                f"its record in segment {location.path} of the receive log is damaged or gone",
-            )
-            for location, sop_instance_uid in known.items()
-            if location not in good
+        (
+            *damages,
+            *(
+                Damage(
+                    sop_instance_uid,
+                    f"its record in segment {location.path} of the receive log is damaged or gone",
+                )
+                for location, sop_instance_uid in known.items()
+                if location not in good
+            ),
         ),
     )
 
@@ -109,7 +117,7 @@ def _good_records(copy: Path) -> set[Location]:
         return {
             location
             for name in log.names
-            for location, head in log.records(name)
+            for location, head in log.records(name, lambda _segment, _problem: None)
             if not _problem(log, location, head)
         }
 

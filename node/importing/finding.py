@@ -19,10 +19,10 @@ from node.importing.sources import AnyFile, LogRecord, SettledFile, Source
 from node.sending import dicom_files
 from node.storage import archive
 from node.storage.held_log import HeldLog
+from node.storage.segment import SUFFIX, is_segment
 from node.undecodable import UNDECODABLE
 
 _DICOMDIR = "DICOMDIR"
-_SEGMENT = ".seg"
 _QUARANTINE = "quarantine"
 
 
@@ -57,10 +57,11 @@ def _in_folder(top: Path) -> Iterator[Source | PassedOver]:
     for folder, folders, names in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
-        if any(name.endswith(_SEGMENT) for name in names):
+        segments = {name for name in names if is_segment(here / name) and (here / name).is_file()}
+        if segments:
             yield from _in_log(here)
         for name in sorted(names):
-            if name.startswith(".") or name.endswith(_SEGMENT):
+            if name.startswith(".") or name in segments:
                 continue
             if name.upper() == _DICOMDIR:
                 # what it names lies here as well, and is found by itself
@@ -96,9 +97,18 @@ def _in_log(folder: Path) -> Iterator[Source | PassedOver]:
     """What lies in the segments of a receive log; what was settled lately is still there as well."""
     with HeldLog(folder) as log:
         log.hold()
+        problems: list[PassedOver] = []
+
+        def report(segment: str, problem: str) -> None:
+            reason = f"not all of it can be read: {problem}"
+            problems.append(PassedOver(f"{folder / segment}{SUFFIX}", reason, is_dicom=True))
+
         for name in sorted(log.names):
-            for location, head in log.records(name):
-                where = f"{folder / name}{_SEGMENT} at {location.offset}"
+            records = log.records(name, report)
+            yield from problems
+            problems.clear()
+            for location, head in records:
+                where = f"{folder / name}{SUFFIX} at {location.offset}"
                 try:
                     yield LogRecord(log, location, head, where)
                 except (AnodeError, OSError) as error:

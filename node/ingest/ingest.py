@@ -384,7 +384,7 @@ class Ingest:
         cannot be dealt with now stays in the log until the next start.
         """
         repairs = repairs or Repairs()
-        for record in self._storage.replay(self._is_known, repairs):
+        for record in self._storage.replay(self._is_known, repairs, self._has_records):
             try:
                 repairs.instances_indexed += self.replay_record(record)
             except OF_A_RECORD as error:
@@ -401,6 +401,10 @@ class Ingest:
     def _is_known(self, location: Location) -> bool:
         with self._database.read() as connection:
             return self._index.is_known_location(connection, location)
+
+    def _has_records(self, segment: str) -> bool:
+        with self._database.read() as connection:
+            return self._index.in_segment(connection, segment) > 0
 
     def replay_record(self, record: ReplayedRecord) -> bool:
         """Index a record of the receive log, or compare it with what is held; whether it was new.

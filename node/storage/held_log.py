@@ -19,7 +19,7 @@ from node.errors import StorageFailure
 from node.storage import disk
 from node.storage.chain import Part, parts
 from node.storage.location import Location
-from node.storage.receive_log import ReceiveLog
+from node.storage.receive_log import DAMAGED_HEAD, DAMAGED_LIFE, ReceiveLog, Report
 from node.storage.record import BLOCK_BYTES, Head, Life, record_bytes
 from node.storage.segment import numbers_in, read_life, records, segment_name, segment_path
 from node.storage.window import Window
@@ -60,7 +60,8 @@ class HeldLog:
     def hold(self) -> None:
         """Hold all segments that there are now; raises StorageFailure where they cannot be."""
         for _ in range(_MOST_LOOKS):
-            new = [name for number in numbers_in(self._folder) if (name := segment_name(number)) not in self]
+            names = map(segment_name, numbers_in(self._folder))
+            new = [name for name in names if name not in self and segment_path(self._folder, name).is_file()]
             if not new:
                 return
             _allow_files(len(self._files) + len(new))
@@ -92,18 +93,28 @@ class HeldLog:
         else:
             os.close(file)
 
-    def records(self, name: str) -> list[tuple[Location, Head]]:
-        """The records that begin in a held segment, in order; whether they are whole is not looked at.
+    def records(self, name: str, report: Report) -> list[tuple[Location, Head]]:
+        """The records that begin in a held segment, in order, also those behind damage.
 
-        Empty where it has none, and where its first block is damaged.
+        Whether they are whole is not looked at. ``report`` is told what cannot be read.
         """
-        life = self._life(name)
-        if life is None:
-            return []
-        return [
-            (Location("log", name, offset, head.data_set_bytes), head)
-            for offset, head in records(self._files[name], life)
-        ]
+        found: list[tuple[Location, Head]] = []
+        file = self._files[name]
+        try:
+            life = read_life(file)
+            if life is None:
+                report(name, DAMAGED_LIFE)
+            if life is None or segment_name(life.number) != name:
+                return []  # of another name: it was to be used again, and its next life never began
+            end = 2 * BLOCK_BYTES
+            for offset, head in records(file, life, is_thorough=True):
+                if offset != end:
+                    report(name, DAMAGED_HEAD)
+                end = offset + head.record_bytes
+                found.append((Location("log", name, offset, head.data_set_bytes), head))
+        except StorageFailure as error:
+            report(name, str(error))
+        return found
 
     def _life(self, name: str) -> Life | None:
         life = read_life(self._files[name])

@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 #: Told the name of a segment, and what in it cannot be read.
 Report = Callable[[str, str], None]
 
+DAMAGED_HEAD = "the head of a record in it is damaged"
+DAMAGED_LIFE = "its first block is damaged, without which no record counts"
+
 # Who has just looked up a record did so in this run: a segment of an earlier one has no grace.
 _EVER = float("-inf")
 
@@ -252,28 +255,34 @@ class ReceiveLog:
         chain = parts(self.folder, life, first_part, head.continued_in, location.length)
         return ChainWindow(chain, lock=file)
 
-    def replay(self, is_known: Callable[[Location], bool], repairs: Repairs) -> Iterator[ReplayedRecord]:
+    def replay(
+        self,
+        is_known: Callable[[Location], bool],
+        repairs: Repairs,
+        is_used: Callable[[str], bool] = lambda _segment: False,
+    ) -> Iterator[ReplayedRecord]:
         """Yield the whole records of earlier runs that ``is_known`` does not know, oldest first.
 
+        A segment in which a head is damaged is kept, and what is behind it is yielded as well. One
+        without a head at its beginning is read to its end only if ``is_used``: spare ones are large.
         A segment may be used again only after the caller has come back for the record after its
         last one.
         """
-        yield from self._found(is_known, repairs, _log_alone, is_thorough=False)
+        yield from self._found(is_known, repairs, _log_alone, is_used)
 
     def survey(self, report: Report) -> Iterator[ReplayedRecord]:
-        """Yield every whole record of earlier runs, as ``replay``, also behind heads that are damaged.
+        """Yield every whole record of earlier runs, as ``replay``, also of segments that begin with damage.
 
         ``report`` is told of each segment in which something could not be read, and why.
         """
-        return self._found(lambda _location: False, Repairs(), report, is_thorough=True)
+        return self._found(lambda _location: False, Repairs(), report, lambda _segment: True)
 
     def _found(
         self,
         is_known: Callable[[Location], bool],
         repairs: Repairs,
         report: Report,
-        *,
-        is_thorough: bool,
+        is_used: Callable[[str], bool],
     ) -> Iterator[ReplayedRecord]:
         for path in self.folder.glob("*.part"):
             path.unlink(missing_ok=True)
@@ -282,6 +291,7 @@ class ReceiveLog:
         lives = {number: life for number in waiting if (life := self._recall(number, report)) is not None}
         for number in waiting:
             if number in lives:
+                is_thorough = is_used(segment_name(number))
                 for location, head in self._heads(lives[number], report, is_thorough=is_thorough):
                     if not is_known(location) and self._is_whole(location, head, repairs, report):
                         yield ReplayedRecord(
@@ -316,9 +326,7 @@ class ReceiveLog:
             self._keep_unreadable(number, str(error), report)
             return None
         if life is None:
-            self._keep_unreadable(
-                number, "its first block is damaged, without which no record counts", report
-            )
+            self._keep_unreadable(number, DAMAGED_LIFE, report)
             return None
         if life.number != number:
             return None  # it was to be used again, and its next life never began
@@ -333,7 +341,7 @@ class ReceiveLog:
                 end = 2 * BLOCK_BYTES
                 for offset, head in records(file, life, is_thorough=is_thorough):
                     if offset != end:
-                        report(segment_name(life.number), "the head of a record in it is damaged")
+                        self._keep_unreadable(life.number, DAMAGED_HEAD, report)
                     end = offset + head.record_bytes
                     found.append((offset, head))
         except StorageFailure as error:

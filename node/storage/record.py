@@ -84,6 +84,11 @@ def record_bytes(data_set_bytes: int) -> int:
     return BLOCK_BYTES + -(-data_set_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
+def may_begin(blocks: bytes, offset: int) -> bool:
+    """Whether what lies at byte ``offset`` looks like a head at first sight."""
+    return blocks.startswith(_MAGIC, offset)
+
+
 def decode(block: bytes, key: bytes) -> Head | None:
     """Read a head; None when there is none, it is torn, or it is of another segment life."""
     if len(block) < BLOCK_BYTES or not block.startswith(_MAGIC):

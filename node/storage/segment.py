@@ -22,13 +22,14 @@ from pathlib import Path
 
 from node.errors import NodeError, StorageFailure
 from node.storage import disk
-from node.storage.record import BLOCK_BYTES, Head, Life, decode
+from node.storage.record import BLOCK_BYTES, Head, Life, decode, may_begin
 
 SUFFIX = ".seg"
 _MAGIC = b"ANODESEG"
 _LIFE = struct.Struct(">8sQ16s")
 _CHECKSUM = struct.Struct(">I")
 _ZEROS = bytes(1 << 20)
+_SEARCH_BYTES = 1 << 20
 
 
 @dataclass(eq=False)
@@ -80,6 +81,13 @@ def segment_path(folder: Path, name: str) -> Path:
     if not (name.isascii() and name.isdecimal()):
         raise StorageFailure(f"no segment is called {name!r}")
     return folder / f"{name}{SUFFIX}"
+
+
+def is_segment(path: Path) -> bool:
+    """Whether a file is called as segments are."""
+    number = path.stem
+    is_number = number.isascii() and number.isdecimal()
+    return path.suffix == SUFFIX and is_number and segment_name(int(number)) == number
 
 
 def numbers_in(folder: Path) -> list[int]:
@@ -193,16 +201,35 @@ def read_head(file: int, offset: int, life: Life) -> Head | None:
 def records(file: int, life: Life, *, is_thorough: bool = False) -> Iterator[tuple[int, Head]]:
     """Yield (offset of the data set, head) of each record that begins in a segment, in order.
 
-    Whether the data set is whole is not looked at: ``record.is_intact`` says. What is no head ends the
-    search, unless it ``is_thorough``: then it goes on, block by block, to the end of the segment.
+    Whether the data set is whole is not looked at: ``record.is_intact`` says. Where a head is damaged, the
+    next one is looked for, block by block, to the end of the segment. One that begins without a head is
+    taken for a spare one, which is not worth to be read, unless the search ``is_thorough``.
     """
-    offset, size = 2 * BLOCK_BYTES, os.fstat(file).st_size
-    while offset <= size:
+    offset = 2 * BLOCK_BYTES
+    head = read_head(file, offset, life)
+    if head is None and not is_thorough:
+        return
+    while True:
+        if head is None:
+            found = _next_head(file, offset, life)
+            if found is None:
+                return
+            # What was written since it was looked for, while a node receives, is no damage.
+            head = read_head(file, offset, life)
+            if head is None:
+                offset, head = found
+        yield offset, head
+        offset += head.record_bytes
         head = read_head(file, offset, life)
-        if head is not None:
-            yield offset, head
-            offset += head.record_bytes
-        elif is_thorough:
-            offset += BLOCK_BYTES
-        else:
-            return
+
+
+def _next_head(file: int, offset: int, life: Life) -> tuple[int, Head] | None:
+    """Look for a head from the one on whose data set would begin at byte ``offset``."""
+    size = os.fstat(file).st_size
+    for start in range(offset - BLOCK_BYTES, size, _SEARCH_BYTES):
+        blocks = disk.read_at(file, _SEARCH_BYTES, start)
+        for at in range(0, len(blocks), BLOCK_BYTES):
+            head = decode(blocks[at : at + BLOCK_BYTES], life.key) if may_begin(blocks, at) else None
+            if head is not None:
+                return start + at + BLOCK_BYTES, head
+    return None

@@ -88,14 +88,16 @@ class Storage:
         self,
         is_known: Callable[[Location], bool] = lambda _location: False,
         repairs: Repairs | None = None,
+        is_used: Callable[[str], bool] = lambda _segment: False,
     ) -> Iterator[ReplayedRecord]:
         """Yield the whole records of earlier runs that ``is_known`` does not know. Only at start.
 
+        A segment that begins with damage is searched where ``is_used`` says that records of it are known.
         What a stopped process left unfinished is removed, and counted in ``repairs``.
         """
         repairs = repairs or Repairs()
         repairs.files_removed += archive.remove_unfinished(self._archive)
-        return self._log.replay(is_known, repairs)
+        return self._log.replay(is_known, repairs, is_used)
 
     def survey(self, report: Report) -> Iterator[ReplayedRecord]:
         """Yield every whole record of the receive log, wherever it stands; ``report`` is told of damage.

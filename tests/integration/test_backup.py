@@ -21,6 +21,7 @@ from node.config.settings import PeerConfig
 from node.sending import dicom_files
 from node.sending.recoding import uncompressed
 from node.sending.sending import Sender
+from node.storage.record import BLOCK_BYTES
 from tests.support import made
 from tests.support.anode_process import AnodeProcess
 from tests.support.dying import killed_at
@@ -244,6 +245,28 @@ def test_a_damaged_or_missing_record_of_the_log_is_named(
     (node.data_dir / "log" / f"{location.split(':')[1]}.seg").unlink()
     summary = node.json(capsys, "backup", str(tmp_path / "backup"), status=1)
     assert {found["where"] for found in summary["damages"]} >= {"1.2.3.9", "1.2.4.1"}
+
+
+def test_a_record_behind_a_damaged_head_is_in_the_backup_and_the_damage_is_named(
+    restored: StoppedNode, tmp_path: Path, capsys: Capture
+) -> None:
+    node = StoppedNode(tmp_path / "node")
+    node.receive(ct(1), ct(2), ct(3))
+    (segment,) = {row[0].split(":")[1] for row in node.query("SELECT location FROM instance")}
+    with (node.data_dir / "log" / f"{segment}.seg").open("r+b") as file:
+        file.seek(BLOCK_BYTES)
+        file.write(bytes(BLOCK_BYTES))
+    with sqlite3.connect(node.data_dir / "index.sqlite") as connection:
+        connection.execute("DELETE FROM instance WHERE SOPInstanceUID = '1.2.3.3'")
+    connection.close()
+    summary = node.json(capsys, "backup", str(tmp_path / "backup"), status=1)
+    assert summary["records"] == 2
+    assert {found["where"] for found in summary["damages"]} == {
+        "1.2.3.1",
+        f"segment {segment} of the receive log",
+    }
+    restored.run(capsys, "restore-backup", str(tmp_path / "backup"))
+    assert "1.2.3.3" in restored.digests()
 
 
 def test_damage_in_the_backup_is_named_when_it_is_restored(

@@ -15,6 +15,7 @@ from node.config.settings import PeerConfig
 from node.sending import dicom_files
 from node.sending.recoding import uncompressed
 from node.sending.sending import Sender
+from node.storage.record import BLOCK_BYTES
 from tests.support import made
 from tests.support.anode_process import AnodeProcess
 from tests.support.dying import killed_at
@@ -203,6 +204,30 @@ def test_a_damaged_file_of_another_anode_is_refused(
     path.write_bytes(content)
     found = counts(node, capsys, str(other.data_dir), status=1)
     assert (found["stored"], found["refused"]) == (2, 1)
+
+
+@pytest.mark.parametrize(("block", "stored"), [(0, 0), (1, 2)])
+def test_what_is_damaged_in_a_receive_log_is_named_and_hides_nothing_that_is_not(
+    node: StoppedNode, tmp_path: Path, capsys: Capture, block: int, stored: int
+) -> None:
+    source = StoppedNode(tmp_path / "source")
+    source.receive(ct(1), ct(2), ct(3))
+    (name,) = {row[0].split(":")[1] for row in source.query("SELECT location FROM instance")}
+    segment = source.data_dir / "log" / f"{name}.seg"
+    with segment.open("r+b") as file:
+        file.seek(block * BLOCK_BYTES)
+        file.write(bytes(BLOCK_BYTES))
+    found = counts(node, capsys, str(segment.parent), status=1)
+    assert (found["stored"], found["refused"]) == (stored, 1)
+    assert str(segment) in node.run(capsys, "import", str(segment.parent), status=1)
+
+
+def test_only_what_is_called_as_a_segment_is_taken_for_one(
+    node: StoppedNode, tmp_path: Path, capsys: Capture
+) -> None:
+    files = write(tmp_path / "old", "liver.seg", "1.seg", "a/00000001.seg.seg")
+    assert counts(node, capsys, str(tmp_path / "old"))["stored"] == 3
+    assert node.digests() == files
 
 
 def test_a_dicomdir_is_followed_and_what_is_missing_is_named(

@@ -18,6 +18,7 @@ from node.config.settings import StorageConfig
 from node.errors import LimitExceeded, OutOfSpace, StorageFailure
 from node.storage import disk, segment
 from node.storage import reception as reception_module
+from node.storage.held_log import HeldLog
 from node.storage.location import Location
 from node.storage.record import BLOCK_BYTES, Head
 from node.storage.storage import Storage
@@ -128,6 +129,42 @@ def test_a_head_over_bytes_that_never_arrived_is_no_record_and_hides_no_other(ma
     content[torn.offset + 4000 : torn.offset + 6000] = bytes(2000)
     path.write_bytes(content)
     assert [record.location for record in make().replay()] == [whole]
+
+
+def test_a_damaged_head_hides_no_record_behind_it_and_its_segment_is_kept(make, tmp_path):
+    storage = make()
+    first, damaged, _, behind = (put(storage, data * 6000) for data in (b"a", b"b", b"c", b"d"))
+    storage.close()
+    with (tmp_path / "log" / f"{first.path}.seg").open("r+b") as file:
+        file.seek(damaged.offset - BLOCK_BYTES)
+        file.write(bytes(BLOCK_BYTES))
+    again = make()
+    found = [record.location for record in again.replay()]
+    assert (len(found), found[0], found[-1]) == (3, first, behind)
+    again.reclaim(lambda _: False)
+    assert read(again, behind) == b"d" * 6000
+
+
+def test_a_record_that_is_written_while_a_segment_is_searched_is_no_damage(make, tmp_path, monkeypatch):
+    storage = make()
+    first = put(storage, b"a")
+    whole = [first]
+    look = segment._next_head
+
+    def write_then_look(*arguments):
+        if len(whole) == 1:
+            whole.extend(put(storage, data) for data in (b"b", b"c"))
+            later = whole[-1]
+            return later.offset, segment.read_head(arguments[0], later.offset, arguments[2])
+        return look(*arguments)
+
+    monkeypatch.setattr(segment, "_next_head", write_then_look)
+    problems = []
+    with HeldLog(tmp_path / "log") as log:
+        log.hold()
+        found = log.records(first.path, lambda *problem: problems.append(problem))
+    assert [location for location, _ in found] == whole
+    assert problems == []
 
 
 def test_a_segment_whose_first_block_is_damaged_has_no_records(make, tmp_path):
