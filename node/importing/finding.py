@@ -7,6 +7,7 @@ an anode holds settled files and the segments of a receive log; a DICOMDIR names
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from node.storage.segment import SUFFIX, is_segment
 from node.undecodable import UNDECODABLE
 
 _DICOMDIR = "DICOMDIR"
+_SEPARATOR = "\\"  # of the components of a File ID (PS3.10 section 8.2)
 _QUARANTINE = "quarantine"
 
 
@@ -36,6 +38,7 @@ class PassedOver:
 
 
 NOT_DICOM = "not DICOM"
+NO_FILE = "no regular file"
 IN_QUARANTINE = "in quarantine there"
 
 
@@ -47,7 +50,7 @@ def find(paths: Sequence[Path]) -> Iterator[Source | PassedOver]:
     for path in paths:
         if path.is_dir():
             yield from _in_folder(path)
-        elif path.name.upper() == _DICOMDIR:
+        elif path.name.upper() == _DICOMDIR and path.is_file():
             yield from _named_by(path)
         else:
             yield _file(path, is_named=True)
@@ -63,7 +66,7 @@ def _in_folder(top: Path) -> Iterator[Source | PassedOver]:
         for name in sorted(names):
             if name.startswith(".") or name in segments:
                 continue
-            if name.upper() == _DICOMDIR:
+            if name.upper() == _DICOMDIR and (here / name).is_file():
                 # what it names lies here as well, and is found by itself
                 yield from (found for found in _named_by(here / name) if isinstance(found, PassedOver))
             else:
@@ -73,6 +76,8 @@ def _in_folder(top: Path) -> Iterator[Source | PassedOver]:
 def _file(path: Path, *, is_named: bool) -> Source | PassedOver:
     """One file; ``is_named`` where a person named it, or the folder that it lies in."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return PassedOver(str(path), NO_FILE, is_dicom=False)  # to open a pipe waits for ever
         file = dicom_files.read(path)
         if not _is_settled_file(path):
             return AnyFile(file)
@@ -83,6 +88,8 @@ def _file(path: Path, *, is_named: bool) -> Source | PassedOver:
         return PassedOver(str(path), NOT_DICOM, is_dicom=False)
     except AnodeError as error:
         return PassedOver(str(path), str(error), is_dicom=True)
+    except OSError as error:
+        return PassedOver(str(path), f"cannot be read: {error.strerror}", is_dicom=True)
 
 
 def _is_settled_file(path: Path) -> bool:
@@ -126,8 +133,10 @@ def _named_by(path: Path) -> Iterator[Source | PassedOver]:
         yield PassedOver(str(path), str(error), is_dicom=True)
         return
     for components in named:
-        found = _beside(path.parent, components)
-        if found is None:
+        if not all(map(_is_component, components)):
+            where = f"{path}: {_SEPARATOR.join(components)!r}"
+            yield PassedOver(where, f"the {_DICOMDIR} names it, which is no file beside it", is_dicom=True)
+        elif (found := _beside(path.parent, components)) is None:
             where = str(path.parent.joinpath(*components))
             yield PassedOver(where, f"the {_DICOMDIR} names it, and it is not there", is_dicom=True)
         else:
@@ -148,21 +157,26 @@ def _referenced(path: Path) -> list[tuple[str, ...]]:
     found: dict[tuple[str, ...], None] = {}
     for file_id in file_ids:
         components = (file_id,) if isinstance(file_id, str) else tuple(map(str, file_id or ()))
-        if components and not any(part in ("", ".", "..") or "/" in part for part in components):
+        if components:
             found[components] = None
     return list(found)
+
+
+def _is_component(name: str) -> bool:
+    """Whether a component of a File ID can be the name of a file or folder."""
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def _beside(folder: Path, components: Sequence[str]) -> Path | None:
     """Find a file by its components, however the medium shows capitals and versions ("IM0001;1")."""
     here = folder
     for component in components:
-        if (here / component).exists():
-            here /= component
-            continue
         try:
+            if (here / component).exists():
+                here /= component
+                continue
             names = [name for name in os.listdir(here) if _plain(name) == _plain(component)]
-        except OSError:
+        except OSError:  # its name may be longer than any can be
             return None
         if not names:
             return None

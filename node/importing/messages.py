@@ -55,7 +55,7 @@ class Line:
         """Receive JSON; raises Ended where there is none."""
         try:
             facts = json.loads(self.receive())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Ended("the other side speaks another language") from error
         if not isinstance(facts, dict):
             raise Ended("the other side speaks another language")

@@ -100,7 +100,7 @@ class SettledFile(Source):
             self._sha256 = str(received["sha256"])
             self.transfer_syntax_uid = str(received["transfer_syntax_uid"])
             self.data_set_bytes = int(received["length"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise IntegrityFailure("the proof in it is damaged") from error
 
     @property

@@ -30,6 +30,10 @@ PRIVATE_INFORMATION_CREATOR_UID = "2.25.118503772954216044829361170583246617201"
 QUARANTINE = "quarantine"
 
 _PREAMBLE = b"\0" * 128 + b"DICM"
+# A proof is some kilobytes, but for what is in it of a long header, which is compressed already.
+_LONGEST_PROOF_BYTES = 64 << 20
+_MOST_GROWTH = 4
+
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sHL")
@@ -152,12 +156,21 @@ def read_private(path: Path) -> dict[str, Any]:
         raise IntegrityFailure("an archive file carries no proof of this node")
     length = struct.unpack_from("<L", value)[0]
     try:
-        private = json.loads(zlib.decompress(value[4 : 4 + length]))
-    except (zlib.error, ValueError) as error:
+        private = json.loads(_inflated(value[4 : 4 + length]))
+    except (zlib.error, ValueError, RecursionError) as error:
         raise IntegrityFailure("the proof in an archive file is damaged") from error
     if not isinstance(private, dict):
         raise IntegrityFailure("the proof in an archive file is damaged")
     return private
+
+
+def _inflated(packed: bytes) -> bytes:
+    """Inflate a proof; raises ValueError where it is longer than any that was written, or cut short."""
+    inflating = zlib.decompressobj()
+    text = inflating.decompress(packed, _LONGEST_PROOF_BYTES + _MOST_GROWTH * len(packed))
+    if not inflating.eof:
+        raise ValueError("a proof without an end")
+    return text
 
 
 def files(archive: Path) -> Iterator[str]:

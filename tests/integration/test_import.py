@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from node.config.settings import PeerConfig
 from node.sending import dicom_files
@@ -258,6 +267,85 @@ def test_the_storage_of_orthanc_is_imported(node: StoppedNode, tmp_path: Path, c
         assert all(one.is_stored for one in sent)
     node.run(capsys, "import", str(tmp_path / "orthanc" / "storage"))
     assert node.digests().keys() == files.keys()
+
+
+# --- what is made to do harm ----------------------------------------------------------
+
+
+def forged(path: Path, change: Callable[[bytes], bytes]) -> bytes:
+    """A settled file whose proof is changed."""
+    raw = path.read_bytes()
+    at = raw.index(struct.pack("<HH2s", 2, 0x0102, b"OB")) + 8
+    (count,) = struct.unpack_from("<L", raw, at)
+    (packed,) = struct.unpack_from("<L", raw, at + 4)
+    text = zlib.compress(change(zlib.decompress(raw[at + 8 : at + 8 + packed])), 9)
+    value = struct.pack("<L", len(text)) + text + bytes(len(text) % 2)
+    (group,) = struct.unpack_from("<L", raw, 140)
+    start = raw[:140] + struct.pack("<L", group + len(value) - count) + raw[144:at]
+    return start + struct.pack("<L", len(value)) + value + raw[at + 4 + count :]
+
+
+def endless(text: bytes) -> bytes:
+    facts = json.loads(text)
+    facts["received"]["length"] = float("inf")
+    return json.dumps(facts).encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [endless, lambda _: b"[" * 100_000, lambda text: text + b" " * (80 << 20)],
+    ids=["endless", "nested", "long"],
+)
+def test_a_file_with_a_hostile_proof_is_refused_and_the_next_one_is_imported(
+    node: StoppedNode, tmp_path: Path, capsys: Capture, change: Callable[[bytes], bytes]
+) -> None:
+    other = StoppedNode(tmp_path / "other")
+    other.receive(ct(1), is_settled=True)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a").write_bytes(forged(other.archive_file("1.2.3.1"), change))
+    (tmp_path / "old" / "b").write_bytes(made.part10(ct(2)))
+    found = counts(node, capsys, str(tmp_path / "old"), status=1)
+    assert (found["stored"], found["refused"]) == (1, 1)
+
+
+def test_what_is_no_regular_file_is_passed_over_unopened(
+    node: StoppedNode, tmp_path: Path, capsys: Capture
+) -> None:
+    files = write(tmp_path / "old", "a")
+    for name in ("pipe", "DICOMDIR", "00000001.seg"):
+        os.mkfifo(tmp_path / "old" / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "node", "import", str(tmp_path / "old"), "--config", str(node.file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
+    assert "3 other files passed over: no regular file" in done.stdout
+    assert node.digests() == files
+
+
+@pytest.mark.parametrize("file_id", ["A" * 300, ["..", "secret"], "/tmp", "A/B"])
+def test_a_dicomdir_that_names_what_is_not_beside_it_is_said_and_the_rest_imported(
+    node: StoppedNode, tmp_path: Path, capsys: Capture, file_id: str | list[str]
+) -> None:
+    medium = tmp_path / "cd"
+    medium.mkdir()
+    (tmp_path / "secret").write_bytes(made.part10(ct(9)))
+    (medium / "OK").write_bytes(made.part10(ct(1)))
+    directory = Dataset()
+    directory.DirectoryRecordSequence = [Dataset(), Dataset()]
+    for record, named in zip(directory.DirectoryRecordSequence, (file_id, "OK"), strict=True):
+        record.add(DataElement("ReferencedFileID", "CS", named, validation_mode=IGNORE))
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.file_meta.MediaStorageSOPClassUID = dicom_files.MEDIA_STORAGE_DIRECTORY_UID
+    directory.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    directory.save_as(medium / "DICOMDIR", enforce_file_format=True)
+    found = counts(node, capsys, str(medium / "DICOMDIR"), status=1)
+    assert (found["stored"], found["refused"]) == (1, 1)
+    assert node.digests().keys() == {"1.2.3.1"}
+    assert counts(node, capsys, str(medium), status=1)["refused"] == 1
 
 
 # --- killed, and beside a running node -------------------------------------------------
