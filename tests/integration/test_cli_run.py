@@ -112,6 +112,7 @@ def test_a_real_node_answers_starts_once_and_stops(tmp_path: Path) -> None:
         assert wrong.returncode == 1
         assert wrong.stderr.count("OTHER") == 1
         assert "Called AE title not recognised" in wrong.stderr
+        wait_until(lambda: node.json("status")["refused"], 30, "the refusal to be told")
         [refused] = node.json("status")["refused"]
         assert (refused["kind"], refused["times"], refused["detail"]) == ("association", 1, "it called OTHER")
         told = node.run("status", check=False).stdout
