@@ -197,7 +197,8 @@ class PduTarget:
         root = logging.getLogger()
         self._logging = root.handlers, root.level
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # as ``node/logs.py`` has it
-        root.handlers, root.level = [self._complaints], logging.ERROR
+        root.handlers = [self._complaints]
+        root.setLevel(logging.ERROR)  # loggers remember what is enabled, and are told only so
         acceptor.negotiation = requestor.negotiation = self._negotiation
         for module in _TIMED:
             module.time = self._time
@@ -205,7 +206,8 @@ class PduTarget:
 
     def __exit__(self, *_: object) -> None:
         root = logging.getLogger()
-        root.handlers, root.level = self._logging
+        root.handlers, level = self._logging
+        root.setLevel(level)
         self._warnings.__exit__(None, None, None)
         acceptor.negotiation = requestor.negotiation = negotiation
         for module in _TIMED:
