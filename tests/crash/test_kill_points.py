@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
@@ -13,9 +11,8 @@ import pytest
 from pydicom.uid import generate_uid
 
 from node import status
-from tests.support.crash_scene import PACS_CONTEXTS, Instance, Scene, killed_node, slice_of, study
+from tests.support.crash_scene import Instance, Scene, slice_of, study
 from tests.support.kill_points import POINTS, Point
-from tests.support.scripted_pacs import scripted_pacs
 from tests.support.waiting import ANALYSES_SECONDS, wait_until
 
 pytestmark = pytest.mark.timeout(4 * ANALYSES_SECONDS)
@@ -34,17 +31,6 @@ ANSWER_LOST = {
     "commitment-reported",
     "confirmed",
 }
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    with scripted_pacs(contexts=PACS_CONTEXTS) as pacs:
-        node = killed_node(tmp_path / "node", pacs)
-        try:
-            yield Scene(node, pacs)
-        finally:
-            if node.process is not None and node.process.poll() is None:
-                node.kill()
 
 
 def other_content(one: Instance) -> Instance:

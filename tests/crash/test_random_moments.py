@@ -6,16 +6,13 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from node.errors import PeerError
-from tests.support.crash_scene import PACS_CONTEXTS, Scene, killed_node, study
+from tests.support.crash_scene import Scene, study
 from tests.support.retrieving import find
-from tests.support.scripted_pacs import scripted_pacs
 from tests.support.waiting import ANALYSES_SECONDS
 
 #: ``make crash`` sets these; the seed is printed, so that a run that failed can be had again.
@@ -29,17 +26,6 @@ ONE_IN_EARLY = 6
 PATIENT_EVERY = max(3, MOMENTS // 8)
 
 pytestmark = pytest.mark.timeout(2 * ANALYSES_SECONDS + 120 * MOMENTS)
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    with scripted_pacs(contexts=PACS_CONTEXTS) as pacs:
-        node = killed_node(tmp_path / "node", pacs)
-        try:
-            yield Scene(node, pacs)
-        finally:
-            if node.process is not None and node.process.poll() is None:
-                node.kill()
 
 
 class Load:

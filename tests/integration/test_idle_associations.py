@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.support.anode_process import ROOT, AnodeProcess
@@ -61,17 +61,6 @@ def echo(peer: ScriptedPeer) -> int | str:
     return peer.read_message()[0][STATUS]
 
 
-def open_now(node: AnodeProcess) -> tuple[int, int]:
-    """How many descriptors and threads the node has; its own files come by the clock and do not count."""
-    assert node.process is not None
-    here = Path(f"/proc/{node.process.pid}")
-    descriptors = 0
-    for file in (here / "fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            descriptors += not file.readlink().is_relative_to(node.folder / "data")
-    return descriptors, len(list((here / "task").iterdir()))
-
-
 def test_idle_associations_are_held_and_leave_nothing_behind(tmp_path: Path) -> None:
     """All places but one are idle and a C-ECHO is answered; when they end, descriptors are as before."""
     with AnodeProcess(tmp_path, limited(ASSOCIATIONS + 1)) as node, ExitStack() as opened:
@@ -79,12 +68,12 @@ def test_idle_associations_are_held_and_leave_nothing_behind(tmp_path: Path) -> 
         with first.socket:
             assert answer == A_ASSOCIATE_AC
             assert echo(first) == 0
-            few = open_now(node)  # with one association, whose index and threads are there by now
+            few = node.open_now()  # with one association, whose index and threads are there by now
             for _ in range(ASSOCIATIONS):
                 peer, answer = requested(node.port)
                 opened.enter_context(peer.socket)
                 assert answer == A_ASSOCIATE_AC
-            descriptors, threads = open_now(node)
+            descriptors, threads = node.open_now()
             assert descriptors <= few[0] + 2 * ASSOCIATIONS
             assert threads <= few[1] + ASSOCIATIONS + BY_THE_CLOCK
             assert echo(first) == 0
@@ -92,8 +81,8 @@ def test_idle_associations_are_held_and_leave_nothing_behind(tmp_path: Path) -> 
             with refused.socket:
                 assert answer == A_ASSOCIATE_RJ
             opened.close()
-            wait_until(lambda: open_now(node)[0] == few[0], 20.0, "descriptors to be given back")
-            wait_until(lambda: open_now(node)[1] <= few[1] + BY_THE_CLOCK, 20.0, "threads to be given back")
+            wait_until(lambda: node.open_now()[0] == few[0], 20.0, "descriptors to be given back")
+            wait_until(lambda: node.open_now()[1] <= few[1] + BY_THE_CLOCK, 20.0, "threads to be given back")
             assert echo(first) == 0
 
 

@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -137,29 +136,12 @@ KINDS: list[Callable[[int, int], None]] = [
 ]
 
 
-def _open_now(node: AnodeProcess) -> tuple[int, int]:
-    """Descriptors and threads; the node's own files come by the clock and do not count."""
-    assert node.process is not None
-    here = Path(f"/proc/{node.process.pid}")
-    descriptors = 0
-    for file in (here / "fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            descriptors += not file.readlink().is_relative_to(node.folder / "data")
-    return descriptors, len(list((here / "task").iterdir()))
-
-
-def _resident_bytes(node: AnodeProcess) -> int:
-    assert node.process is not None
-    pages = int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def _at_rest(node: AnodeProcess) -> tuple[int, int]:
     """What is open once that has not changed for a second."""
     seen: list[tuple[int, int]] = []
 
     def is_at_rest() -> bool:
-        seen.append(_open_now(node))
+        seen.append(node.open_now())
         return len(seen) > 100 and len(set(seen[-100:])) == 1
 
     wait_until(is_at_rest, 60.0, "the last associations to end")
@@ -187,10 +169,10 @@ def test_after_many_associations_threads_files_and_memory_are_as_before(tmp_path
             _store(node.port, number)
         _make(node.port, WARMING_UP)
         descriptors, threads = _at_rest(node)
-        before = _resident_bytes(node)
+        before = node.resident_bytes()
         made_so_far = _make(node.port, COUNT)
         descriptors_then, threads_then = _at_rest(node)
-        growth = _resident_bytes(node) - before
+        growth = node.resident_bytes() - before
         print(
             f"{COUNT} associations {dict(made_so_far)}: descriptors {descriptors} and {descriptors_then}, "
             f"threads {threads} and {threads_then}, {before / 1024**2:.1f} MiB and "

@@ -170,7 +170,7 @@ class Soak:
         next_kill = time.monotonic() + self._random.uniform(*KILL_SECONDS)
         while time.monotonic() < end:
             time.sleep(SAMPLE_SECONDS)
-            self.report.memory_bytes.append(self._resident_bytes())
+            self.report.memory_bytes.append(self._node.resident_bytes())
             for name in names:
                 self._keep_up(name)
             if time.monotonic() >= next_kill:
@@ -289,10 +289,6 @@ class Soak:
         assert self._node.process is not None
         assert self._node.process.poll() is None, "the node has ended"
         return self._node.process.pid
-
-    def _resident_bytes(self) -> int:
-        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def _threads_and_descriptors(self) -> tuple[int, int]:
         """Without the readers of the index, of which the most that were ever needed at once are kept."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,23 @@ class AnodeProcess:
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
+
+    def open_now(self) -> tuple[int, int]:
+        """How many descriptors and threads it has; its own files come by the clock and do not count."""
+        assert self.process is not None
+        here = Path(f"/proc/{self.process.pid}")
+        descriptors = 0
+        for file in (here / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                descriptors += not file.readlink().is_relative_to(self.folder / "data")
+        return descriptors, len(list((here / "task").iterdir()))
+
+    def resident_bytes(self) -> int:
+        """How much memory it has in use."""
+        assert self.process is not None
+        assert self.process.poll() is None, "the node has ended"
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> int:
         """SIGTERM; return the exit status."""
