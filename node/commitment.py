@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -19,6 +20,7 @@ from node.status import (
     NO_SUCH_SOP_INSTANCE,
     SUCCESS,
 )
+from node.undecodable import UNDECODABLE_IN_MEMORY
 from node.wire.association import Request, Response
 from node.wire.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE
 
@@ -68,10 +70,11 @@ def read_action(data_set: Dataset) -> tuple[str, list[Reference]]:
     ------
     MalformedDataSet
         The Transaction UID is missing, or the sequence is missing or empty, or an item lacks a UID.
-        An empty sequence is never taken to mean everything.
+        An empty sequence is never taken to mean everything. Or one of them cannot be read.
     """
-    transaction_uid = _uid(data_set, "TransactionUID")
-    references = _references(data_set, "ReferencedSOPSequence")
+    with _reading():
+        transaction_uid = _uid(data_set, "TransactionUID")
+        references = _references(data_set, "ReferencedSOPSequence")
     if not references:
         raise MalformedDataSet("Referenced SOP Sequence (0008,1199) is missing or empty")
     return transaction_uid, references
@@ -94,13 +97,14 @@ def event_information(report: Report) -> Dataset:
 
 
 def read_event(data_set: Dataset) -> Report:
-    """Read Event Information; MalformedDataSet when a UID is missing."""
-    failed = {}
-    for item in _items(data_set, "FailedSOPSequence"):
-        reason = item.get("FailureReason")
-        failed[_reference(item)] = NO_REASON_GIVEN if reason is None else int(reason)
-    held = tuple(_references(data_set, "ReferencedSOPSequence"))
-    return Report(_uid(data_set, "TransactionUID"), held, failed)
+    """Read Event Information; MalformedDataSet when a UID is missing or something cannot be read."""
+    with _reading():
+        failed = {}
+        for item in _items(data_set, "FailedSOPSequence"):
+            reason = item.get("FailureReason")
+            failed[_reference(item)] = NO_REASON_GIVEN if reason is None else int(reason)
+        held = tuple(_references(data_set, "ReferencedSOPSequence"))
+        return Report(_uid(data_set, "TransactionUID"), held, failed)
 
 
 def confirm_key(peer: str, study_instance_uid: str) -> str:
@@ -155,6 +159,15 @@ def _record(services: Services, peer: str, report: Report) -> bool:
         return True
 
     return services.database.write(work)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Pydicom decodes an element when somebody asks for it."""
+    try:
+        yield
+    except UNDECODABLE_IN_MEMORY as error:
+        raise MalformedDataSet("it holds an element that cannot be read") from error
 
 
 def _item(reference: Reference) -> Dataset:

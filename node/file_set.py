@@ -30,7 +30,7 @@ from node.storage import archive, disk
 from node.storage.storage import Storage
 from node.transcode.outgoing import Outgoing
 from node.transcode.restoring import pieces
-from node.undecodable import UNDECODABLE
+from node.undecodable import UNDECODABLE, UNDECODABLE_IN_MEMORY
 
 _FILE_SET_ID = "ANODE"
 # A directory quotes short texts alone; a document that is large is known by being there.
@@ -225,6 +225,9 @@ def _quoted(path: Path, stored: StoredInstance, number: int) -> Dataset:
     made_up = {element.keyword for element in quoted}
     try:
         header = dcmread(path, stop_before_pixels=True, defer_size=_LONGEST_QUOTED_BYTES)
+    except UNDECODABLE:
+        return quoted
+    try:
         for tag in sorted(header.keys()):
             raw = header.get_item(tag)
             if isinstance(raw, RawDataElement) and raw.length > _LONGEST_QUOTED_BYTES:
@@ -236,7 +239,7 @@ def _quoted(path: Path, stored: StoredInstance, number: int) -> Dataset:
                 quoted.add(element)
         if "EncapsulatedDocument" in header:
             quoted.EncapsulatedDocument = b"\0\0"
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return _bare(stored, number)
     quoted.file_meta = _file_meta(stored, ExplicitVRLittleEndian)
     return quoted

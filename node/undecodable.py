@@ -18,3 +18,6 @@ UNDECODABLE = (
     ValueError,
     struct.error,
 )
+
+#: Over bytes in memory, where no OSError tells of a disk: a sequence that ends too early raises one.
+UNDECODABLE_IN_MEMORY = (OSError, *UNDECODABLE)

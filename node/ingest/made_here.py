@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from node.ingest.header import Header
-from node.undecodable import UNDECODABLE
+from node.undecodable import UNDECODABLE_IN_MEMORY
 
 # Manufacturer (0008,0070) of what anode makes, also in its Contributing Equipment Sequence.
 MANUFACTURER = "anode"
@@ -32,7 +32,7 @@ def carries_our_marks(header: Header) -> bool:
             )
             for item in header.data_set.get("ContributingEquipmentSequence") or []
         )
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return False
 
 

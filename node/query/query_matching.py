@@ -67,7 +67,9 @@ class Subject:
 
 def is_universal(vr: str, key: str) -> bool:
     """Whether the key, or one of its values, matches everything (PS3.4 section C.2.2.2.3)."""
-    saying_nothing = "*^= " if vr == "PN" else "* "
+    saying_nothing = "* "
+    if vr == "PN":
+        saying_nothing, key = "*^=", "".join(key.split())  # also the ideographic space
     if not key.strip(saying_nothing):
         return True
     return not is_undivided(vr) and any(

@@ -12,7 +12,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from node.undecodable import UNDECODABLE
+from node.undecodable import UNDECODABLE_IN_MEMORY
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -25,7 +25,7 @@ def text(data_set: Dataset, keyword: str) -> str:
             return ""
         values = value if isinstance(value, MultiValue | list | tuple) else [value]
         decoded = "\\".join(str(one) for one in values)
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return ""
     return _CONTROL.sub(" ", decoded).strip()
 
@@ -49,7 +49,7 @@ def items(data_set: Dataset, keyword: str) -> list[Dataset]:
     """Return the items of a sequence; empty when it is absent or unreadable."""
     try:
         return [item for item in data_set.get(keyword) or [] if isinstance(item, Dataset)]
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return []
 
 

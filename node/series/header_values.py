@@ -12,14 +12,14 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from node.undecodable import UNDECODABLE
+from node.undecodable import UNDECODABLE_IN_MEMORY
 
 
 def value(header: Dataset, keyword: str) -> Any:
     """The decoded value; None when it is absent, empty or cannot be decoded."""
     try:
         found = header.get(keyword)
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return None
     return None if found == "" else found
 
@@ -42,7 +42,7 @@ def whole(header: Dataset, keyword: str, default: int) -> int:
     """The first value as a whole number; ``default`` when it is none."""
     try:
         return int(values(header, keyword)[0])
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return default
 
 
@@ -53,7 +53,7 @@ def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | No
         return None
     try:
         converted = tuple(float(one) for one in found)
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return None
     return converted if all(math.isfinite(one) for one in converted) else None
 

@@ -18,7 +18,7 @@ from models.types import HeaderValue, InstanceView, Series
 from node.errors import UnsupportedPixelData
 from node.series.header_values import items, number, numbers, text, value, whole
 from node.series.source_series import SourceInstance
-from node.undecodable import UNDECODABLE
+from node.undecodable import UNDECODABLE_IN_MEMORY
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
@@ -225,7 +225,7 @@ def _scalar(found: Any, vr: str) -> HeaderValue:
         if vr in ("DS", "FD", "FL"):
             converted = float(found)
             return converted if math.isfinite(converted) else None
-    except UNDECODABLE:
+    except UNDECODABLE_IN_MEMORY:
         return None
     return str(found)[:LONGEST_VALUE]
 

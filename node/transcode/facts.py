@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from node.config.settings import LimitsConfig
 from node.errors import UnsupportedPixelData
-from node.undecodable import UNDECODABLE
+from node.undecodable import UNDECODABLE_IN_MEMORY
 
 #: What a decoded frame may measure where nobody says otherwise; larger ones are a fault or an attack.
 MOST_FRAME_BYTES = LimitsConfig().frame_bytes
@@ -58,7 +58,7 @@ def facts_of(data_set: Dataset, *, frame_bytes: int = MOST_FRAME_BYTES) -> Pixel
     def text(keyword: str) -> Any:
         try:
             return data_set.get(keyword)
-        except UNDECODABLE:
+        except UNDECODABLE_IN_MEMORY:
             return None  # the value cannot even be decoded
 
     is_float = "FloatPixelData" in data_set or "DoubleFloatPixelData" in data_set

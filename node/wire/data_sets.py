@@ -12,7 +12,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
 from node.errors import LimitExceeded, MalformedDataSet
-from node.undecodable import UNDECODABLE
+from node.undecodable import UNDECODABLE_IN_MEMORY
 from node.wire.sop_classes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -42,7 +42,7 @@ def decode(encoded: bytes, transfer_syntax_uid: str, *, limit_bytes: int) -> Dat
         # pydicom ends quietly where the bytes do; a sequence of undefined length has been read to its end
         if isinstance(last, RawDataElement) and last.value_tell + last.length != len(encoded):
             raise MalformedDataSet("the identifier is cut off")
-    except (OSError, *UNDECODABLE) as error:
+    except UNDECODABLE_IN_MEMORY as error:
         raise MalformedDataSet("the identifier cannot be parsed") from error
     return data_set
 

@@ -75,7 +75,7 @@ def main() -> None:
         str(FOLDER / "corpus" / name),
     ]
     with target:
-        target.know(seeds.values())
+        target.know([*seeds.values(), *(path.read_bytes() for path in work.iterdir())])
         gc.collect()
         gc.freeze()
         atheris.Setup(options, target.run, custom_mutator=custom_mutator)

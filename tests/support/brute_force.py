@@ -136,7 +136,7 @@ def attribute_matches(vr: str, key: str, held: Sequence[str]) -> bool:
         if vr in ("LT", "ST", "UT")
         else [part.strip(" \0") for part in key.split("\\") if part.strip(" \0")]
     )
-    if any(set(one) <= nothing for one in wanted):
+    if any(set("".join(one.split()) if vr == "PN" else one) <= nothing for one in wanted):
         return True
     return any(value_matches(vr, one, value) for one in wanted for value in held if value)
 
@@ -190,11 +190,12 @@ def _range_matches(
     held = interval(value)
     if held is None:
         return False
+    key = key.replace(" ", "")
     single = interval(key)
     if single is not None:
         return single[0] <= held[0] <= single[1]
     low, _, high = key.partition("-")
-    first, last = interval(low.strip()) or all_of, interval(high.strip()) or all_of
+    first, last = interval(low) or all_of, interval(high) or all_of
     return first[0] <= held[0] <= last[1]
 
 

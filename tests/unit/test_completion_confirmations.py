@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from pydicom.dataset import Dataset
 from node import commitment, confirmations
 from node.commitment import Reference, Report
 from node.errors import MalformedDataSet
+from node.wire import data_sets
+from node.wire.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
 
 
 @contextmanager
@@ -169,3 +172,27 @@ def test_a_report_that_is_no_storage_commitment_is_refused(
     )
     services: Any = None
     assert commitment.receive_report(services, request).status == expected
+
+
+def garbled(vr: str, value: bytes, tag: tuple[int, int] = (0x0008, 0x1199)) -> Dataset:
+    """What comes from the wire with an element that pydicom decodes later, and cannot."""
+    elements = struct.pack("<HH2sH", 0x0008, 0x1195, b"UI", 4) + b"7.7\0"
+    elements += struct.pack("<HH2sHI", *tag, vr.encode(), 0, len(value)) + value
+    return data_sets.decode(elements, EXPLICIT_VR_LITTLE_ENDIAN, limit_bytes=1 << 10)
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's
+def test_a_sequence_that_ends_too_early_is_refused() -> None:
+    for read in (commitment.read_action, commitment.read_event):
+        with pytest.raises(MalformedDataSet, match="cannot be read"):
+            read(garbled("SQ", b"\xfe\xff\0\xe0"))
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's
+def test_a_failure_reason_that_is_no_number_is_refused() -> None:
+    item = struct.pack("<HH2sH", 0x0008, 0x1150, b"UI", 4) + b"1.1\0"
+    item += struct.pack("<HH2sH", 0x0008, 0x1155, b"UI", 4) + b"5.1\0"
+    item += struct.pack("<HH2sH", 0x0008, 0x1197, b"LO", 4) + b"many"
+    sequence = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
+    with pytest.raises(MalformedDataSet, match="cannot be read"):
+        commitment.read_event(garbled("SQ", sequence, (0x0008, 0x1198)))

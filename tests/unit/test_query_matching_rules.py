@@ -283,6 +283,7 @@ def studies(index: Indexed, **keys: str) -> set[str]:
         ("john", set()),
         ("", {"1", "2", "3", "4", "5", "6"}),
         ("*", {"1", "2", "3", "4", "5", "6"}),
+        ("\u3000^", {"1", "2", "3", "4", "5", "6"}),
     ],
 )
 def test_person_names(index: Indexed, key: str, wanted: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from datetime import timedelta, timezone
 from io import BytesIO
@@ -19,6 +20,8 @@ from node.results import build as build_module
 from node.results.build import PredecessorReference
 from node.results.check import check
 from node.storage import archive
+from node.wire.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
+from tests.support import made
 from tests.support.made_findings import (
     STARTED_AT,
     built,
@@ -65,9 +68,9 @@ def test_three_kinds_are_three_series_in_the_study_of_the_source(source: Any) ->
     assert len({one.SeriesNumber for one in objects.values()}) == 3
 
 
-def header_in(made: Any) -> Header:
-    file = BytesIO(made.part10)
-    data_set = made.part10[archive.data_set_offset(file) :]
+def header_in(result: Any) -> Header:
+    file = BytesIO(result.part10)
+    data_set = result.part10[archive.data_set_offset(file) :]
     return read_header(data_set, archive.transfer_syntax_uid(file), LimitsConfig())
 
 
@@ -76,6 +79,17 @@ def test_what_is_made_is_known_again_as_made_here(source: Any) -> None:
         run = run_facts(card=card(manufacturer=maker))
         objects = built(two_lungs(source.volume), source, run)
         assert all(made_here.carries_our_marks(header_in(one)) for one in objects.values())
+
+
+def test_marks_that_cannot_be_read_are_those_of_somebody_else() -> None:
+    data_set = made.instance(
+        study_instance_uid="1.2", series_instance_uid="1.3", sop_instance_uid="1.4", Manufacturer="anode"
+    )
+    encoded = made.encoded(data_set, EXPLICIT_VR_LITTLE_ENDIAN)
+    # Contributing Equipment Sequence, of which the only item is cut off
+    encoded += struct.pack("<HH2sHI", 0x0018, 0xA001, b"SQ", 0, 4) + b"\xfe\xff\0\xe0"
+    header = read_header(encoded, EXPLICIT_VR_LITTLE_ENDIAN, LimitsConfig())
+    assert not made_here.carries_our_marks(header)
 
 
 @pytest.mark.parametrize(
