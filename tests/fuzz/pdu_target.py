@@ -155,10 +155,14 @@ class _Remembering:
         key = ("admit", self._encoded_request)
         known = self._known.get(key)
         if known is None:
-            known = admit(services, request)
+            before = len(services.events)
+            admission = admit(services, request)
+            known = admission, services.events[before:]
             if self._is_learning:
                 self._known[key] = known
-        return known
+        else:
+            services.events.extend(known[1])
+        return known[0]
 
     def encode_acceptance(self, encoded_request: bytes, admission: Admission, *, max_pdu_bytes: int) -> bytes:
         return self._remembered("encode_acceptance", encoded_request, admission, max_pdu_bytes=max_pdu_bytes)
