@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # pytest workers; tests use free ports and their own folders, so any number may run side by side
 WORKERS ?= auto
+INSTALLED := $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
 
-.PHONY: fuzz demo test every-file soak bench crash check lint types audit clean help
+.PHONY: fuzz demo test every-file soak cycles bench crash check lint types audit clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
@@ -41,7 +42,7 @@ $(VENV)/.installed-torch: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed
 	$(BIN)/anode demo
 
-test: $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
+test: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 every-file: $(VENV)/.installed-test
@@ -76,7 +77,7 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-audit: $(VENV)/.installed-test
+audit: $(INSTALLED)
 	$(BIN)/python -m tests.support.dependencies
 
 check: lint types audit test
