@@ -27,11 +27,6 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
-
-
-@pytest.fixture
 def both(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[SmallNode, Orthanc, Pair]]:

@@ -23,11 +23,6 @@ RSA_KEY = ("-newkey", "rsa:2048")
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
 def scanner(authority: Authority) -> Pair:
     return authority.issue("scanner")
 

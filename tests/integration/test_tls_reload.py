@@ -31,16 +31,6 @@ from tests.support.toy_node import ToyNode, toy_node
 DAY = 86400.0
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("other"), "Another CA")
-
-
 @pytest.fixture
 def files(tmp_path: Path, authority: Authority) -> TlsConfig:
     """The files of a node, which a test may replace."""
@@ -80,22 +70,22 @@ def shown_by(node: ToyNode, pair: Pair) -> str:
 
 
 def test_a_new_certificate_and_a_new_authority_count_for_the_next_handshake(
-    files: TlsConfig, authority: Authority, other: Authority
+    files: TlsConfig, authority: Authority, stranger: Authority
 ) -> None:
     """The listener shows the new certificate and trusts the new authority alone; nothing is restarted."""
-    mine, theirs = authority.issue("scanner"), other.issue("scanner")
+    mine, theirs = authority.issue("scanner"), stranger.issue("scanner")
     with toy_node(node={"tls": files}) as node:
         assert shown_by(node, mine) == "CN=first"
         with pytest.raises(ssl.SSLError):
             shown_by(node, theirs)
-        put(files, other.issue("second"), other)
+        put(files, stranger.issue("second"), stranger)
         assert shown_by(node, theirs) == "CN=second"
         with pytest.raises(ssl.SSLError):
             shown_by(node, mine)
 
 
 def test_an_association_outlives_the_certificate_under_which_it_began(
-    files: TlsConfig, authority: Authority, other: Authority
+    files: TlsConfig, authority: Authority, stranger: Authority
 ) -> None:
     """What is established goes on when the files are replaced."""
     config = replace(Config(), node=NodeConfig(tls=authority.config(authority.issue("scanner"))))
@@ -104,7 +94,7 @@ def test_an_association_outlives_the_certificate_under_which_it_began(
         context = ProposedContext(VERIFICATION, ("1.2.840.10008.1.2.1",))
         with Peers(config).connect(peer, [context]) as association:
             assert association.echo().status == 0
-            put(files, other.issue("second"), other)
+            put(files, stranger.issue("second"), stranger)
             with pytest.raises(TlsFailure):
                 Peers(config).connect(peer, [context])
             assert association.echo().status == 0
@@ -142,7 +132,7 @@ def test_new_files_that_cannot_be_used_leave_the_old_ones_in_use(
 
 
 def test_peers_are_called_with_the_new_certificate_and_with_the_old_one_where_that_is_unfit(
-    files: TlsConfig, authority: Authority, other: Authority
+    files: TlsConfig, authority: Authority, stranger: Authority
 ) -> None:
     """What is called later shows what the files hold then; broken files do not stop deliveries."""
     seen: list[str] = []
@@ -168,11 +158,11 @@ def test_peers_are_called_with_the_new_certificate_and_with_the_old_one_where_th
 
 
 def test_a_peer_has_its_own_authority_and_is_shown_its_own_certificate(
-    files: TlsConfig, authority: Authority, other: Authority
+    files: TlsConfig, authority: Authority, stranger: Authority
 ) -> None:
     """tls_ca, tls_certificate and tls_key count for that peer, and for no other."""
-    theirs = other.config(other.issue("pacs"))
-    mine = other.issue("for-pacs")
+    theirs = stranger.config(stranger.issue("pacs"))
+    mine = stranger.issue("for-pacs")
     peers = Peers(Config(node=NodeConfig(tls=files)))
     context = ProposedContext(VERIFICATION, ("1.2.840.10008.1.2.1",))
     with toy_node(node={"tls": theirs}) as node:
@@ -180,8 +170,8 @@ def test_a_peer_has_its_own_authority_and_is_shown_its_own_certificate(
         with pytest.raises(TlsFailure, match=r"not in ca"):
             peers.connect(peer, [context])
         with pytest.raises(TlsFailure, match="alert 'unknown ca'"):
-            peers.connect(replace(peer, tls_ca=other.certificate), [context])
-        own = replace(peer, tls_ca=other.certificate, tls_certificate=mine.certificate, tls_key=mine.key)
+            peers.connect(replace(peer, tls_ca=stranger.certificate), [context])
+        own = replace(peer, tls_ca=stranger.certificate, tls_certificate=mine.certificate, tls_key=mine.key)
         with peers.connect(own, [context]) as association:
             assert association.echo().status == 0
         with pytest.raises(PeerUnreachable):
@@ -204,11 +194,11 @@ def test_a_caller_whose_certificate_is_revoked_is_refused_from_then_on(
 
 
 def test_a_certificate_among_the_revoked_ones_is_refused_rather_than_trusted(
-    files: TlsConfig, authority: Authority, other: Authority, tmp_path: Path
+    files: TlsConfig, authority: Authority, stranger: Authority, tmp_path: Path
 ) -> None:
     """crl may hold nothing that would be trusted."""
     crl = tmp_path / "peers.crl"
-    crl.write_bytes(authority.revoking().read_bytes() + other.certificate.read_bytes())
+    crl.write_bytes(authority.revoking().read_bytes() + stranger.certificate.read_bytes())
     (problem,) = tls.problems(Config(node=NodeConfig(tls=replace(files, crl=crl))))
     assert problem == f"[node.tls] crl: {crl} is no list of revoked certificates in PEM form"
 
@@ -312,17 +302,17 @@ def test_a_list_of_revoked_certificates_that_is_out_of_date_is_told(
 
 
 def test_one_certificate_that_cannot_be_read_hides_no_other(
-    files: TlsConfig, authority: Authority, other: Authority
+    files: TlsConfig, authority: Authority, stranger: Authority
 ) -> None:
     """Of a file of many, those that can be read are watched, and each of many lists."""
     assert files.ca is not None
     broken = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-    files.ca.write_bytes(authority.certificate.read_bytes() + broken + other.certificate.read_bytes())
+    files.ca.write_bytes(authority.certificate.read_bytes() + broken + stranger.certificate.read_bytes())
     crl = files.ca.with_suffix(".crl")
-    crl.write_bytes(authority.revoking(days=20).read_bytes() + other.revoking(days=-1).read_bytes())
+    crl.write_bytes(authority.revoking(days=20).read_bytes() + stranger.revoking(days=-1).read_bytes())
     told = " ".join(validity.warnings(Config(node=NodeConfig(tls=replace(files, crl=crl))), time.time()))
     assert "(CN=Hospital CA) expires" in told
-    assert "(CN=Another CA) expires" in told
+    assert "(CN=Somebody Else's CA) expires" in told
     assert "is out of date since 2020-02-01" in told
 
 

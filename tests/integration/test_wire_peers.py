@@ -212,11 +212,6 @@ def test_an_ae_title_that_would_steer_a_terminal_is_no_ae_title() -> None:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
 def scanner(authority: Authority) -> Pair:
     return authority.issue("scanner", "DNS:scanner7.example.org")
 

@@ -34,16 +34,6 @@ STORE = scu.ProposedContext(CT_IMAGE_STORAGE, (EXPLICIT,))
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("other"), "Somebody Else's CA")
-
-
-@pytest.fixture(scope="module")
 def mine(authority: Authority) -> Pair:
     return authority.issue("anode")
 

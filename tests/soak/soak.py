@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -22,6 +21,7 @@ from statistics import median
 from tests.soak.peers import ANALYSED, lines
 from tests.support.anode_process import ROOT, AnodeProcess
 from tests.support.ports import free_port
+from tests.support.processes import descendants
 from tests.support.waiting import ANALYSES_SECONDS, wait_until
 
 SENDERS = 4
@@ -217,9 +217,9 @@ class Soak:
 
     def _workers(self, what: str) -> list[int]:
         if what == "analysis":
-            return [one for one in self._descendants() if "node.runners" in _command_line(one)]
+            return [one for one in descendants(self._pid) if "node.runners" in _command_line(one)]
         # The first is the fork server itself, which starts the others.
-        return [one for one in self._descendants() if "forkserver" in _command_line(one)][1:]
+        return [one for one in descendants(self._pid) if "forkserver" in _command_line(one)][1:]
 
     # --- at rest ----------------------------------------------------------------------
 
@@ -306,20 +306,6 @@ class Soak:
                 break
             time.sleep(0.5)
         return self._threads_and_descriptors()
-
-    def _descendants(self) -> list[int]:
-        return list(_descendants(self._pid))
-
-
-def _descendants(process_id: int) -> Iterator[int]:
-    try:
-        threads = list(Path(f"/proc/{process_id}/task").iterdir())
-        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    for child in children:
-        yield child
-        yield from _descendants(child)
 
 
 def _target(descriptor: Path) -> str:

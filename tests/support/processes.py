@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,3 +22,15 @@ def processes_with(variable: bytes) -> list[int]:
             if variable in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
+
+
+def descendants(process_id: int) -> Iterator[int]:
+    """The children of a process, and theirs."""
+    try:
+        threads = list(Path(f"/proc/{process_id}/task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for child in children:
+        yield child
+        yield from descendants(child)
