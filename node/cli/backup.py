@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from node.backup.backup import Summary
     from node.cli.command import Commands
 
-_DAMAGES_SHOWN = 20
 _PATIENTS_ARE_NOBODY_ELSES = 0o077
 
 
@@ -71,10 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _print(summary: Summary, folder: Path) -> None:
     if summary.damages:
-        shown = [(damage.where, damage.problem) for damage in summary.damages[:_DAMAGES_SHOWN]]
-        output.table(["SOP INSTANCE", "PROBLEM"], shown)
-        if len(summary.damages) > _DAMAGES_SHOWN:
-            output.line(f"… and {len(summary.damages) - _DAMAGES_SHOWN} more (--json lists all)")
+        output.first_problems("SOP INSTANCE", [(one.where, one.problem) for one in summary.damages])
         output.line()
     output.line(
         f"{output.count(summary.files, 'file')}, {output.size(summary.total_bytes)} in {folder}; "

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from node.cli.command import Commands
     from node.index.index import StoredInstance
 
-_PROBLEMS_SHOWN = 20
 _PATIENTS_ARE_NOBODY_ELSES = 0o077
 
 
@@ -88,9 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     else:
         if written.problems:
-            output.table(["SOP INSTANCE", "PROBLEM"], written.problems[:_PROBLEMS_SHOWN])
-            if len(written.problems) > _PROBLEMS_SHOWN:
-                output.line(f"… and {len(written.problems) - _PROBLEMS_SHOWN} more (--json lists all)")
+            output.first_problems("SOP INSTANCE", written.problems)
             output.line()
         what = f"{output.count(written.instances, 'instance')}, {output.size(written.total_bytes)}"
         output.line(f"{what} and a DICOMDIR in {arguments.folder}" if written.instances else what)

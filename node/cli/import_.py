@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from node.importing.intake import Door
     from node.importing.sources import Source
 
-_PROBLEMS_SHOWN = 20
 _PATIENTS_ARE_NOBODY_ELSES = 0o077
 _TAKEN = ("stored", "held", "same", "repaired")
 
@@ -140,9 +139,7 @@ def _counts(result: _Result) -> dict[str, object]:
 
 def _print(result: _Result) -> None:
     if result.problems:
-        output.table(["FILE", "PROBLEM"], result.problems[:_PROBLEMS_SHOWN])
-        if len(result.problems) > _PROBLEMS_SHOWN:
-            output.line(f"… and {len(result.problems) - _PROBLEMS_SHOWN} more (--json lists all)")
+        output.first_problems("FILE", result.problems)
         output.line()
     counts = result.counts
     parts = [f"{counts['stored']} stored", f"{counts['held'] + counts['same']} held already"]

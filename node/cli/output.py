@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+_PROBLEMS_SHOWN = 20
+
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print ``rows`` under ``headings``, columns aligned; numbers stand to the right."""
@@ -23,6 +25,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
             for cell, width, right in zip(line, widths, to_the_right, strict=True)
         ]
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def first_problems(heading: str, problems: Sequence[tuple[object, object]]) -> None:
+    """Print the first of ``problems``, each with where it is under ``heading``; nothing if there are none."""
+    if not problems:
+        return
+    table([heading, "PROBLEM"], problems[:_PROBLEMS_SHOWN])
+    if len(problems) > _PROBLEMS_SHOWN:
+        line(f"… and {len(problems) - _PROBLEMS_SHOWN} more (--json lists all)")
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> None:

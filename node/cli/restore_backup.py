@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from node.backup.restoring import Restored
     from node.cli.command import Commands
 
-_DAMAGES_SHOWN = 20
 _PATIENTS_ARE_NOBODY_ELSES = 0o077
 
 
@@ -96,10 +95,7 @@ def _for_programs(backup: Manifest, restored: Restored, held: int) -> dict[str, 
 
 def _print(config: Config, backup: Manifest, restored: Restored, held: int) -> None:
     if restored.damages:
-        shown = [(damage.where, damage.problem) for damage in restored.damages[:_DAMAGES_SHOWN]]
-        output.table(["FILE", "PROBLEM"], shown)
-        if len(restored.damages) > _DAMAGES_SHOWN:
-            output.line(f"… and {len(restored.damages) - _DAMAGES_SHOWN} more (--json lists all)")
+        output.first_problems("FILE", [(one.where, one.problem) for one in restored.damages])
         output.line()
     output.line(
         f"{output.count(restored.files, 'file')}, {output.size(restored.total_bytes)}, as of "

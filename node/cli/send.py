@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from node.sending.dicom_files import DicomFile
     from node.sending.sending import Sent
 
-_PROBLEMS_SHOWN = 20
-
 
 def register(commands: Commands) -> None:
     """Add the command."""
@@ -156,9 +154,7 @@ def _print(sent: list[Sent], unreadable: list[tuple[Path, str]], others: int, se
     problems = [(one.file.path, _reason(one)) for one in sent if not one.is_stored] + unreadable
     if problems:
         output.line()
-        output.table(["FILE", "PROBLEM"], problems[:_PROBLEMS_SHOWN])
-        if len(problems) > _PROBLEMS_SHOWN:
-            output.line(f"… and {len(problems) - _PROBLEMS_SHOWN} more (--json lists all)")
+        output.first_problems("FILE", problems)
     stored = [one for one in sent if one.is_stored]
     stored_bytes = sum(one.file.data_set_bytes for one in stored)
     rate = f" ({output.size(stored_bytes / seconds)}/s)" if seconds > 0 and stored_bytes else ""
