@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import Pair
+from tests.support.dcmtk import UNDELAYED
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -21,7 +22,8 @@ from tests.support.waiting import wait_until
 class Orthanc:
     """``port`` speaks DICOM, ``http_port`` REST; ``folder`` holds configuration, log and storage.
 
-    With ``tls`` (its certificate, and whom it trusts) it speaks TLS alone, in both directions.
+    With ``tls`` (its certificate, and whom it trusts) it speaks TLS alone, in both directions. It ends an
+    association of which it hears nothing for ``scp_seconds``, and so one of which it takes no more.
     """
 
     ae_title = "ORTHANC"
@@ -32,6 +34,7 @@ class Orthanc:
         modalities: dict[str, tuple[str, int]] | None = None,
         *,
         tls: tuple[Pair, Path] | None = None,
+        scp_seconds: int = 30,
     ) -> None:
         executable = shutil.which("Orthanc")
         if executable is None:
@@ -40,6 +43,7 @@ class Orthanc:
         self._folder = folder
         self._modalities = modalities or {}
         self._tls = tls
+        self._scp_seconds = scp_seconds
         self.port, self.http_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,6 +61,7 @@ class Orthanc:
             "DicomAet": self.ae_title,
             "DicomPort": self.port,
             "DicomCheckCalledAet": False,
+            "DicomScpTimeout": self._scp_seconds,
             "DicomAlwaysAllowStore": True,
             "DicomAlwaysAllowFind": True,
             "DicomAlwaysAllowGet": True,
@@ -88,7 +93,7 @@ class Orthanc:
         file.write_text(json.dumps(configuration))
         log = (self._folder / "orthanc.log").open("ab")
         self._process = subprocess.Popen(
-            [self._executable, str(file)], stdout=log, stderr=log, cwd=self._folder
+            [self._executable, str(file)], stdout=log, stderr=log, cwd=self._folder, env=UNDELAYED
         )
         log.close()
         wait_until(self._answers, 30, "Orthanc to answer")
@@ -160,9 +165,11 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(folder: Path, modalities: dict[str, tuple[str, int]] | None = None) -> Iterator[Orthanc]:
+def running_orthanc(
+    folder: Path, modalities: dict[str, tuple[str, int]] | None = None, *, scp_seconds: int = 30
+) -> Iterator[Orthanc]:
     """Run a fresh Orthanc for the length of the block."""
-    orthanc = Orthanc(folder, modalities)
+    orthanc = Orthanc(folder, modalities, scp_seconds=scp_seconds)
     orthanc.start()
     try:
         yield orthanc
