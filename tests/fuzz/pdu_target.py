@@ -38,7 +38,7 @@ from tests.fuzz.memory_connection import End, MemoryConnection, Time, Turns
 
 LIMITS = LimitsConfig(max_pdu_bytes=16384, instance_bytes=1 << 15, identifier_bytes=1 << 12)
 # byte by byte for as long as a header, not through all that is long: that would be half of the time
-PIECES: tuple[tuple[int, ...], ...] = ((), (*(1,) * 40, 200), (6, 1, 5, 64), (4096, 3))
+PIECES: tuple[tuple[int, ...], ...] = ((), (*(1,) * 40, 4000), (6, 1, 5, 64, 2000), (4096, 3))
 CALLING, CALLED = "ANODE", "PEER"
 # to run an input once more for each costs as much as it tells
 _ONE_COMPARED_OF = 16
