@@ -11,7 +11,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from handlers.c_echo import c_echo
-from node import status
+from node import commitment, status
+from node.errors import MalformedDataSet
 from node.wire.association import Association, Handler, Operation, Request, Response
 from node.wire.contexts import ProposedContext
 from node.wire.requestor import RequestedAssociation
@@ -107,8 +108,7 @@ def _move(services: Any, request: Request) -> Iterator[Response]:
 
 
 def _action(services: Any, request: Request) -> Iterator[Response]:
-    asked = request.identifier()
-    services.events.append(("action", len(asked)))
+    services.events.append(("action", commitment.read_action(request.identifier())))
     yield Response(status.SUCCESS)
 
     def report(association: Association) -> None:
@@ -123,7 +123,7 @@ def _action(services: Any, request: Request) -> Iterator[Response]:
 
 
 def _event_report(services: Any, request: Request) -> Iterator[Response]:
-    services.events.append(("event report", len(request.identifier())))
+    services.events.append(("event report", commitment.read_event(request.identifier())))
     yield Response(status.SUCCESS)
 
 
@@ -224,7 +224,11 @@ def requestor_operations(events: list[Any]) -> dict[str, Operation]:
         yield Response(status.SUCCESS)
 
     def event_report(request: Request) -> Iterator[Response]:
-        events.append(("event report", len(request.identifier())))
-        yield Response(status.SUCCESS)
+        try:
+            events.append(("event report", commitment.read_event(request.identifier())))
+        except MalformedDataSet as error:
+            yield Response(status.INVALID_ARGUMENT_VALUE, str(error))
+        else:
+            yield Response(status.SUCCESS)
 
     return {"C-STORE": store, "N-EVENT-REPORT": event_report}
