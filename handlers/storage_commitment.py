@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from node import commitment
 from node.errors import MalformedDataSet
 from node.services import Services
-from node.status import INVALID_ARGUMENT_VALUE, NO_SUCH_ACTION_TYPE, SUCCESS
+from node.status import INVALID_ARGUMENT_VALUE, NO_SUCH_ACTION_TYPE, RESOURCE_LIMITATION, SUCCESS
 from node.wire.association import Request, Response
+
+#: So many requests may wait, or be set aside until they are forgotten: of one peer, and in all.
+_MOST_OPEN_OF_A_PEER, _MOST_OPEN = 1000, 5000
 
 
 def n_action(services: Services, request: Request) -> Iterator[Response]:
     """Answer an N-ACTION-RQ for storage commitment: Success once the job is durable.
 
-    A Transaction UID that was asked before is looked at and reported anew.
+    A Transaction UID that was asked before is looked at and reported anew. 0213 while too many requests
+    wait, or were set aside because nobody could be told.
     """
     command = request.command
     refusal = commitment.wrong_instance(command.RequestedSOPClassUID, command.RequestedSOPInstanceUID)
@@ -34,8 +38,14 @@ def n_action(services: Services, request: Request) -> Iterator[Response]:
         yield Response(INVALID_ARGUMENT_VALUE, str(error))
         return
     peer = request.association.calling_ae_title
+    services.storage.check_free_space()
 
-    def enqueue(connection: sqlite3.Connection) -> None:
+    def enqueue(connection: sqlite3.Connection) -> bool:
+        if (
+            services.queue.count_open(connection, "commit", peer) >= _MOST_OPEN_OF_A_PEER
+            or services.queue.count_open(connection, "commit") >= _MOST_OPEN
+        ):
+            return False
         services.queue.enqueue(
             connection,
             "commit",
@@ -49,9 +59,12 @@ def n_action(services: Services, request: Request) -> Iterator[Response]:
             lane=peer,
             again=True,
         )
+        return True
 
-    services.database.write(enqueue)
-    yield Response(SUCCESS)
+    if services.database.write(enqueue):
+        yield Response(SUCCESS)
+    else:
+        yield Response(RESOURCE_LIMITATION, "too many requests for storage commitment are open")
 
 
 def n_event_report(services: Services, request: Request) -> Iterator[Response]:

@@ -203,12 +203,16 @@ def _groups(config: Config, settling: SettleTask) -> tuple[Group, ...]:
     delivery = RetryPolicy.for_delivery(config.jobs)
     housekeeping = {task.kind: task for task in (SelectTask(), SweepTask())}
     analysis = {task.kind: task for task in (AnalyzeTask(),)}
-    sending = {task.kind: task for task in (DeliverTask(), ConfirmTask(), CommitTask())}
+    sending = {task.kind: task for task in (DeliverTask(), ConfirmTask())}
+    answering = {task.kind: task for task in (CommitTask(),)}
+    lanes = max(16, len(sending) * len(config.peers))
     return (
         # by itself: it waits while a burst of instances comes in
         Group("settling", {settling.kind: settling}, config.jobs.workers, work),
         Group("work", housekeeping, 1, work),
         Group("analyses", analysis, config.jobs.analyses, work),
         # a thread for each peer and kind, so that peers that stall never hold up another
-        Group("delivery", sending, max(16, len(sending) * len(config.peers)), delivery, is_by_lane=True),
+        Group("delivery", sending, lanes, delivery, is_by_lane=True),
+        # anybody who may ask has a lane here, which must not be one of those
+        Group("commitment", answering, lanes, delivery, is_by_lane=True),
     )

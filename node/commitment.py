@@ -32,6 +32,9 @@ SOME_NOT_HELD = 2
 #: Stands for a Failure Reason that the peer did not give (PS3.3 section C.14): processing failure.
 NO_REASON_GIVEN = 0x0110
 
+_LONGEST_UID = 64
+_OF_UIDS = frozenset("0123456789.")
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -64,7 +67,7 @@ def action_information(transaction_uid: str, references: Iterable[Reference]) ->
 
 
 def read_action(data_set: Dataset) -> tuple[str, list[Reference]]:
-    """Read Action Information: the Transaction UID, and what is asked for.
+    """Read Action Information: the Transaction UID, and what is asked for, each once.
 
     Raises
     ------
@@ -74,7 +77,7 @@ def read_action(data_set: Dataset) -> tuple[str, list[Reference]]:
     """
     with _reading():
         transaction_uid = _uid(data_set, "TransactionUID")
-        references = _references(data_set, "ReferencedSOPSequence")
+        references = list(dict.fromkeys(_references(data_set, "ReferencedSOPSequence")))
     if not references:
         raise MalformedDataSet("Referenced SOP Sequence (0008,1199) is missing or empty")
     return transaction_uid, references
@@ -194,4 +197,6 @@ def _uid(data_set: Dataset, keyword: str) -> str:
     value = data_set.get(keyword)
     if not isinstance(value, str) or not value:
         raise MalformedDataSet(f"{keyword} is missing or is no single UID")
+    if len(value) > _LONGEST_UID or not set(value) <= _OF_UIDS:
+        raise MalformedDataSet(f"{keyword} is no UID")
     return str(value)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from node.clock import Clock
@@ -79,7 +79,10 @@ _ENQUEUE_AGAIN = (
     " error_name = '', error = '', action = '' WHERE job.state IN ('done', 'set_aside')"
 )
 
-_WANT_AGAIN = "UPDATE job SET is_wanted_again = 1 WHERE kind = ? AND key = ? AND state = 'leased'"
+_WANT_AGAIN = (
+    "UPDATE job SET payload = ?, lane = ?, is_wanted_again = (is_wanted_again OR state = 'leased')"
+    " WHERE kind = ? AND key = ? AND state IN ('ready', 'leased')"
+)
 
 #: A job during which the node died so often is set aside: most likely it is the cause.
 MOST_CRASHES = 10
@@ -143,18 +146,19 @@ class Queue:
     ) -> bool:
         """Add a job, once for each (kind, key); return whether the job was added or revived.
 
-        ``again`` makes a job of that key that is done or set aside ready again, with this payload; one
-        that runs now is run once more after it is done. Workers are woken at once: their lease is a
-        write, which waits behind this transaction.
+        ``again`` makes a job of that key that is done or set aside ready again; one that runs now is run
+        once more after it is done. In any state this payload counts from now on. Workers are woken at once:
+        their lease is a write, which waits behind this transaction.
         """
         now = self._clock.timestamp()
         due_at = now if not_before is None else not_before
+        encoded = json.dumps(payload)
         added = connection.execute(
             _ENQUEUE_AGAIN if again else _ENQUEUE,
-            (kind, key, lane, json.dumps(payload), study_instance_uid, now, due_at, due_at),
+            (kind, key, lane, encoded, study_instance_uid, now, due_at, due_at),
         ).rowcount
         if again and not added:
-            connection.execute(_WANT_AGAIN, (kind, key))
+            connection.execute(_WANT_AGAIN, (encoded, lane, kind, key))
         if added:
             self._notify(kind)
         return added > 0
@@ -167,13 +171,14 @@ class Queue:
     ) -> None:
         """Add jobs of (key, payload, Study Instance UID) as ``enqueue`` does with ``again``."""
         now = self._clock.timestamp()
+        encoded = [(key, json.dumps(payload), study) for key, payload, study in jobs]
         added = connection.executemany(
             _ENQUEUE_AGAIN,
-            [(kind, key, "", json.dumps(payload), study, now, now, now) for key, payload, study in jobs],
+            [(kind, key, "", payload, study, now, now, now) for key, payload, study in encoded],
         ).rowcount
         if added < len(jobs):
             # those that were added are not leased
-            connection.executemany(_WANT_AGAIN, [(kind, key) for key, _, _ in jobs])
+            connection.executemany(_WANT_AGAIN, [(payload, "", kind, key) for key, payload, _ in encoded])
         self._notify(kind)
 
     # --- leasing -------------------------------------------------------------
@@ -590,13 +595,39 @@ class Queue:
             self._notify(lane_kind)
         return len(rows)
 
-    def delete_done(self, connection: sqlite3.Connection, *, before: float, limit: int = 1000) -> int:
-        """Forget up to ``limit`` jobs that were done before ``before``; return how many."""
-        return connection.execute(
+    def count_open(self, connection: sqlite3.Connection, kind: str, lane: str | None = None) -> int:
+        """How many jobs of a kind, or of one lane of it, wait, run or are set aside."""
+        found = connection.execute(
+            "SELECT COUNT(*) FROM job WHERE kind = :kind AND state IN ('ready', 'leased', 'set_aside')"
+            " AND (:lane IS NULL OR lane = :lane)",
+            {"kind": kind, "lane": lane},
+        ).fetchone()
+        return int(found[0])
+
+    def delete_done(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        before: float,
+        limit: int = 1000,
+        set_aside_kinds: Collection[str] = (),
+    ) -> int:
+        """Forget up to ``limit`` jobs that were done before ``before``; return how many.
+
+        Of ``set_aside_kinds`` also those that were set aside before.
+        """
+        forgotten = connection.execute(
             "DELETE FROM job WHERE id IN"
             " (SELECT id FROM job WHERE state = 'done' AND finished_at < ? ORDER BY finished_at LIMIT ?)",
             (before, limit),
         ).rowcount
+        for kind in set_aside_kinds:
+            forgotten += connection.execute(
+                "DELETE FROM job WHERE id IN (SELECT id FROM job"
+                " WHERE state = 'set_aside' AND kind = ? AND failed_at < ? LIMIT ?)",
+                (kind, before, limit - forgotten),
+            ).rowcount
+        return forgotten
 
 
 def _columns(error: AnodeError) -> dict[str, str]:

@@ -47,6 +47,9 @@ Model = Literal["patient", "study", "patient-study-only"]
 # Level, Query/Retrieve View, Timezone Offset From UTC.
 _NO_KEYS = frozenset({0x00080005, 0x00080052, 0x00080053, 0x00080201})
 _MOST_KEYS = 1000
+# characters of all keys that are no UIDs, and comparisons with each entity
+_MOST_CHARACTERS = 1 << 15
+_MOST_COMPARED = 5000
 _TABLES = {
     QueryLevel.PATIENT: "patient",
     QueryLevel.STUDY: "study",
@@ -173,6 +176,8 @@ def parse_identifier(identifier: Dataset, model: Model) -> Query:
     keys = tuple(_keys(identifier))
     for above in LEVELS[1 : LEVELS.index(level)]:
         _require_single(keys, UNIQUE_KEYS[above], level)
+    if sum(len(key.text) for key in keys if key.vr != "UI") > _MOST_CHARACTERS:
+        raise IdentifierInvalid(f"the keys have more than {_MOST_CHARACTERS} characters")
     unsupported = frozenset(
         key.tag for key in keys if key.keyword not in _CONSTANT and _expression(key, level) is None
     )
@@ -264,10 +269,10 @@ def conditions_of(query: Query, ae_title: str) -> Condition:
     found = [
         _key_condition(key, query.level, ae_title) for key in query.keys if key.tag not in query.unsupported
     ]
-    wanted = [one for one in found if one.sql]
-    return Condition(
-        " AND ".join(one.sql for one in wanted), tuple(value for one in wanted for value in one.values)
-    )
+    wanted = query_matching.joined("AND", [one for one in found if one.sql])
+    if len(wanted.values) > _MOST_COMPARED:
+        raise IdentifierInvalid(f"the Identifier asks for more than {_MOST_COMPARED} comparisons")
+    return wanted
 
 
 def _key_condition(key: Key, level: QueryLevel, ae_title: str) -> Condition:

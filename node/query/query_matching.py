@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -26,6 +26,8 @@ ANY_VALUE_MATCHES = "any_value_matches"
 _WILD_CARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _RANGE_VRS = frozenset({"DA", "DT", "TM"})
 _MOST_VALUES = 200
+# of a group of a name (PS3.5 section 6.2.1)
+_MOST_COMPONENTS = 5
 _DATE = re.compile(r"(\d{4})(?:([.\-/])(\d{2})\2(\d{2})|(\d{2})(\d{2}))")
 _TIME = re.compile(r"([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{1,6}))?)?)?")
 _DATE_TIME = re.compile(
@@ -120,9 +122,18 @@ def _is_wild(vr: str, value: str) -> bool:
 def _any(conditions: list[Condition]) -> Condition:
     if any(not found.sql for found in conditions):
         return Condition()  # one value of the key is universal
-    joined = " OR ".join(found.sql for found in conditions)
-    values = tuple(value for found in conditions for value in found.values)
-    return Condition(f"({joined})" if len(conditions) > 1 else joined, values)
+    return joined("OR", conditions)
+
+
+def joined(word: str, conditions: Sequence[Condition]) -> Condition:
+    """Join with AND or OR, in halves: SQLite counts how deep an expression is."""
+    if len(conditions) <= 1:
+        return conditions[0] if conditions else Condition()
+    first, second = (
+        joined(word, half)
+        for half in (conditions[: len(conditions) // 2], conditions[len(conditions) // 2 :])
+    )
+    return Condition(f"({first.sql} {word} {second.sql})", first.values + second.values)
 
 
 def one_of(sql: str, values: list[str]) -> Condition:
@@ -220,8 +231,7 @@ def _name(subject: Subject, value: str) -> Condition:
         for column, group in zip(subject.name_columns, groups, strict=False)
         if not is_universal("PN", group)
     ]
-    joined = " AND ".join(found.sql for found in wanted)
-    return Condition(f"({joined})", tuple(number for found in wanted for number in found.values))
+    return joined("AND", wanted)
 
 
 def _group(column: str, group: str) -> Condition:
@@ -242,7 +252,11 @@ def name_patterns(group: str) -> list[str]:
     ``DOE^*`` is also met by ``DOE``: the trailing delimiters of a name are not written.
     """
     patterns = [folded_pattern(group)]
-    while patterns[-1].rstrip("*").endswith("^") and patterns[-1].rstrip("*^"):
+    while (
+        len(patterns) <= _MOST_COMPONENTS
+        and patterns[-1].rstrip("*").endswith("^")
+        and patterns[-1].rstrip("*^")
+    ):
         patterns.append(patterns[-1].rstrip("*").rstrip("^"))
     return patterns
 

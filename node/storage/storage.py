@@ -73,8 +73,12 @@ class Storage:
 
         Raises OutOfSpace, before anything is written, when the free space is below the reserve.
         """
-        self._log.free_space.check(0)
+        self.check_free_space()
         return Reception(self._log, limit_bytes=limit_bytes)
+
+    def check_free_space(self) -> None:
+        """Raise OutOfSpace when the free space is below the reserve."""
+        self._log.free_space.check(0)
 
     def prepare(self, is_live: Callable[[str], bool]) -> None:
         """Make ready for the first reception: no sender waits until a segment is written.

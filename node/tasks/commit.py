@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 from node.commitment import Reference, Report, event_information
-from node.errors import AssociationRejected, NoAcceptedContext, PeerError, PeerRefused, UnknownPeer
+from node.errors import (
+    AssociationRejected,
+    NoAcceptedContext,
+    PeerError,
+    PeerRefused,
+    PeerUnreachable,
+    UnknownPeer,
+)
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.services import Services
 from node.status import (
@@ -93,7 +101,11 @@ def examine(services: Services, job: Job) -> Report:
 
 
 def _report_on_same(services: Services, number: int, ae_title: str, report: Report) -> Answer | None:
-    """Report in the thread of the association of the request; None when it is closed meanwhile."""
+    """Report in the thread of the association of the request; None when it is closed meanwhile.
+
+    Raises PeerUnreachable when it is open and the peer does not let us, or does not answer: another peer
+    must not wait for that.
+    """
     association = services.peers.open_association(number)
     # Numbers begin anew with each start of the node, so the number alone proves nothing.
     if association is None or association.calling_ae_title != ae_title:
@@ -113,8 +125,11 @@ def _report_on_same(services: Services, number: int, ae_title: str, report: Repo
 
     if not association.post(work):
         return None
+    give_up_at = time.monotonic() + services.config.limits.network_timeout_seconds
     while association.is_established and not has_ended.wait(_LOOK_SECONDS):
-        pass
+        if time.monotonic() > give_up_at:
+            is_given_up.set()
+            raise PeerUnreachable(f"{ae_title} does not take the report, and keeps its association open")
     is_given_up.set()
     return answers[0] if answers else None
 

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 #: So many jobs are forgotten in one transaction, so that no other waits long for it.
 JOBS_AT_ONCE = 1000
+#: What was set aside of these is forgotten as well: a peer that wants to know asks again.
+_FORGOTTEN_SET_ASIDE = ("commit",)
 
 
 class SweepTask:
@@ -43,7 +45,9 @@ class SweepTask:
         total = 0
         while True:
             forgotten = services.database.write(
-                lambda connection: services.queue.delete_done(connection, before=before, limit=JOBS_AT_ONCE)
+                lambda connection: services.queue.delete_done(
+                    connection, before=before, limit=JOBS_AT_ONCE, set_aside_kinds=_FORGOTTEN_SET_ASIDE
+                )
             )
             total += forgotten
             if forgotten < JOBS_AT_ONCE:

@@ -18,6 +18,8 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _RESOLVED_SECONDS = 60.0
+# RFC 4291 section 2.5.1
+_HOST_BITS = 64
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 # every loopback address is this machine, whose own name often stands for another one than 127.0.0.1
 _THIS_MACHINE = ipaddress.IPv4Address("127.0.0.1")
@@ -79,6 +81,14 @@ def literal(host: str) -> _Address | None:
         return None
     address = getattr(address, "ipv4_mapped", None) or address
     return _THIS_MACHINE if address.is_loopback else address
+
+
+def host_of(address: str) -> str:
+    """What counts as one host: an IPv4 address, or the /64 network of an IPv6 one, which may all be its."""
+    found = literal(address)
+    if isinstance(found, ipaddress.IPv6Address) and not found.is_link_local:
+        return str(ipaddress.IPv6Network((found, _HOST_BITS), strict=False))
+    return str(found or address)
 
 
 def _is_within(address: _Address, network: _Network) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from node.config.settings import Config, PeerConfig, Verb
 from node.errors import UnknownPeer
 from node.wire import scu
-from node.wire.addresses import Addresses, literal
+from node.wire.addresses import Addresses, host_of
 from node.wire.association import Association
 from node.wire.certificates import PeerCertificate
 from node.wire.contexts import (
@@ -174,7 +174,7 @@ class Peers:
 
 
 def _address_of(request: AssociationRequest) -> str:
-    return f"address {literal(request.peer_address) or request.peer_address}"
+    return f"address {host_of(request.peer_address)}"
 
 
 def is_vouched_for(peer: PeerConfig, certificate: PeerCertificate | None) -> bool:

@@ -19,6 +19,7 @@ from node.errors import ConfigurationError, PeerError, PortInUse
 from node.refusals import Refusal
 from node.wire import descriptors, tls
 from node.wire.acceptor import AcceptedAssociation, Negotiator
+from node.wire.addresses import host_of
 from node.wire.connection import Connection
 from node.wire.contexts import (
     LOCAL_LIMIT_EXCEEDED,
@@ -278,7 +279,7 @@ class Server:
             connection = self._connection(accepted, listener_tls)
         except OSError as error:  # it was reset meanwhile, or no descriptors are left
             accepted.close()
-            logger.warning("connection lost", extra={"peer_address": peer_address, "reason": error.strerror})
+            self._refuse("connection lost", "", peer_address, error.strerror or str(error))
             return
         thread = threading.Thread(target=self._run, args=(connection, peer_address), daemon=True)
         with self._lock:
@@ -303,10 +304,11 @@ class Server:
         at most, and leaves room for others.
         """
         most = self._limits.associations + _MORE_CONNECTIONS
+        caller = host_of(peer_address)
         with self._lock:
             if len(self._connections) >= most:
                 return "too many connections"
-            if sum(address == peer_address for address in self._waiting.values()) >= most // 2:
+            if sum(host_of(address) == caller for address in self._waiting.values()) >= most // 2:
                 return "too many connections of one address without an association"
         return ""
 
@@ -335,9 +337,7 @@ class Server:
         except TlsFailure as error:
             self._refuse(str(error), error.action, peer_address)
         except PeerError as error:
-            logger.warning(
-                "no association came about", extra={"peer_address": peer_address, "reason": str(error)}
-            )
+            self._refuse("no association came about", "", peer_address, str(error))
         finally:
             connection.close()
             self._lifetimes.end(thread)
@@ -345,8 +345,10 @@ class Server:
                 del self._connections[thread]
                 self._waiting.pop(thread, None)
 
-    def _refuse(self, reason: str, action: str, peer_address: str) -> None:
-        self._services.refusals.refused(Refusal("connection", reason, action, peer_address=peer_address))
+    def _refuse(self, reason: str, action: str, peer_address: str, detail: str = "") -> None:
+        self._services.refusals.refused(
+            Refusal("connection", reason, action, detail, peer_address=peer_address)
+        )
 
     def _reject_first(self) -> Rejection | None:
         """Take a place for the association that is being negotiated in this thread, if there is one."""

@@ -14,7 +14,9 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from handlers import storage_commitment
 from node.config.settings import PeerConfig
+from node.errors import OutOfSpace
 from tests.support import made
 from tests.support.scripted_pacs import listening
 from tests.support.small_node import SmallNode, config, small_node
@@ -191,6 +193,31 @@ def test_a_request_of_a_peer_without_an_address_is_set_aside_once_it_is_gone(
         other.engine.run_until_idle(30)
         (job,) = other.jobs(kind="commit")
         assert (job["state"], job["error_name"]) == ("set_aside", "unknown-peer")
+
+
+def test_too_many_open_requests_are_refused(
+    node: SmallNode, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_commitment, "_MOST_OPEN_OF_A_PEER", 2)
+    with modality.association(node) as association:
+        asked = [modality.ask(association, request((made.CT_IMAGE_STORAGE, "1.2.3"))) for _ in range(3)]
+    assert asked == [0x0000, 0x0000, 0x0213]
+    node.engine.run_until_idle(30)
+    assert len(modality.reports) == 2
+    with modality.association(node) as association:
+        assert modality.ask(association, request((made.CT_IMAGE_STORAGE, "1.2.3"))) == 0
+
+
+def test_no_request_is_taken_when_the_disk_is_full(
+    node: SmallNode, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full() -> None:
+        raise OutOfSpace("the disk is full")
+
+    monkeypatch.setattr(node.services.storage, "check_free_space", is_full)
+    with modality.association(node) as association:
+        assert modality.ask(association, request((made.CT_IMAGE_STORAGE, "1.2.3"))) == 0x0213
+    assert node.jobs(kind="commit") == []
 
 
 def test_a_report_that_nobody_asked_for_is_refused(node: SmallNode) -> None:

@@ -23,7 +23,7 @@ from tests.support.scripted_peer import COMMAND, LAST, P_DATA_TF, ScriptedPeer, 
 from tests.support.waiting import wait_until
 
 COUNT = int(os.environ.get("ANODE_CYCLES") or 400)
-WARMING_UP = max(min(COUNT // 5, 1000), 500)
+WARMING_UP = 1200
 AT_A_TIME = 6
 # threads that come and go by the clock: three of the schedule, one that makes spare segments
 _BY_THE_CLOCK = 4

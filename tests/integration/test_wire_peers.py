@@ -204,6 +204,16 @@ def test_ten_thousand_tries_would_fill_no_log(caplog: pytest.LogCaptureFixture) 
     assert [record.message for record in caplog.records].count("association rejected") == 1
 
 
+def test_who_only_connects_fills_no_log_either(caplog: pytest.LogCaptureFixture) -> None:
+    with toy_node() as node:
+        for _ in range(50):
+            socket.create_connection(("127.0.0.1", node.port)).close()
+        wait_until(lambda: sum(one.times for one in node.services.refusals.refused_so_far()) == 50)
+        [refused] = node.services.refusals.refused_so_far()
+    assert (refused.reason, refused.peer_address) == ("no association came about", "127.0.0.1")
+    assert [record.message for record in caplog.records].count("connection refused") == 1
+
+
 def test_an_ae_title_that_would_steer_a_terminal_is_no_ae_title() -> None:
     with toy_node() as node, ScriptedPeer.to(node.port) as peer:
         peer.send(scripted_peer.associate_rq(scripted_peer.CONTEXTS, calling="EVIL\x1b[2J"))

@@ -14,7 +14,10 @@ from pydicom.dataset import Dataset
 
 from node import commitment, confirmations
 from node.commitment import Reference, Report
+from node.config.settings import Config, LimitsConfig
 from node.errors import MalformedDataSet
+from node.jobs.task import Retry
+from node.tasks.commit import CommitTask
 from node.wire import data_sets
 from node.wire.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
 
@@ -196,3 +199,31 @@ def test_a_failure_reason_that_is_no_number_is_refused() -> None:
     sequence = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
     with pytest.raises(MalformedDataSet, match="cannot be read"):
         commitment.read_event(garbled("SQ", sequence, (0x0008, 0x1198)))
+
+
+def test_what_is_asked_for_twice_is_looked_at_once() -> None:
+    references = [Reference("1.1", "5.1"), Reference("1.1", "5.2"), Reference("1.1", "5.1")]
+    assert commitment.read_action(commitment.action_information("7.7", references))[1] == references[:2]
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's
+@pytest.mark.parametrize("uid", ["1" * 65, "1.2/3", "no UID"])
+def test_what_is_no_uid_is_refused(uid: str) -> None:
+    for request in (
+        commitment.action_information(uid, [Reference("1.1", "5.1")]),
+        commitment.action_information("7.7", [Reference("1.1", uid)]),
+    ):
+        with pytest.raises(MalformedDataSet, match="is no UID"):
+            commitment.read_action(request)
+
+
+def test_a_peer_that_takes_no_report_and_stays_holds_nobody_up() -> None:
+    busy = SimpleNamespace(calling_ae_title="SCANNER", is_established=True, post=lambda work: True)
+    services: Any = SimpleNamespace(
+        peers=SimpleNamespace(open_association=lambda number: busy),
+        config=Config(limits=LimitsConfig(network_timeout_seconds=0.2)),
+    )
+    job: Any = SimpleNamespace(payload={"peer": "SCANNER", "association": 1})
+    outcome = CommitTask()._report(services, job, Report("7.7", (Reference("1.1", "5.1"),), {}))
+    assert isinstance(outcome, Retry)
+    assert "keeps its association open" in str(outcome.error)

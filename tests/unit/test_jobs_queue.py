@@ -107,6 +107,18 @@ def test_a_running_job_that_is_wanted_again_runs_once_more(bench: Bench) -> None
     assert bench.states() == {"x": "done"}
 
 
+def test_what_is_wanted_again_is_done_with_what_was_said_last(bench: Bench) -> None:
+    bench.enqueue("commit", "runs", payload={"items": ["old"]})
+    (running,) = bench.lease("commit")
+    bench.enqueue("commit", "waits", payload={"items": ["old"]})
+    for key in ("waits", "runs"):
+        bench.enqueue("commit", key, payload={"items": ["new"]}, again=True)
+    assert running.payload == {"items": ["old"]}
+    finish(bench, running)
+    left = {job.key: job.payload for job in bench.lease("commit", limit=2)}
+    assert left == {"waits": {"items": ["new"]}, "runs": {"items": ["new"]}}
+
+
 def test_a_job_that_is_set_aside_while_it_is_wanted_again_runs_once_more(bench: Bench) -> None:
     """What it failed at may have been mended meanwhile: an instance that was sent again, say."""
     bench.enqueue("settle", "x")

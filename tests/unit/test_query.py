@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -409,6 +410,45 @@ def test_hostile_text_stays_text(filled: Indexed) -> None:
     for text in ("'; DROP TABLE study; --", '" OR 1=1', "[a-z]", "%", "\x00"):
         filled.find(identifier("STUDY", StudyDescription=text + "x", PatientName=text + "*"))
     assert filled.rows("SELECT COUNT(*) FROM study") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("level", "keys"),
+    [
+        ("STUDY", {"PatientName": "A" + "^*" * 1500}),
+        ("STUDY", {"PatientName": "\\".join(f"A{number}^*^*" for number in range(200))}),
+        ("IMAGE", {"AccessionNumber": "\\".join(f"{number}*" for number in range(200))}),
+        ("IMAGE", {"OperatorsName": "A" + "^*" * 5000}),
+    ],
+)
+def test_many_comparisons_are_made_without_a_complaint_of_sqlite(
+    filled: Indexed, level: str, keys: dict[str, str]
+) -> None:
+    unique = {"StudyInstanceUID": "1.1", "SeriesInstanceUID": "1.1.1"} if level == "IMAGE" else {}
+    assert filled.find(identifier(level, **unique, **keys)) == []
+
+
+def test_as_many_keys_as_may_be_are_no_complaint_of_sqlite_either(filled: Indexed) -> None:
+    asked = identifier("IMAGE", StudyInstanceUID="1.1", SeriesInstanceUID="1.1.1")
+    for tag in (tag for tag, (vr, *_) in DicomDictionary.items() if vr in ("SH", "LO") and tag >> 16 > 8):
+        if len(asked) < 900:
+            asked.add_new(tag, DicomDictionary[tag][0], "1")
+    assert len(asked) > 300
+    assert filled.find(asked) == []
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"PatientID": "w" * 9000, "StudyID": "x" * 9000, "StudyDescription": "y" * 9000,
+         "AccessionNumber": "z" * 9000},
+        {"PatientName": "\\".join(f"A{number}^*^*^*^*^*" for number in range(200)),
+         "ReferringPhysicianName": "\\".join(f"B{number}^*^*^*^*^*" for number in range(200))},
+    ],
+)  # fmt: skip
+def test_an_identifier_that_asks_for_too_much_is_refused(keys: dict[str, str]) -> None:
+    with pytest.raises(IdentifierInvalid, match="more than"):
+        query.parse_identifier(identifier("STUDY", **keys), "study")
 
 
 def test_a_character_set_of_another_kind_makes_an_identifier_malformed() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from node.wire.addresses import Addresses
+from node.wire.addresses import Addresses, host_of
 
 
 def unresolvable(host: str) -> frozenset[str]:
@@ -116,3 +116,19 @@ def test_a_name_that_has_no_address_lets_nobody_in() -> None:
 def test_every_loopback_address_is_this_machine(address: str) -> None:
     assert Addresses(lambda host: frozenset({"127.0.1.1"})).is_among(address, ("named",))
     assert not Addresses(lambda host: frozenset({"192.0.2.1"})).is_among(address, ("named",))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", False),
+        ("::1", "127.0.0.1", True),
+        ("", "", True),
+    ],
+)
+def test_a_host_has_one_address_or_a_network_of_ipv6(one: str, other: str, is_same: bool) -> None:
+    assert (host_of(one) == host_of(other)) == is_same

@@ -151,7 +151,7 @@ def test_a_peer_counts_by_itself_and_at_its_address_and_strangers_by_that_alone(
 
     assert places("SCANNER", "::ffff:192.0.2.1") == (("peer SCANNER", "address 192.0.2.1"), 3)
     assert places("NAMED", "192.0.2.9") == (("peer NAMED", "address 192.0.2.9"), 7)
-    assert places("NAMED", "2001:db8::9") == (("peer NAMED", "address 2001:db8::9"), 7)
+    assert places("NAMED", "2001:db8::9") == (("peer NAMED", "address 2001:db8::/64"), 7)
     assert places("ONE", "192.0.2.77") == places("TWO", "::ffff:192.0.2.77") == (("address 192.0.2.77",), 7)
     assert places("ONE", "192.0.2.78") != places("ONE", "192.0.2.77")
 
