@@ -18,6 +18,7 @@ from node.index import database, identity, schema
 from node.index.database import Database
 from node.index.index import Index
 from node.ingest.ingest import Ingest
+from node.jobs import clock_watch
 from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
@@ -102,10 +103,11 @@ class App:
         exits.callback(audit.stop)
         index = Index(clock)
         with index_database.read() as connection:
-            directory.check_index_knows(holds_instances=index.holds_any(connection))
+            holds_instances = index.holds_any(connection)
+            directory.check_index_knows(holds_instances=holds_instances)
             directory.check_archive(holds_settled=index.holds_settled(connection))
             segments = index.segments(connection)
-        gone = directory.check_log(segments)
+        gone = directory.check_log(segments, holds_instances=holds_instances)
         tenure = Tenure.begin(config.node.data_dir)
         storage = Storage(config.node.data_dir, config.storage, clock, tenure=tenure, known_segments=segments)
         exits.callback(storage.close)
@@ -137,6 +139,7 @@ class App:
         )
         self.services.refusals.observe(audit.refused)
         exits.callback(self.services.refusals.flush, is_last=True)
+        clock_watch.make_up(self.services)
         ingest.replay(repairs)
         self._tell_of_gone(gone)
         storage.prepare(lambda segment: is_needed(self.services, segment))

@@ -54,6 +54,7 @@ def stopped_node(config: Config) -> Iterator[Services]:
     ArchiveUnavailable
         A node runs there, or it is not the directory that was there.
     """
+    from node.jobs import clock_watch
     from node.storage.guard import DataDirectory
     from node.tasks.sweep import is_needed
 
@@ -63,9 +64,11 @@ def stopped_node(config: Config) -> Iterator[Services]:
         directory.check_index(database_path(config))
         with writable(config) as services:
             with services.database.read() as connection:
-                directory.check_index_knows(holds_instances=services.index.holds_any(connection))
+                holds_instances = services.index.holds_any(connection)
+                directory.check_index_knows(holds_instances=holds_instances)
                 directory.check_archive(holds_settled=services.index.holds_settled(connection))
-                directory.check_log(services.index.segments(connection))
+                directory.check_log(services.index.segments(connection), holds_instances=holds_instances)
+            clock_watch.make_up(services)
             services.ingest.replay()
             services.storage.prepare(lambda segment: is_needed(services, segment))
             yield services

@@ -60,13 +60,13 @@ def note_ready(text: str) -> None:
 
 
 def as_json(value: Any) -> None:
-    """Print ``value`` as one JSON document."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Print ``value`` as one JSON document, in ASCII."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def as_json_line(value: Any) -> None:
-    """Print ``value`` as JSON on one line, at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    """Print ``value`` as JSON on one line, at once; in ASCII, as a file's name may be in no encoding."""
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
     sys.stdout.flush()
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    command.add(
+    rebuild = command.add(
         commands,
         "rebuild",
         _run,
@@ -29,6 +29,11 @@ def register(commands: Commands) -> None:
         "at any point. What could not be read is listed; exit status 1 then. 'anode verify' proves what "
         "was found.",
         examples="anode rebuild\nanode rebuild --config /etc/anode/config.toml --json",
+    )
+    rebuild.add_argument(
+        "--without-log",
+        action="store_true",
+        help="the receive log is lost for good: begin it anew, and do without what was not settled yet",
     )
 
 
@@ -46,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from node.rebuild.rebuilding import rebuild
 
     config = configuration(arguments)
-    rebuilt = rebuild(config, Clock(), _Bars())
+    rebuilt = rebuild(config, Clock(), _Bars(), is_log_lost=arguments.without_log)
     if arguments.json:
         output.as_json(_for_programs(rebuilt))
     else:

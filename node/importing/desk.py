@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 #: While so many instances wait to be settled, those that import wait as well: the receive log is no archive.
 MOST_UNSETTLED = 5000
 _LOOK_EACH = 100
+_TURNED_AWAY_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5
 _MOST_CONNECTIONS = 4
 
@@ -88,10 +89,15 @@ class Desk:
                 is_welcome = len(self._connections) < _MOST_CONNECTIONS
                 if is_welcome:
                     self._connections[connection] = thread
-            if is_welcome:
+            if not is_welcome:
+                _turn_away(connection, f"{_MOST_CONNECTIONS} imports run already")
+                continue
+            try:
                 thread.start()
-            else:
-                connection.close()
+            except RuntimeError as error:  # no more threads, for now
+                with self._lock:
+                    self._connections.pop(connection, None)
+                _turn_away(connection, str(error))
 
     def _serve(self, connection: socket.socket) -> None:
         line = Line(connection)
@@ -139,6 +145,16 @@ class Desk:
             if unsettled < MOST_UNSETTLED:
                 return
             self._is_stopping.wait(_PAUSE_SECONDS)
+
+
+def _turn_away(connection: socket.socket, reason: str) -> None:
+    logger.warning("import turned away", extra={"reason": reason})
+    line = Line(connection)
+    connection.settimeout(_TURNED_AWAY_SECONDS)
+    with suppress(Ended, GivenUp):
+        line.say({"kind": "failed", "reason": reason, "action": "import again when another one has ended"})
+        line.hear()  # closed with an offer unread, it would be lost
+    line.close()
 
 
 class _Pieces:

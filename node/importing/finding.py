@@ -40,6 +40,7 @@ class PassedOver:
 NOT_DICOM = "not DICOM"
 NO_FILE = "no regular file"
 IN_QUARANTINE = "in quarantine there"
+LINKED_FOLDER = "a link to a folder, which is not followed: name the folder itself"
 
 
 def find(paths: Sequence[Path]) -> Iterator[Source | PassedOver]:
@@ -57,9 +58,13 @@ def find(paths: Sequence[Path]) -> Iterator[Source | PassedOver]:
 
 
 def _in_folder(top: Path) -> Iterator[Source | PassedOver]:
-    for folder, folders, names in os.walk(top):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    unreadable: list[OSError] = []
+    for folder, folders, names in os.walk(top, onerror=unreadable.append):
         here = Path(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # not followed, as a link may lead in a circle; what lies behind it is named by who wants it
+        linked = [name for name in folders if (here / name).is_symlink()]
+        yield from (PassedOver(str(here / name), LINKED_FOLDER, is_dicom=True) for name in linked)
         segments = {name for name in names if is_segment(here / name) and (here / name).is_file()}
         if segments:
             yield from _in_log(here)
@@ -71,6 +76,15 @@ def _in_folder(top: Path) -> Iterator[Source | PassedOver]:
                 yield from (found for found in _named_by(here / name) if isinstance(found, PassedOver))
             else:
                 yield _file(here / name, is_named=here == top)
+        yield from _not_listed(unreadable)
+    yield from _not_listed(unreadable)
+
+
+def _not_listed(errors: list[OSError]) -> Iterator[PassedOver]:
+    """Folders that could not be looked into, each once."""
+    while errors:
+        error = errors.pop(0)
+        yield PassedOver(str(error.filename), f"cannot be read: {error.strerror}", is_dicom=True)
 
 
 def _file(path: Path, *, is_named: bool) -> Source | PassedOver:

@@ -15,7 +15,9 @@ from node.services import Services
 #: Stands where the AE title of a sender does.
 IMPORT = "IMPORT"
 # Kept with each instance, and a record of the log has little room.
-_LONGEST_ORIGIN = 300
+_LONGEST_ORIGIN = 600
+# a character beyond the Basic Multilingual Plane, in JSON within JSON
+_ESCAPED_BYTES = 14
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,7 @@ class Intake:
         NodeError
             The node cannot keep it.
         """
-        origin = offer.origin
-        if len(origin) > _LONGEST_ORIGIN:
-            origin = f"…{origin[1 - _LONGEST_ORIGIN :]}"
+        origin = _shortened(offer.origin)
         provenance = Provenance(
             calling_ae_title=IMPORT,
             called_ae_title=self._services.config.node.ae_title,
@@ -148,3 +148,13 @@ class Inside:
         if self._intake.holds(offer):
             return Outcome("held")
         return self._intake.receive(offer, source.chunks())
+
+
+def _shortened(origin: str) -> str:
+    """Leave out the beginning of a place that is too long; what is not ASCII takes many bytes of a record."""
+    left = _LONGEST_ORIGIN
+    for at in range(len(origin) - 1, -1, -1):
+        left -= 1 if origin[at].isascii() and origin[at].isprintable() else _ESCAPED_BYTES
+        if left < 0:
+            return f"…{origin[at + 1 :]}"
+    return origin

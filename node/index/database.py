@@ -41,7 +41,9 @@ _META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT N
 _BUSY_MILLISECONDS = 10_000
 _MOST_CALLS_OF_A_COMMIT = 256
 _MOST_IDLE_READERS = 16
-_CHECKPOINT_PAGES = 4000
+# of the writer, each of a few pages, or so much that the log has grown by
+_CHECKPOINT_COMMITS = 300
+_CHECKPOINT_BYTES = 16 * 1024**2
 _WAL_BYTES = 256 * 1024**2
 _FULL_BYTES = 1024**2
 # A start looks through so much in less than a second; the rest is for who asks.
@@ -119,6 +121,7 @@ class Database:
         self._is_flushing = True
         self._identity: tuple[int, int] | None = None
         self._is_log_in_doubt = False
+        self._commits = self._checkpointed_bytes = 0
 
     # --- writing -------------------------------------------------------------
 
@@ -201,7 +204,8 @@ class Database:
                 self._is_flushing = True
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA cache_size = -65536")
-                connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+                # SQLite's own would keep quiet about a flush that fails
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
                 connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
                 if self._is_log_in_doubt:
                     _begin_log_anew(connection)
@@ -221,6 +225,7 @@ class Database:
                 self._deferral.write(self._transact, partial(_translation, path=self._path))
             while calls:
                 calls = self._commit(calls)
+            self._checkpoint()
         if self._deferral:
             logger.error("rows are left to the next start", extra={"rows": len(self._deferral)})
 
@@ -291,6 +296,21 @@ class Database:
             else:
                 call.fail(failure)
         return []
+
+    def _checkpoint(self) -> None:
+        """Now and then, bring what is in the log into the file itself, as far as its readers let it."""
+        connection, log_bytes = self._writing, _log_bytes(self._path)
+        self._commits += 1
+        if connection is None or (
+            self._commits < _CHECKPOINT_COMMITS and log_bytes - self._checkpointed_bytes < _CHECKPOINT_BYTES
+        ):
+            return
+        self._commits, self._checkpointed_bytes = 0, log_bytes
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            logger.error("the log of the index could not be flushed", extra={"reason": type(error).__name__})
+            self._undo(error)
 
     def _undo(self, error: BaseException) -> None:
         """End a transaction that failed; a connection that cannot do that is given up for a new one.
@@ -560,6 +580,14 @@ def _is_full(path: Path) -> bool:
         return shutil.disk_usage(path.parent).free < _FULL_BYTES
     except OSError:
         return False
+
+
+def _log_bytes(path: Path) -> int:
+    """How long the write-ahead log has become; never opened here: to close it would end SQLite's locks."""
+    try:
+        return os.stat(f"{path}-wal").st_size
+    except OSError:
+        return 0
 
 
 def _begin_log_anew(connection: sqlite3.Connection) -> None:

@@ -76,8 +76,9 @@ class Provenance:
     @cached_property
     def _as_json(self) -> str:
         facts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "run"}
-        if not self.imported_from:
-            del facts["imported_from"], facts["starts_nothing"]  # of nearly all, and kept with each
+        for name in ("imported_from", "starts_nothing"):
+            if not facts[name]:  # as of nearly all, and it is kept with each
+                del facts[name]
         return json.dumps(facts if self.run is None else {**facts, "run": asdict(self.run)})
 
     @classmethod
@@ -373,6 +374,17 @@ class Index:
             "UPDATE instance SET verified_at = ?, problem = ? WHERE segment = ? AND segment <> ''",
             (found_at, problem, segment),
         ).rowcount
+
+    def note_rebuilt(self, connection: sqlite3.Connection) -> None:
+        """Note that this index was made from what was held already."""
+        connection.execute(
+            "INSERT INTO meta (key, value) VALUES ('rebuilt_at', ?)", (str(self._clock.timestamp()),)
+        )
+
+    def rebuilt_at(self, connection: sqlite3.Connection) -> float | None:
+        """When that was; None where it was not."""
+        row = connection.execute("SELECT value FROM meta WHERE key = 'rebuilt_at'").fetchone()
+        return None if row is None else float(row[0])
 
     def holds_any(self, connection: sqlite3.Connection) -> bool:
         """Whether any instance is held."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from node.clock import Clock
 from node.completion import Completion
 from node.config.settings import Config
 from node.errors import StorageFailure
@@ -28,11 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 class Arrival(NamedTuple):
-    """A durable instance whose row is to be written; ``arrived_at`` in seconds since the epoch."""
+    """A durable instance whose row is to be written."""
 
     entry: Entry
     stored: StoredInstance
-    arrived_at: float
 
 
 class Claim:
@@ -58,9 +58,17 @@ class Arrivals:
     """The rows that wait, and what they bring with them."""
 
     def __init__(
-        self, *, config: Config, database: Database, index: Index, queue: Queue, completion: Completion
+        self,
+        *,
+        config: Config,
+        clock: Clock,
+        database: Database,
+        index: Index,
+        queue: Queue,
+        completion: Completion,
     ) -> None:
         self._config = config
+        self._clock = clock
         self._index = index
         self._queue = queue
         self._completion = completion
@@ -167,18 +175,18 @@ class Arrivals:
             # the last transaction failed
             self._index.forget()
         self._is_in_doubt = True
-        for entry, stored, _ in arrivals:
+        for entry, stored in arrivals:
             above = self._index.add(connection, entry, stored)
             self._index.remember(entry, stored, above)
-        last_arrival = max(arrival.arrived_at for arrival in arrivals)
-        self.add_jobs(connection, [arrival.stored for arrival in arrivals], last_arrival)
+        # the time of this transaction, in which the clock may be followed as well
+        self.add_jobs(connection, [arrival.stored for arrival in arrivals], self._clock.timestamp())
 
     def _done(self, arrivals: Sequence[Arrival], error: BaseException | None) -> None:
         """Deal with what became of the rows of arrivals; their records are durable in any case."""
         if error is None:
             self._is_in_doubt = False
         else:
-            for _, stored, _ in arrivals:
+            for _, stored in arrivals:
                 self._unindexed.add(stored.location.path)
                 self._unindexed_uids.add(stored.sop_instance_uid)
                 logger.error(

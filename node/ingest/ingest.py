@@ -104,7 +104,12 @@ class Ingest:
         self._duplicates = Duplicates(config, clock, database, index, storage)
         self._memory = _Memory()
         self._arrivals = Arrivals(
-            config=config, database=database, index=index, queue=queue, completion=completion
+            config=config,
+            clock=clock,
+            database=database,
+            index=index,
+            queue=queue,
+            completion=completion,
         )
 
     # --- from peers ----------------------------------------------------------
@@ -167,7 +172,7 @@ class Ingest:
                 stored = _stored(
                     header, location, reception.sha256, reception.length, provenance, is_own=is_own
                 )
-                claim.hand_over(Arrival(entry, stored, self._clock.timestamp()))
+                claim.hand_over(Arrival(entry, stored))
                 return _receipt("stored", header, reception.length)
 
     def _receive_again(self, reception: Reception, header: Header, provenance: Provenance) -> Receipt:
@@ -384,9 +389,11 @@ class Ingest:
         cannot be dealt with now stays in the log until the next start.
         """
         repairs = repairs or Repairs()
+        with self._database.read() as connection:
+            rebuilt_at = self._index.rebuilt_at(connection)
         for record in self._storage.replay(self._is_known, repairs, self._has_records):
             try:
-                repairs.instances_indexed += self.replay_record(record)
+                repairs.instances_indexed += self.replay_record(record, rebuilt_at)
             except OF_A_RECORD as error:
                 # One record must not keep the node from starting. Its sender may have been told
                 # Success by an index that is lost, so it is kept. What is wrong may quote the object.
@@ -406,12 +413,15 @@ class Ingest:
         with self._database.read() as connection:
             return self._index.in_segment(connection, segment) > 0
 
-    def replay_record(self, record: ReplayedRecord) -> bool:
+    def replay_record(self, record: ReplayedRecord, rebuilt_at: float | None = None) -> bool:
         """Index a record of the receive log, or compare it with what is held; whether it was new.
 
-        Raises what reading and keeping it may meet.
+        What was received before ``rebuilt_at``, and could not be read then, starts nothing: routes and
+        analyses of it may have been done. Raises what reading and keeping it may meet.
         """
         provenance = Provenance.from_json(record.provenance)
+        if rebuilt_at is not None and provenance.received_at <= rebuilt_at:
+            provenance = replace(provenance, starts_nothing=True)
         if provenance.own:
             # Its row was never committed, or it would be known: so its job makes it again, and all of it.
             return False
@@ -420,7 +430,7 @@ class Ingest:
             header = read_header(file, record.transfer_syntax_uid, accepted_once(self._config.limits))
             is_own = carries_our_marks(header)
             stored = _stored(header, record.location, digest, length, provenance, is_own=is_own)
-            arrival = Arrival(Entry.of(header), stored, self._clock.timestamp())
+            arrival = Arrival(Entry.of(header), stored)
             with self._arrivals.claimed(header.sop_instance_uid) as claim:
                 if not self._duplicates.is_held(header.sop_instance_uid):
                     claim.hand_over(arrival)

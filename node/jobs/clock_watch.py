@@ -44,17 +44,7 @@ class ClockWatch:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Make up for a clock that was put back while no node ran, and look from now on.
-
-        Raises DatabaseFailure.
-        """
-        services = self._services
-        with services.database.read() as connection:
-            known_at = services.queue.last_known_at(connection)
-        behind_seconds = services.clock.timestamp() - (known_at or 0.0)
-        if behind_seconds < -TOLERANCE_SECONDS:
-            services.database.write(lambda connection: self._move(connection, behind_seconds))
-            _tell(behind_seconds)
+        """Look from now on."""
         self._stopping.clear()
         self._thread = threading.Thread(target=self._watch, name="clock", daemon=True)
         self._thread.start()
@@ -71,8 +61,18 @@ class ClockWatch:
         clock = self._services.clock
         step_seconds = clock.step_seconds()
         if step_seconds:
-            self._services.database.write(lambda connection: self._move(connection, step_seconds))
-            clock.follow(step_seconds)
+
+            def move(connection: sqlite3.Connection) -> None:
+                _move(self._services, connection, step_seconds)
+                # what others write or ask for behind this, in the same commit too, has the new time
+                clock.follow(step_seconds)
+
+            try:
+                self._services.database.write(move)
+            except NodeError:
+                if not clock.step_seconds():
+                    clock.follow(-step_seconds)
+                raise
             self._when_moved()
             _tell(step_seconds)
         return step_seconds
@@ -84,10 +84,24 @@ class ClockWatch:
             except NodeError as error:
                 logger.error("clock not followed", extra={"error": error.name, "reason": str(error)})
 
-    def _move(self, connection: sqlite3.Connection, seconds: float) -> None:
-        self._services.queue.move_times(connection, seconds)
-        self._services.completion.move_times(connection, seconds)
-        confirmations.move_times(connection, seconds)
+
+def make_up(services: Services) -> None:
+    """Move what waits where the clock was put back while no node ran; before anything has a new time.
+
+    Raises DatabaseFailure.
+    """
+    with services.database.read() as connection:
+        known_at = services.queue.last_known_at(connection)
+    behind_seconds = services.clock.timestamp() - (known_at or 0.0)
+    if behind_seconds < -TOLERANCE_SECONDS:
+        services.database.write(lambda connection: _move(services, connection, behind_seconds))
+        _tell(behind_seconds)
+
+
+def _move(services: Services, connection: sqlite3.Connection, seconds: float) -> None:
+    services.queue.move_times(connection, seconds)
+    services.completion.move_times(connection, seconds)
+    confirmations.move_times(connection, seconds)
 
 
 def _tell(step_seconds: float) -> None:

@@ -98,13 +98,15 @@ class _Found(NamedTuple):
         return cls(provenance.received_at, location.kind == "log", number, location)
 
 
-def rebuild(config: Config, clock: Clock, progress: Progress) -> Rebuilt:
+def rebuild(config: Config, clock: Clock, progress: Progress, *, is_log_lost: bool = False) -> Rebuilt:
     """Make the index of a data directory again; the old one is set aside.
+
+    Without the receive log only where ``is_log_lost`` says that it is lost for good; it begins anew then.
 
     Raises
     ------
     ArchiveUnavailable
-        A node runs on the directory, none ever did, or its archive is not there.
+        A node runs on the directory, none ever did, or its archive or receive log is not there.
     DatabaseFailure, StorageFailure, OutOfSpace
         The new index could not be written. The old one is as it was.
     """
@@ -116,6 +118,7 @@ def rebuild(config: Config, clock: Clock, progress: Progress) -> Rebuilt:
         directory.open()
         exits.callback(directory.close)
         directory.check_archive(holds_settled=True)
+        directory.check_log_to_rebuild(is_lost=is_log_lost)
         # A settling process that has outlived its node writes nothing from now on.
         Tenure.begin(data_dir, folders=("archive",))
         path = data_dir / database.FILE_NAME
@@ -300,6 +303,7 @@ class _Rebuilding:
     def _finish(self, connection: sqlite3.Connection) -> None:
         """What follows from all rows together."""
         rebuilt = self._rebuilt
+        self._index.note_rebuilt(connection)
         self._results.record(connection, self._completion)
         self._completion.arrived_before(connection)
         if not rebuilt.left_out:

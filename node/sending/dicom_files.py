@@ -43,15 +43,18 @@ class NotDicom(MalformedDataSet):
 def find(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the files among ``paths`` and, in the order of their names, those in the folders below.
 
-    Hidden files and folders below a named one are passed over, links to folders not followed.
+    Hidden files and folders below a named one are passed over, links to folders not followed. A folder
+    that cannot be looked into is yielded itself, so that who reads it hears of it.
     """
+    unreadable: list[OSError] = []
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        for folder, folders, files in os.walk(path):
+        for folder, folders, files in os.walk(path, onerror=unreadable.append):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+    yield from (Path(error.filename) for error in unreadable)
 
 
 def read(path: Path) -> DicomFile:

@@ -16,6 +16,7 @@ from node.errors import NodeError, OutOfSpace, StorageFailure, TransientFailure
 
 # What the system takes in one call; POSIX promises 16 at least.
 _MOST_BUFFERS = max(16, os.sysconf("SC_IOV_MAX"))
+_PIECE_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What is wrong with the moment, and not with what is stored.
 _TRANSIENT = {
@@ -104,6 +105,17 @@ def begin_writing_out(file: int, offset: int, count: int) -> None:
     # Linux writes dirty pages out for it, and then drops those that are clean: these are not yet.
     with suppress(OSError):
         os.posix_fadvise(file, offset, count, os.POSIX_FADV_DONTNEED)
+
+
+def write_anew(file: int) -> None:
+    """Write what is read from ``file`` to the same place, so that the next flush has to write it.
+
+    After a failed flush the system counts what it could not write as written.
+    """
+    offset = 0
+    while piece := read_at(file, _PIECE_BYTES, offset):
+        write_at(file, piece, offset)
+        offset += len(piece)
 
 
 def sync_data(file: int) -> None:

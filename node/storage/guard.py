@@ -203,13 +203,18 @@ class DataDirectory:
                 )
             self._begin("archive")
 
-    def check_log(self, segments: Collection[str]) -> list[str]:
-        """Refuse when the index names segments of the receive log but the folder is another one.
+    def check_log(self, segments: Collection[str], *, holds_instances: bool) -> list[str]:
+        """Refuse when the index knows instances but the folder of the receive log is another one.
+
+        All of them may be settled, and the folder hold what counts all the same: records that the index
+        does not know yet, and the numbers that segments have had.
 
         Parameters
         ----------
         segments : collection of str
-            Those that the index names. Where it names none, the folder is created.
+            Those that the index names.
+        holds_instances : bool
+            Whether the index knows any instance. Where it knows none, the folder is created.
 
         Returns
         -------
@@ -220,14 +225,26 @@ class DataDirectory:
         gone = sorted(name for name in segments if not segment_path(folder, name).exists())
         if not self._is_ours("log"):
             # Without a mark, a folder that has any of the segments is the right one.
-            if gone and len(gone) == len(segments):
-                raise ArchiveUnavailable(
-                    f"the receive log {folder} is empty or another one, but instances in it are known",
-                    action=f"mount the disk that belongs at {folder}, then start again; where it is lost "
-                    "for good, 'anode rebuild' makes an index without it",
-                )
+            if holds_instances and len(gone) == len(segments):
+                raise self._other_log()
             self._begin("log")
         return gone
+
+    def check_log_to_rebuild(self, *, is_lost: bool) -> None:
+        """Refuse when the folder of the receive log is another one, or begin it where it ``is_lost``."""
+        if self._is_ours("log") or any(self.path.glob(_SEGMENTS)):
+            return
+        if not is_lost:
+            raise self._other_log()
+        self._begin("log")
+
+    def _other_log(self) -> ArchiveUnavailable:
+        folder = self.path / "log"
+        return ArchiveUnavailable(
+            f"the receive log {folder} is empty or another one, but instances are known that came through it",
+            action=f"mount the disk that belongs at {folder}, then start again; where it is lost "
+            "for good, 'anode rebuild --without-log' makes an index without it",
+        )
 
     def _is_ours(self, name: str) -> bool:
         return _read_json(self.path / name / _MARKER).get("archive") == self.archive_id

@@ -369,11 +369,13 @@ class ReceiveLog:
     def _make_durable(self, location: Location, data_set: Window) -> None:
         """Flush a record that is found; whoever sends it again is told Success without a further flush.
 
-        Its reception may have been killed before its own flush, and what is read may be in memory alone.
+        Its reception may have been killed before its own flush, and what is read may be in memory alone. Or
+        its flush failed, and the system takes for written what it could not write: so all is written anew.
         """
         parts_of_it = data_set.paths if isinstance(data_set, ChainWindow) else [self.path(location)]
         for path in set(parts_of_it) - self._flushed:
-            with _opened(path) as file:
+            with _opened(path, os.O_RDWR) as file:
+                disk.write_anew(file)
                 disk.sync_data(file)
             self._flushed.add(path)
 
@@ -503,9 +505,9 @@ def _log_alone(_segment: str, _reason: str) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _opened(path: Path, how: int = os.O_RDONLY) -> Iterator[int]:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, how | os.O_CLOEXEC)
     except OSError as error:
         raise disk.failure(error, "opening a segment of the receive log") from error
     try:

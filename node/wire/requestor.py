@@ -58,10 +58,12 @@ class RequestedAssociation(Association):
                 self._upper_layer.respond_to_release()
             else:
                 self._release(self._limits.network_timeout_seconds)
+            self._close("association released", logging.INFO)
         except PeerError as error:
             self._end_badly(error)
-            return
-        self._close("association released", logging.INFO)
+        finally:
+            # a handler of ours failed over what came meanwhile, or it is over
+            self._end_badly(None)
 
     def close(self) -> None:
         """End the association at once: A-ABORT if it is established, then close."""

@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset
 
 from handlers.c_echo import c_echo
 from node import commitment, status
-from node.errors import MalformedDataSet
 from node.wire.association import Association, Handler, Operation, Request, Response
 from node.wire.contexts import ProposedContext
 from node.wire.requestor import RequestedAssociation
@@ -224,11 +223,8 @@ def requestor_operations(events: list[Any]) -> dict[str, Operation]:
         yield Response(status.SUCCESS)
 
     def event_report(request: Request) -> Iterator[Response]:
-        try:
-            events.append(("event report", commitment.read_event(request.identifier())))
-        except MalformedDataSet as error:
-            yield Response(status.INVALID_ARGUMENT_VALUE, str(error))
-        else:
-            yield Response(status.SUCCESS)
+        # not guarded, so that what a handler raises is seen at any time
+        events.append(("event report", commitment.read_event(request.identifier())))
+        yield Response(status.SUCCESS)
 
     return {"C-STORE": store, "N-EVENT-REPORT": event_report}

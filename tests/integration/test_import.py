@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,9 +10,13 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +26,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from node.config.settings import PeerConfig
+from node.errors import NodeError
+from node.importing import client
+from node.importing.desk import Desk
 from node.sending import dicom_files
 from node.sending.recoding import uncompressed
 from node.sending.sending import Sender
@@ -30,6 +38,7 @@ from tests.support.anode_process import AnodeProcess
 from tests.support.dying import killed_at
 from tests.support.orthanc import running_orthanc
 from tests.support.stopped_node import StoppedNode
+from tests.support.waiting import wait_until
 
 Capture = pytest.CaptureFixture[str]
 
@@ -382,3 +391,89 @@ def test_a_running_node_takes_in_what_it_would_refuse_to_a_stranger(tmp_path: Pa
     stopped.data_dir = tmp_path / "node" / "data"
     assert stopped.digests() == files
     assert stopped.query("SELECT * FROM study_arrival") == []
+
+
+def test_folders_that_are_not_looked_into_are_told(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = StoppedNode(tmp_path)
+    with node.services():
+        pass
+    write(tmp_path / "old" / "good", "a.dcm")
+    (tmp_path / "old" / "scratched").mkdir()
+    write(tmp_path / "elsewhere", "b.dcm")
+    (tmp_path / "old" / "linked").symlink_to(tmp_path / "elsewhere")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("scratched"):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    said = node.run(capsys, "import", str(tmp_path / "old"), status=1)
+    assert "scratched  cannot be read: Input/output error" in said
+    assert "linked" in said
+    assert "name the folder itself" in said
+    assert len(node.rows("instance")) == 1
+
+
+def test_names_of_any_encoding_and_length_are_imported(tmp_path: Path, capsys: Capture) -> None:
+    node = StoppedNode(tmp_path)
+    with node.services():
+        pass
+    source = tmp_path / os.fsdecode(b"K\xf6ln")
+    deep = source.joinpath(*["\N{GRINNING FACE}" * 55] * 6)
+    deep.mkdir(parents=True)
+    (deep / "a.dcm").write_bytes(made.part10(ct(1)))
+    (source / os.fsdecode(b"b\xe9.dcm")).write_bytes(made.part10(ct(2))[:-60])
+    said = node.run(capsys, "import", str(source), "--json", status=1)
+    assert said.isascii()
+    *files, last = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert [
+        os.fsencode(one["file"]).endswith(b"\xe9.dcm") for one in files if one["outcome"] == "refused"
+    ] == [True]
+    assert (last["stored"], last["refused"]) == (1, 1)
+
+
+def test_an_import_too_many_is_told_so_and_a_thread_too_many_is_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services: Any = SimpleNamespace(
+        config=SimpleNamespace(node=SimpleNamespace(data_dir=tmp_path)), ingest=None, database=None
+    )
+    counted = SimpleNamespace(
+        sop_class_uid="1", sop_instance_uid="2", transfer_syntax_uid="3", sha256="4", where="x"
+    )
+    real = threading.Thread.start
+    desk = Desk(services)
+    desk.start()
+    try:
+        with ExitStack() as exits:
+            for _ in range(4):
+                exits.callback(client.Counter(tmp_path)._line.close)
+            wait_until(lambda: len(desk._connections) == 4, what="four imports")
+            with (
+                client.Counter(tmp_path) as fifth,
+                pytest.raises(NodeError, match="4 imports run already"),
+            ):
+                fifth.take(counted, is_analyzed=False)  # type: ignore[arg-type]
+        wait_until(lambda: not desk._connections, what="their end")
+
+        def start(thread: threading.Thread) -> None:
+            if thread.name == "import":
+                raise RuntimeError("can't start new thread")
+            real(thread)
+
+        with monkeypatch.context() as exhausted:
+            exhausted.setattr(threading.Thread, "start", start)
+            with (
+                client.Counter(tmp_path) as unlucky,
+                pytest.raises(NodeError, match="can't start new thread"),
+            ):
+                unlucky.take(counted, is_analyzed=False)  # type: ignore[arg-type]
+        with ExitStack() as exits:
+            exits.callback(client.Counter(tmp_path)._line.close)
+            wait_until(lambda: len(desk._connections) == 1, what="an import")
+    finally:
+        desk.stop()

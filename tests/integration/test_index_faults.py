@@ -220,6 +220,55 @@ def test_after_a_failed_flush_all_is_written_anew_before_anything_is_said_to_be_
         index.close()
 
 
+def test_a_flush_that_fails_behind_the_commits_is_not_passed_over(tmp_path, monkeypatch):
+    """It is used up then: the next one would go well, and what the first lost would be missing."""
+    monkeypatch.setattr(database, "_CHECKPOINT_COMMITS", 3)
+    index = Database(tmp_path / database.FILE_NAME, clock=Clock(), schema=schema.STATEMENTS)
+
+    class Failing:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._connection, name)
+
+        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+            if "wal_checkpoint(PASSIVE)" in statement:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC  # type: ignore[misc]
+                raise error
+            return self._connection.execute(statement, *values)
+
+    def insert(name: str) -> None:
+        index.write(lambda connection: connection.execute("INSERT INTO meta VALUES (?, '1')", (name,)))
+
+    try:
+        insert("first")
+        failing = Failing(index._writing)  # type: ignore[arg-type]
+        index._writing = failing  # type: ignore[assignment]
+        for number in range(5):
+            insert(str(number))
+        wait_until(lambda: index._writing is not failing, what="another connection")
+        index.flush()
+        with sqlite3.connect(f"file:{tmp_path / database.FILE_NAME}?immutable=1", uri=True) as alone:
+            found = {row[0] for row in alone.execute("SELECT key FROM meta")}
+        assert found >= {"first", "0", "1"}, "they are in the log alone, part of which may be lost"
+    finally:
+        index.close()
+
+
+def test_the_log_of_the_index_is_taken_into_the_file_when_it_is_long(tmp_path):
+    index = Database(
+        tmp_path / database.FILE_NAME, clock=Clock(), schema=["CREATE TABLE IF NOT EXISTS t (x BLOB)"]
+    )
+    try:
+        for _ in range(60):
+            index.write(lambda connection: connection.execute("INSERT INTO t VALUES (zeroblob(1000000))"))
+        assert (tmp_path / f"{database.FILE_NAME}-wal").stat().st_size < 40_000_000
+    finally:
+        index.close()
+
+
 def test_an_index_that_is_lost_with_its_folder_is_refused_by_the_next_start(app, tmp_path):
     app.stop()
     index_of(app).unlink()

@@ -20,9 +20,10 @@ from node.app import App
 from node.clock import Clock
 from node.completion import COMPLETED, input_digest
 from node.config.settings import AnalysisConfig, Config, PeerConfig, RouteConfig
-from node.errors import ArchiveUnavailable, ConflictingInstance, ObjectError
+from node.errors import ArchiveUnavailable, ConflictingInstance, ObjectError, StorageFailure
 from node.index.index import Provenance, Run
 from node.jobs.task import Done, Job
+from node.rebuild.held import Reader
 from node.rebuild.rebuilding import Rebuilt, rebuild
 from node.storage import archive
 from node.storage.guard import DataDirectory
@@ -72,6 +73,7 @@ def begin(folder: Path) -> Config:
     directory = DataDirectory(wanted.node.data_dir, None)
     directory.open()
     directory.check_archive(holds_settled=False)
+    directory.check_log([], holds_instances=False)
     directory.close()
     return wanted
 
@@ -394,6 +396,31 @@ def test_a_damaged_archive_file_is_replaced_from_the_log_where_that_still_has_it
         assert [verify(node.services, node.stored(str(one.SOPInstanceUID))) for one in images] == [""] * 3
 
 
+def test_a_record_that_could_not_be_read_then_starts_nothing_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been forwarded and analysed before the index was lost."""
+    wanted = begin(tmp_path)
+    image = made.ct_image()
+    with small_node(wanted) as node:
+        receive_made(node, image)
+    lose_index(wanted)
+
+    def fails(*_: object) -> None:
+        raise StorageFailure("Input/output error while reading an instance")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Reader, "recorded", fails)
+        assert len(again(wanted).left_out) == 1
+    with small_node(wanted) as node:
+        assert node.stored(str(image.SOPInstanceUID)).provenance.starts_nothing
+        receive_made(node, made.ct_image())
+        with node.services.database.read() as connection:
+            studies = connection.execute("SELECT study_instance_uid FROM study_arrival").fetchall()
+        assert str(image.StudyInstanceUID) not in [row[0] for row in studies]
+        assert len(studies) == 1
+
+
 def test_what_cannot_be_read_is_named_and_stays_where_it_is(tmp_path: Path) -> None:
     wanted = begin(tmp_path)
     images = [made.ct_image() for _ in range(4)]
@@ -519,6 +546,11 @@ def test_a_rebuild_beside_a_running_node_or_without_its_archive_is_refused(tmp_p
     with pytest.raises(ArchiveUnavailable, match="in use by another anode"):
         again(wanted)
     running.close()
+    mark = wanted.node.data_dir / "log" / "format.json"
+    aside = mark.rename(tmp_path / "aside")
+    with pytest.raises(ArchiveUnavailable, match="receive log"):
+        again(wanted)
+    aside.rename(mark)
     (wanted.node.data_dir / "archive" / "format.json").unlink()
     with pytest.raises(ArchiveUnavailable, match="archive folder"):
         again(wanted)

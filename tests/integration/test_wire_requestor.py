@@ -19,6 +19,7 @@ from node import status
 from node.errors import (
     AssociationAborted,
     AssociationRejected,
+    DatabaseFailure,
     IntegrityFailure,
     NoAcceptedContext,
     ObjectError,
@@ -678,6 +679,28 @@ def test_a_release_collision_is_survived() -> None:
     ):
         pass
     assert association.failure is None
+
+
+def test_a_handler_that_fails_while_we_release_leaves_nothing_open() -> None:
+    """The caller hears of it, and the peer of the end."""
+    heard = []
+
+    def script(peer: ScriptedPeer) -> None:
+        accepting(peer, more_user_items=scripted_peer.role(VERIFICATION, 0, 1))
+        assert peer.read_pdu()[0] == 5
+        peer.send_pdv(1, 3, scripted_peer.echo_rq())
+        heard.append(peer.read_pdu()[0])
+
+    def fails(_: Request) -> Iterator[Response]:
+        raise DatabaseFailure("the disk is gone")
+
+    with (
+        scripted_acceptor(script) as port,
+        pytest.raises(DatabaseFailure),
+        connect(port, [ProposedContext(VERIFICATION, PLAIN, scp_role=True)], handlers={"C-ECHO": fails}),
+    ):
+        pass
+    assert heard == [7]
 
 
 def test_data_that_comes_while_releasing_is_read_over() -> None:

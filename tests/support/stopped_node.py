@@ -50,6 +50,7 @@ class StoppedNode:
         directory.open()
         try:
             directory.check_archive(holds_settled=False)
+            directory.check_log([], holds_instances=False)
             with writable(self.config) as services:
                 yield services
         finally:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from node import confirmations
 from node.clock import Clock
 from node.config.settings import AnalysisConfig, Config
-from node.errors import PeerUnreachable
+from node.errors import DatabaseFailure, PeerUnreachable
+from node.jobs import clock_watch
 from node.jobs.clock_watch import ClockWatch
 from node.jobs.policy import DeliveryPolicy
 from node.jobs.task import Retry
@@ -156,9 +159,7 @@ def test_a_clock_that_was_put_back_while_no_node_ran_is_noticed_once_at_the_star
     clock.set_by(-3600)
     clock.follow(-3600)  # as a new process knows no other time
     for _ in range(2):
-        starting = watch(bench)
-        starting.start()
-        starting.stop()
+        clock_watch.make_up(bench.services)
     clock.advance(99)
     assert bench.lease() == []
     clock.advance(1)
@@ -169,7 +170,44 @@ def test_a_rest_is_no_step(bench: Bench, clock: ManualClock) -> None:
     bench.enqueue("sweep", "sweep")
     bench.enqueue("work", "a", not_before=clock.timestamp() + 100)
     clock.advance(3600)
-    starting = watch(bench)
-    starting.start()
-    starting.stop()
+    clock_watch.make_up(bench.services)
     assert [job.key for job in bench.lease()] == ["a"]
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_what_shares_a_commit_with_a_step_has_the_new_time(
+    bench: Bench, clock: ManualClock, step: float
+) -> None:
+    """Nothing between the moving of times and the new time runs early, or waits for the step."""
+    bench.enqueue("work", "in half an hour", not_before=clock.timestamp() + 1800)
+    clock.set_by(step)
+    found: list[list[str]] = []
+
+    def move_and_more(connection: sqlite3.Connection) -> None:
+        watch(bench).look()  # joins this transaction
+        found.append([job.key for job in bench.lease()])
+        bench.queue.enqueue(connection, "work", key="now", payload={})
+
+    bench.database.write(move_and_more)
+    assert found == [[]]
+    assert [job.key for job in bench.lease()] == ["now"]
+    assert clock.step_seconds() == 0.0
+
+
+def test_a_step_that_cannot_be_written_is_not_followed(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = clock.timestamp()
+    clock.set_by(-3600)
+
+    def fails_at_the_end(work: Any) -> None:
+        with bench.database.read() as connection:
+            work(connection)
+        raise DatabaseFailure("the disk is gone")
+
+    monkeypatch.setattr(clock_watch, "_move", lambda *arguments: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.database, "write", fails_at_the_end)
+        with pytest.raises(DatabaseFailure):
+            watch(bench).look()
+    assert (clock.timestamp(), clock.step_seconds()) == (before, -3600.0)

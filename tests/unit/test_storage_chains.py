@@ -484,6 +484,44 @@ def test_a_fault_at_any_step_of_a_long_record_loses_nothing_that_was_acknowledge
     assert failures >= 15
 
 
+@pytest.mark.parametrize("length", [3000, LONG])
+def test_a_record_whose_flush_failed_is_written_anew_when_it_is_found(make, monkeypatch, length):
+    """The system counts it as written, and a second flush of the same pages would do nothing."""
+
+    def fail(file: int) -> None:
+        raise StorageFailure("Input/output error while making an instance durable")
+
+    data = os.urandom(length)
+    storage = make()
+    with monkeypatch.context() as failing:
+        failing.setattr(disk, "sync_data", fail)
+        with pytest.raises(StorageFailure):
+            put(storage, data)
+    storage.close()
+    real, real_sync = disk.write_at, disk.sync_data
+    done: list[tuple[str, str, int]] = []
+
+    def write_at(file: int, piece: bytes, offset: int) -> None:
+        done.append(("write", os.path.basename(os.readlink(f"/proc/self/fd/{file}")), len(piece)))
+        real(file, piece, offset)
+
+    def sync_data(file: int) -> None:
+        done.append(("flush", os.path.basename(os.readlink(f"/proc/self/fd/{file}")), 0))
+        real_sync(file)
+
+    monkeypatch.setattr(disk, "write_at", write_at)
+    monkeypatch.setattr(disk, "sync_data", sync_data)
+    storage = make()
+    records = list(storage.replay())
+    for record in records:
+        assert read(storage, record.location) == data
+    flushed = {name for what, name, _ in done if what == "flush"}
+    for name in flushed:
+        assert sum(count for what, one, count in done if (what, one) == ("write", name)) >= SEGMENT_BYTES
+        assert [what for what, one, _ in done if one == name][-1] == "flush"
+    assert len(records) == bool(flushed)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("failure", [StorageFailure("once"), MemoryError()])
 def test_a_failed_flush_behind_a_long_reception_is_never_forgotten(make, monkeypatch, failure):

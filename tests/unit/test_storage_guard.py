@@ -167,12 +167,30 @@ def test_a_receive_log_is_known_by_its_mark_or_by_any_of_its_segments(data_dir, 
     log.mkdir()
     directory = DataDirectory.beside(data_dir, config_file)
     directory.open()
+    named = ["00000001", "00000002"]
     with pytest.raises(ArchiveUnavailable, match="empty or another one"):
-        directory.check_log(["00000001", "00000002"])
+        directory.check_log(named, holds_instances=True)
     (log / "00000002.seg").touch()
-    assert directory.check_log(["00000001", "00000002"]) == ["00000001"]
+    assert directory.check_log(named, holds_instances=True) == ["00000001"]
     (log / "00000002.seg").unlink()
-    assert directory.check_log(["00000001", "00000002"]) == ["00000001", "00000002"]
+    assert directory.check_log(named, holds_instances=True) == named
+    directory.close()
+
+
+def test_a_receive_log_that_is_not_mounted_is_refused_also_where_all_is_settled(data_dir, config_file):
+    """It may hold what the index does not know yet, and other segments had the numbers of new ones."""
+    start(data_dir, config_file)
+    (data_dir / "log").mkdir()
+    directory = DataDirectory.beside(data_dir, config_file)
+    directory.open()
+    with pytest.raises(ArchiveUnavailable, match="empty or another one") as refused:
+        directory.check_log([], holds_instances=True)
+    assert "'anode rebuild --without-log'" in refused.value.action
+    with pytest.raises(ArchiveUnavailable, match="empty or another one"):
+        directory.check_log_to_rebuild(is_lost=False)
+    directory.check_log_to_rebuild(is_lost=True)
+    assert directory.check_log([], holds_instances=True) == []
+    directory.check_log_to_rebuild(is_lost=False)
     directory.close()
 
 
