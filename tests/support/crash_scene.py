@@ -295,7 +295,9 @@ class Scene:
 
         def is_settled() -> bool:
             # Rows are written a moment after Success, each with its job: no job may be none yet.
-            return all(one.is_settled for one in self.instances()) and not self.jobs("ready", "leased")
+            held = {one.sop_instance_uid: one.is_settled for one in self.instances()}
+            is_known = self.acknowledged.keys() <= held.keys()
+            return is_known and all(held.values()) and not self.jobs("ready", "leased")
 
         wait_until(is_settled, ANALYSES_SECONDS, "the end of all jobs, with everything settled")
         assert self.jobs("set_aside") == []
@@ -309,7 +311,7 @@ class Scene:
         with self.records() as opened, opened.database.read() as connection:
             said = {one: confirmations.of_study(connection, one) for one in studies}
         assert {confirmation.state for items in said.values() for confirmation in items} <= {"held"}
-        assert list((self.node.folder / "data" / "archive" / "partial").iterdir()) == []
+        assert list((self.node.folder / "data" / "archive").glob("partial/*")) == []
 
     def _reported(self, study_uid: str) -> list[str]:
         """Results by the runs that made them: all of them by one run for each state of the series."""
