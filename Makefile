@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# pytest workers; tests use free ports and their own folders, so any number may run side by side
-WORKERS ?= auto
+# pytest workers; tests use free ports and their own folders, so any number may run side by side. One more than
+# there are cores, as a third of the time they wait for peers.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 INSTALLED := $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
 
 .PHONY: fuzz demo test every-file soak cycles bench crash check lint types audit clean help

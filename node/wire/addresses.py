@@ -75,20 +75,24 @@ class Addresses:
 
 def literal(host: str) -> _Address | None:
     """Read an IP address so that those that mean the same are equal; None for a name."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    address = getattr(address, "ipv4_mapped", None) or address
-    return _THIS_MACHINE if address.is_loopback else address
+    address = _address(host)
+    return _THIS_MACHINE if address is not None and address.is_loopback else address
 
 
 def host_of(address: str) -> str:
     """What counts as one host: an IPv4 address, or the /64 network of an IPv6 one, which may all be its."""
-    found = literal(address)
+    found = _address(address)
     if isinstance(found, ipaddress.IPv6Address) and not found.is_link_local:
         return str(ipaddress.IPv6Network((found, _HOST_BITS), strict=False))
     return str(found or address)
+
+
+def _address(host: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_within(address: _Address, network: _Network) -> bool:

@@ -126,7 +126,7 @@ def test_every_loopback_address_is_this_machine(address: str) -> None:
         ("2001:db8::1", "2001:db8::ffff:1", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("fe80::1%eth0", "fe80::2%eth0", False),
-        ("::1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
         ("", "", True),
     ],
 )
