@@ -31,8 +31,8 @@ KILL_SECONDS = (0.5, 4.0)
 #: Memory after the first third may grow by so much until the end.
 GROWTH_BYTES = 24 << 20
 SAMPLE_SECONDS = 1.0
-#: A settling process that the warm-up did not need: the node's end of the connection with it, what tells of its
-#: end, and what tells it of the node's.
+#: A settling process that the warm-up did not need: the node's end of the connection with it, what tells of
+#: its end, and what tells it of the node's.
 DESCRIPTORS_OF_SETTLING = 3
 
 CONFIGURATION = """
