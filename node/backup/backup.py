@@ -38,6 +38,7 @@ from node.clock import Clock
 from node.errors import ArchiveUnavailable, StorageFailure, WrongUsage
 from node.index import database, snapshot
 from node.index.database import Database
+from node.index.index import Index
 from node.storage import disk, guard, small_file
 from node.storage.held_log import HeldLog
 
@@ -109,7 +110,7 @@ def make(
     WrongUsage
         The folder holds something else, or lies in the data directory.
     ArchiveUnavailable
-        There is no archive, or not the one that was there; or another backup is being made.
+        There is no archive, or it or the receive log is not what was there; or another backup is being made.
     StorageFailure, OutOfSpace, DatabaseFailure
         It was not finished. The one before, if there was one, is still whole; this one goes on where
         it ended, when it is tried again.
@@ -117,6 +118,14 @@ def make(
     archive_id = guard.inspect(source.data_dir, source.state_file)
     if not archive_id:
         raise ArchiveUnavailable(f"there is no archive in {source.data_dir} yet")
+    index = Index(source.clock)
+    with source.database.read() as connection:
+        # else the one before would be given up for what is not mounted
+        guard.DataDirectory(source.data_dir, source.state_file).look(
+            index.segments(connection),
+            holds_instances=index.holds_any(connection),
+            holds_settled=index.holds_settled(connection),
+        )
     with _opened(folder, source.data_dir, archive_id):
         before = manifest.read(folder)
         _remove_unfinished(folder, before)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from node.config.settings import Config
+from node.errors import WrongUsage
 
 Finding = tuple[str, Literal["warning", "problem"], str]
 """What was looked at, how bad it is, and what to do."""
@@ -36,6 +39,21 @@ def findings(config: Config) -> Iterator[Finding]:
             "problem",
             f"{config.source} can be changed by every user: chmod o-w {config.source}",
         )
+
+
+def refuse_root(data_dir: Path) -> None:
+    """Raise WrongUsage where root would write in the directory of another user, who could not read it."""
+    if os.geteuid() != 0 or not data_dir.exists() or data_dir.stat().st_uid == 0:
+        return
+    owner = data_dir.stat().st_uid
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"#{owner}"
+    raise WrongUsage(
+        f"{data_dir} belongs to {name}, who could not read what root writes there",
+        action=f"run the command as that user: sudo -u {name} anode ...",
+    )
 
 
 def _mode(path: Path) -> int:

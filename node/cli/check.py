@@ -162,7 +162,14 @@ def _look_at_index(config: Config) -> None:
     try:
         database.look_through()
         with database.read() as connection:
-            directory.check_index_knows(holds_instances=Index(Clock()).holds_any(connection))
+            index = Index(Clock())
+            holds_instances = index.holds_any(connection)
+            directory.check_index_knows(holds_instances=holds_instances)
+            directory.look(
+                index.segments(connection),
+                holds_instances=holds_instances,
+                holds_settled=index.holds_settled(connection),
+            )
     finally:
         database.close()
 

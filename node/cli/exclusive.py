@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from node.cli.access import refuse_root
 from node.cli.opening import Records, database_path
 from node.config.settings import Config
 
@@ -53,11 +54,14 @@ def stopped_node(config: Config) -> Iterator[Services]:
     ------
     ArchiveUnavailable
         A node runs there, or it is not the directory that was there.
+    WrongUsage
+        It is another user's, and this is root.
     """
     from node.jobs import clock_watch
     from node.storage.guard import DataDirectory
     from node.tasks.sweep import is_needed
 
+    refuse_root(config.node.data_dir)
     directory = DataDirectory.beside(config.node.data_dir, config.source)
     directory.open()
     try:

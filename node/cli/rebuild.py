@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from node.cli import command, output
+from node.cli.access import refuse_root
 from node.cli.opening import config_argument, configuration
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from node.rebuild.rebuilding import rebuild
 
     config = configuration(arguments)
+    refuse_root(config.node.data_dir)
     rebuilt = rebuild(config, Clock(), _Bars(), is_log_lost=arguments.without_log)
     if arguments.json:
         output.as_json(_for_programs(rebuilt))
@@ -90,3 +92,7 @@ def _print(rebuilt: Rebuilt, config_argument: str) -> None:
         ]
     )
     output.note(f"'anode verify{config_argument}' proves what was found; nothing was sent or forwarded again")
+    output.note(
+        "what was still to be sent or forwarded is known no more: 'anode export' writes a study, "
+        "'anode send' sends it"
+    )

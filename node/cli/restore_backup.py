@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from node.cli import command, output
+from node.cli.access import refuse_root
 from node.cli.opening import config_argument, configuration
 from node.config.settings import Config
 
@@ -49,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = configuration(arguments)
     os.umask(_PATIENTS_ARE_NOBODY_ELSES)
     data_dir, state_file = config.node.data_dir, guard.state_file_of(config.source)
+    refuse_root(data_dir)
     backup = restoring.whole(arguments.folder)
     reserve_bytes = config.storage.free_space_reserve_bytes
     # Before the lock, so that a refusal leaves nothing; and after it, as nobody else can change it then.

@@ -122,10 +122,34 @@ def rebuild(config: Config, clock: Clock, progress: Progress, *, is_log_lost: bo
         # A settling process that has outlived its node writes nothing from now on.
         Tenure.begin(data_dir, folders=("archive",))
         path = data_dir / database.FILE_NAME
+        lost = _in_log(path) if is_log_lost else {}
         new = replacement.path_of_new(path)
         rebuilt = _fill(new, config, clock, progress)
+        rebuilt.left_out += [
+            LeftOut(uid, f"it was in the receive log alone: ask {sender} to send it again")
+            for uid, sender in lost.items()
+        ]
         rebuilt.set_aside = replacement.put_in_place(new, path, clock.timestamp())
         return rebuilt
+
+
+def _in_log(index_file: Path) -> dict[str, str]:
+    """What the old index says of instances in the receive log: their senders by SOP Instance UID."""
+    try:
+        old = Database.open_read_only(index_file)
+    except AnodeError:
+        return {}
+    try:
+        with old.read() as connection:
+            return {
+                one.sop_instance_uid: one.provenance.sender
+                for one in Index(Clock()).instances(connection)
+                if one.location.kind == "log"
+            }
+    except AnodeError:
+        return {}
+    finally:
+        old.close()
 
 
 def _fill(new: Path, config: Config, clock: Clock, progress: Progress) -> Rebuilt:

@@ -195,12 +195,8 @@ class DataDirectory:
             folder is created.
         """
         if not self._is_ours("archive"):
-            folder = self.path / "archive"
             if holds_settled:
-                raise ArchiveUnavailable(
-                    f"the archive folder {folder} is empty or another one, but settled instances are known",
-                    action=f"mount the disk that belongs at {folder}, then start again",
-                )
+                raise self._other_archive()
             self._begin("archive")
 
     def check_log(self, segments: Collection[str], *, holds_instances: bool) -> list[str]:
@@ -230,18 +226,40 @@ class DataDirectory:
             self._begin("log")
         return gone
 
+    def look(self, segments: Collection[str], *, holds_instances: bool, holds_settled: bool) -> None:
+        """Refuse as ``check_archive`` and ``check_log`` do, and write nothing, also beside a running node."""
+        self.archive_id = inspect(self.path, self._state_file)
+        if holds_settled and not self._is_ours("archive"):
+            raise self._other_archive()
+        there = any(segment_path(self.path / "log", name).exists() for name in segments)
+        if holds_instances and not there and not self._is_ours("log"):
+            raise self._other_log()
+
     def check_log_to_rebuild(self, *, is_lost: bool) -> None:
         """Refuse when the folder of the receive log is another one, or begin it where it ``is_lost``."""
-        if self._is_ours("log") or any(self.path.glob(_SEGMENTS)):
+        is_there = self._is_ours("log") or any(self.path.glob(_SEGMENTS))
+        if is_there and is_lost:
+            raise ArchiveUnavailable(
+                f"the receive log {self.path / 'log'} is there", action="leave '--without-log' out"
+            )
+        if is_there:
             return
         if not is_lost:
             raise self._other_log()
         self._begin("log")
 
+    def _other_archive(self) -> ArchiveUnavailable:
+        folder = self.path / "archive"
+        return ArchiveUnavailable(
+            f"the archive folder {folder} is empty or another one, but settled instances are known",
+            action=f"mount the disk that belongs at {folder}, then start again",
+        )
+
     def _other_log(self) -> ArchiveUnavailable:
         folder = self.path / "log"
         return ArchiveUnavailable(
-            f"the receive log {folder} is empty or another one, but instances are known that came through it",
+            f"the receive log {folder} is gone, empty or another one, but instances are known that came "
+            "through it",
             action=f"mount the disk that belongs at {folder}, then start again; where it is lost "
             "for good, 'anode rebuild --without-log' makes an index without it",
         )

@@ -22,7 +22,7 @@ from node.wire.contexts import (
     AssociationRequest,
     Rejection,
 )
-from node.wire.messages import Operation
+from node.wire.messages import Operation, Request, Response
 from node.wire.pdu import Violation
 from node.wire.upper_layer import UpperLayer
 
@@ -50,6 +50,7 @@ class AcceptedAssociation(Association):
         acceptance: bytes,
         operations: Mapping[str, Operation],
         limits: LimitsConfig,
+        refused: Callable[[Refusal], None],
     ) -> None:
         super().__init__(
             upper_layer,
@@ -63,6 +64,7 @@ class AcceptedAssociation(Association):
             peer_max_pdu_bytes=request.max_pdu_bytes,
         )
         self.allow = admission.allow
+        self._refused = refused
         self._acceptance = acceptance
         self._posted: deque[Callable[[Association], None]] = deque()
         self._posting = threading.Lock()
@@ -70,6 +72,19 @@ class AcceptedAssociation(Association):
         self._finish_by: float | None = None
         self._ending = "told to end"
         self._idle_since = time.monotonic()
+
+    def _note_refusal(self, request: Request, refusal: Response) -> None:
+        self._refused(
+            Refusal(
+                "operation",
+                f"{request.operation}: {refusal.comment}",
+                "the request does not fit the presentation context in which it came: look at the sender",
+                calling_ae_title=self.calling_ae_title,
+                called_ae_title=self.called_ae_title,
+                peer_address=self.peer_address,
+                association=self.number,
+            )
+        )
 
     def post(self, work: Callable[[Association], None]) -> bool:
         """Have ``work`` done in the association's thread once it is idle; False when it is over.
@@ -261,6 +276,7 @@ class Negotiator:
             acceptance=answer,
             operations=self._operations,
             limits=limits,
+            refused=self._refused,
         )
         certificate = request.peer_certificate
         logger.info(

@@ -161,6 +161,7 @@ class Performer:
         try:
             refusal = self._refusal(operation, message)
             if refusal is not None:
+                self._note_refusal(request, refusal)
                 self._respond(request, refusal)
             else:
                 self._run(self._operations[operation], request)
@@ -168,6 +169,9 @@ class Performer:
             self._nesting -= 1
             self._cancelled.discard(message_id)
         self.performed[operation] += 1
+
+    def _note_refusal(self, request: Request, refusal: Response) -> None:
+        """Called before a request is refused that no handler sees."""
 
     def _refusal(self, operation: str, message: Message) -> Response | None:
         """Refuse what no handler need see (PS3.7 sections 9.1, 10.1 and annex C.5)."""

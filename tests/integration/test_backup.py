@@ -426,6 +426,23 @@ def test_a_backup_whose_disk_is_not_mounted_is_not_begun_anew(
     node.run(capsys, "backup", str(backup))
 
 
+@pytest.mark.parametrize("folder", ["log", "archive"])
+def test_what_is_not_mounted_does_not_take_the_place_of_the_backup_before(
+    node: StoppedNode, restored: StoppedNode, tmp_path: Path, capsys: Capture, folder: str
+) -> None:
+    backup = tmp_path / "backup"
+    node.run(capsys, "backup", str(backup))
+    aside = (node.data_dir / folder).rename(tmp_path / "aside")
+    for _ in range(2):  # not there at all, and as an empty mount point
+        assert "empty or another one" in node.run(capsys, "backup", str(backup), status=1)
+        assert "empty or another one" in node.run(capsys, "check", "--no-peers", status=1)
+        (node.data_dir / folder).mkdir(exist_ok=True)
+    (node.data_dir / folder).rmdir()
+    aside.rename(node.data_dir / folder)
+    restored.run(capsys, "restore-backup", str(backup))
+    assert_equal(restored, node, capsys)
+
+
 def test_a_copy_that_its_disk_damaged_is_found_and_made_anew(
     node: StoppedNode, restored: StoppedNode, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -558,6 +558,25 @@ def test_a_rebuild_beside_a_running_node_or_without_its_archive_is_refused(tmp_p
         again(settings(tmp_path / "elsewhere"))
 
 
+def test_what_was_in_a_lost_log_alone_is_named(tmp_path: Path) -> None:
+    wanted = begin(tmp_path)
+    image, settled = made.ct_image(), made.ct_image()
+    with small_node(wanted) as node:
+        receive_made(node, settled)
+        settle(node)
+        receive_made(node, image)
+    log = wanted.node.data_dir / "log"
+    with pytest.raises(ArchiveUnavailable, match="is there"):
+        rebuild(wanted, Clock(), Quiet(), is_log_lost=True)
+    log.rename(tmp_path / "aside")
+    log.mkdir()
+    rebuilt = rebuild(wanted, Clock(), Quiet(), is_log_lost=True)
+    assert rebuilt.instances == 1
+    [one] = rebuilt.left_out
+    assert one.file == str(image.SOPInstanceUID)
+    assert one.reason == "it was in the receive log alone: ask CT1 at 192.0.2.1 to send it again"
+
+
 def test_the_command_tells_what_it_found_and_fails_where_something_is_left_out(tmp_path, capsys) -> None:
     begin(tmp_path)
     file = tmp_path / "config.toml"

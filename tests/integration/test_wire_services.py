@@ -118,6 +118,8 @@ def test_a_service_is_served_in_its_own_presentation_context_alone(
         peer.request(1, scripted_peer.echo_rq(2))
         assert peer.read_message()[0][0x0900] == 0
         peer.release()
+    told = [one.reason for one in node.services.refusals.refused_so_far() if one.kind == "operation"]
+    assert refusal[0] == 0 or any(str(refusal[1]) in reason for reason in told), "nobody is told of it"
 
 
 @pytest.mark.parametrize(

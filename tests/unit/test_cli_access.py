@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from node import __main__ as command_line
+from node.cli import access
+from node.errors import WrongUsage
 from tests.support.certificates import Authority
 
 CONFIGURATION = """
@@ -39,3 +42,20 @@ def test_check_says_what_others_can_read_or_change(
     assert f"{config} can be changed by every user" in found
     assert "every user" not in said(0o750, 0o640, 0o644)
     assert f"{data_dir} can be changed by every user" in said(0o777, 0o640, 0o644)
+
+
+def test_root_does_not_write_in_the_directory_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node's user could not read what root made."""
+    data_dir = tmp_path / "data"
+    access.refuse_root(data_dir)
+    data_dir.mkdir()
+    if os.getuid() == 0:
+        os.chown(data_dir, 65534, 65534)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(WrongUsage, match="could not read what root writes") as refused:
+        access.refuse_root(data_dir)
+    assert "sudo -u" in refused.value.action
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    access.refuse_root(data_dir)
