@@ -99,6 +99,8 @@ def test_rejected_connections_that_are_not_closed_leave_room_for_others() -> Non
                 )
             )
             assert peer.read_pdu()[0] == scripted_peer.A_ASSOCIATE_RJ
+        # a thread gives its place back a moment after its rejection was read
+        wait_until(lambda: len(node.server._waiting) == 20, what="twenty without an association")
         late = socket.create_connection(("127.0.0.1", node.port), source_address=BUSY)
         ScriptedPeer(opened.enter_context(late)).expect_end()
         with ScriptedPeer.to(node.port) as other:
