@@ -41,10 +41,8 @@ def n_action(services: Services, request: Request) -> Iterator[Response]:
     services.storage.check_free_space()
 
     def enqueue(connection: sqlite3.Connection) -> bool:
-        if (
-            services.queue.count_open(connection, "commit", peer) >= _MOST_OPEN_OF_A_PEER
-            or services.queue.count_open(connection, "commit") >= _MOST_OPEN
-        ):
+        by_peer = services.queue.open_by_lane(connection, "commit")
+        if by_peer[peer] >= _MOST_OPEN_OF_A_PEER or by_peer.total() >= _MOST_OPEN:
             return False
         services.queue.enqueue(
             connection,

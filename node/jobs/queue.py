@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -595,14 +596,18 @@ class Queue:
             self._notify(lane_kind)
         return len(rows)
 
-    def count_open(self, connection: sqlite3.Connection, kind: str, lane: str | None = None) -> int:
-        """How many jobs of a kind, or of one lane of it, wait, run or are set aside."""
-        found = connection.execute(
-            "SELECT COUNT(*) FROM job WHERE kind = :kind AND state IN ('ready', 'leased', 'set_aside')"
-            " AND (:lane IS NULL OR lane = :lane)",
-            {"kind": kind, "lane": lane},
-        ).fetchone()
-        return int(found[0])
+    def open_by_lane(self, connection: sqlite3.Connection, kind: str) -> Counter[str]:
+        """How many jobs of a kind wait, run or are set aside, by their lanes."""
+        # each by the index of its state; what is done may be a hundred times as much
+        rows = connection.execute(
+            "SELECT lane, COUNT(*) FROM ("
+            "SELECT lane FROM job WHERE state = 'ready' AND kind = :kind"
+            " UNION ALL SELECT lane FROM job WHERE state = 'leased' AND kind = :kind"
+            " UNION ALL SELECT lane FROM job WHERE state = 'set_aside' AND +kind = :kind"
+            ") GROUP BY lane",
+            {"kind": kind},
+        )
+        return Counter({row[0]: row[1] for row in rows})
 
     def delete_done(
         self,
@@ -624,7 +629,7 @@ class Queue:
         for kind in set_aside_kinds:
             forgotten += connection.execute(
                 "DELETE FROM job WHERE id IN (SELECT id FROM job"
-                " WHERE state = 'set_aside' AND kind = ? AND failed_at < ? LIMIT ?)",
+                " WHERE state = 'set_aside' AND +kind = ? AND failed_at < ? LIMIT ?)",
                 (kind, before, limit - forgotten),
             ).rowcount
         return forgotten
