@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from node import errors, status
 from node.config.settings import Verb
 from node.errors import AnodeError
-from node.refusals import Refusal
 from node.wire.association import Handler, Request, Response
 from node.wire.dimse import error_comment
+from node.wire.messages import refused_operation
 
 if TYPE_CHECKING:
     from node.services import Services
@@ -91,7 +91,7 @@ def guarded(operation: str, handler: Handler) -> Handler:
         association = request.association
         if verb is not None and verb not in association.allow:
             action = f'add "{verb}" to allow of its [[peers]] table'
-            services.refusals.refused(_refusal(request, f"not allowed to {verb}", action, operation))
+            services.refusals.refused(refused_operation(request, f"not allowed to {verb}", action, operation))
             yield Response(
                 status.NOT_AUTHORISED, f"{association.calling_ae_title} is not allowed to {verb} here"
             )
@@ -102,7 +102,7 @@ def guarded(operation: str, handler: Handler) -> Handler:
         except errors.UnknownPeer as error:  # the destination of a C-MOVE
             why = str(error)
             reason = f"{operation} to where nothing is sent"
-            services.refusals.refused(_refusal(request, reason, error.action, why))
+            services.refusals.refused(refused_operation(request, reason, error.action, why))
             yield Response(status_of(operation, error), error_comment(why))
         except AnodeError as error:
             failure = error.name
@@ -121,20 +121,6 @@ def guarded(operation: str, handler: Handler) -> Handler:
                 services.audit.queried(request, failure)
 
     return answer
-
-
-def _refusal(request: Request, reason: str, action: str, detail: str) -> Refusal:
-    association = request.association
-    return Refusal(
-        "operation",
-        reason,
-        action,
-        detail,
-        calling_ae_title=association.calling_ae_title,
-        called_ae_title=association.called_ae_title,
-        peer_address=association.peer_address,
-        association=association.number,
-    )
 
 
 def status_of(operation: str, error: AnodeError) -> int:

@@ -22,7 +22,7 @@ from node.wire.contexts import (
     AssociationRequest,
     Rejection,
 )
-from node.wire.messages import Operation, Request, Response
+from node.wire.messages import Operation, Request, Response, refused_operation
 from node.wire.pdu import Violation
 from node.wire.upper_layer import UpperLayer
 
@@ -74,17 +74,8 @@ class AcceptedAssociation(Association):
         self._idle_since = time.monotonic()
 
     def _note_refusal(self, request: Request, refusal: Response) -> None:
-        self._refused(
-            Refusal(
-                "operation",
-                f"{request.operation}: {refusal.comment}",
-                "the request does not fit the presentation context in which it came: look at the sender",
-                calling_ae_title=self.calling_ae_title,
-                called_ae_title=self.called_ae_title,
-                peer_address=self.peer_address,
-                association=self.number,
-            )
-        )
+        action = "the request does not fit the presentation context in which it came: look at the sender"
+        self._refused(refused_operation(request, f"{request.operation}: {refusal.comment}", action))
 
     def post(self, work: Callable[[Association], None]) -> bool:
         """Have ``work`` done in the association's thread once it is idle; False when it is over.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.dataset import Dataset
 
 from node.errors import LimitExceeded, MalformedDataSet
+from node.refusals import Refusal
 from node.wire import data_sets
 from node.wire.dimse import Command
 from node.wire.stream import Message, MessageStream
@@ -130,3 +131,18 @@ class Request:
 # an Operation has its services already; a Handler is given them
 Operation = Callable[[Request], Iterator[Response]]
 Handler = Callable[["Services", Request], Iterator[Response]]
+
+
+def refused_operation(request: Request, reason: str, action: str, detail: str = "") -> Refusal:
+    """What is noted of a request that is refused."""
+    association = request.association
+    return Refusal(
+        "operation",
+        reason,
+        action,
+        detail,
+        calling_ae_title=association.calling_ae_title,
+        called_ae_title=association.called_ae_title,
+        peer_address=association.peer_address,
+        association=association.number,
+    )
