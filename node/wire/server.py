@@ -100,9 +100,8 @@ class Server:
             most_seconds=self._limits.association_seconds,
             grace_seconds=self._limits.network_timeout_seconds,
         )
-        self._waiting: dict[
-            threading.Thread, str
-        ] = {}  # those without an association now, and their addresses
+        # those without an association now, and their hosts
+        self._waiting: dict[threading.Thread, str] = {}
         # threads whose association counts for the limit, and for that of whom
         self._places: dict[threading.Thread, tuple[str, ...]] = {}
         self._is_stopping = False
@@ -286,7 +285,7 @@ class Server:
             self._threads_begun += 1
             thread.name = f"connection-{self._threads_begun}"
             self._connections[thread] = connection
-            self._waiting[thread] = peer_address
+            self._waiting[thread] = host_of(peer_address)
         self._lifetimes.begin(thread)
         try:
             thread.start()
@@ -308,7 +307,7 @@ class Server:
         with self._lock:
             if len(self._connections) >= most:
                 return "too many connections"
-            if sum(host_of(address) == caller for address in self._waiting.values()) >= most // 2:
+            if sum(host == caller for host in self._waiting.values()) >= most // 2:
                 return "too many connections of one address without an association"
         return ""
 
@@ -387,7 +386,7 @@ class Server:
             association = self._associations.pop(thread, None)
             self._places.pop(thread, None)
             # Until the peer has closed it, the connection takes the room of others again.
-            self._waiting[thread] = peer_address
+            self._waiting[thread] = host_of(peer_address)
         if association is not None:
             self._services.peers.unregister(association)
 
