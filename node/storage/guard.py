@@ -194,9 +194,8 @@ class DataDirectory:
             Whether the index knows an instance that lies in the archive. Where it knows none, the
             folder is created.
         """
+        self._refuse_other_archive(holds_settled=holds_settled)
         if not self._is_ours("archive"):
-            if holds_settled:
-                raise self._other_archive()
             self._begin("archive")
 
     def check_log(self, segments: Collection[str], *, holds_instances: bool) -> list[str]:
@@ -217,23 +216,17 @@ class DataDirectory:
         list of str
             Those of them that are gone from the right folder.
         """
-        folder = self.path / "log"
-        gone = sorted(name for name in segments if not segment_path(folder, name).exists())
+        gone = self._gone(segments)
+        self._refuse_other_log(segments, gone, holds_instances=holds_instances)
         if not self._is_ours("log"):
-            # Without a mark, a folder that has any of the segments is the right one.
-            if holds_instances and len(gone) == len(segments):
-                raise self._other_log()
             self._begin("log")
         return gone
 
     def look(self, segments: Collection[str], *, holds_instances: bool, holds_settled: bool) -> None:
         """Refuse as ``check_archive`` and ``check_log`` do, and write nothing, also beside a running node."""
         self.archive_id = inspect(self.path, self._state_file)
-        if holds_settled and not self._is_ours("archive"):
-            raise self._other_archive()
-        there = any(segment_path(self.path / "log", name).exists() for name in segments)
-        if holds_instances and not there and not self._is_ours("log"):
-            raise self._other_log()
+        self._refuse_other_archive(holds_settled=holds_settled)
+        self._refuse_other_log(segments, self._gone(segments), holds_instances=holds_instances)
 
     def check_log_to_rebuild(self, *, is_lost: bool) -> None:
         """Refuse when the folder of the receive log is another one, or begin it where it ``is_lost``."""
@@ -248,12 +241,23 @@ class DataDirectory:
             raise self._other_log()
         self._begin("log")
 
-    def _other_archive(self) -> ArchiveUnavailable:
-        folder = self.path / "archive"
-        return ArchiveUnavailable(
-            f"the archive folder {folder} is empty or another one, but settled instances are known",
-            action=f"mount the disk that belongs at {folder}, then start again",
-        )
+    def _refuse_other_archive(self, *, holds_settled: bool) -> None:
+        if holds_settled and not self._is_ours("archive"):
+            folder = self.path / "archive"
+            raise ArchiveUnavailable(
+                f"the archive folder {folder} is empty or another one, but settled instances are known",
+                action=f"mount the disk that belongs at {folder}, then start again",
+            )
+
+    def _gone(self, segments: Collection[str]) -> list[str]:
+        return sorted(name for name in segments if not segment_path(self.path / "log", name).exists())
+
+    def _refuse_other_log(
+        self, segments: Collection[str], gone: Collection[str], *, holds_instances: bool
+    ) -> None:
+        # Without a mark, a folder that has any of the segments is the right one.
+        if holds_instances and len(gone) == len(segments) and not self._is_ours("log"):
+            raise self._other_log()
 
     def _other_log(self) -> ArchiveUnavailable:
         folder = self.path / "log"
