@@ -1,4 +1,4 @@
-"""What ``anode check`` says of who else on the machine can read or change what is the node's."""
+"""Who else on the machine can read or change what is the node's, and what its own user could not read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READ_BY_OTHERS = stat.S_IROTH | stat.S_IXOTH
 
 
 def findings(config: Config) -> Iterator[Finding]:
-    """Yield what others can read or change; nothing where all is as it should be."""
+    """Yield, for ``anode check``, what others can read or change; nothing where all is as it should be."""
     data_dir = config.node.data_dir
     mode = _mode(data_dir)
     if mode & stat.S_IWOTH:

@@ -76,14 +76,7 @@ def _in_folder(top: Path) -> Iterator[Source | PassedOver]:
                 yield from (found for found in _named_by(here / name) if isinstance(found, PassedOver))
             else:
                 yield _file(here / name, is_named=here == top)
-        yield from _not_listed(unreadable)
-    yield from _not_listed(unreadable)
-
-
-def _not_listed(errors: list[OSError]) -> Iterator[PassedOver]:
-    """Folders that could not be looked into, each once."""
-    while errors:
-        error = errors.pop(0)
+    for error in unreadable:
         yield PassedOver(str(error.filename), f"cannot be read: {error.strerror}", is_dicom=True)
 
 

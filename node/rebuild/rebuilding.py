@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -135,21 +135,14 @@ def rebuild(config: Config, clock: Clock, progress: Progress, *, is_log_lost: bo
 
 def _in_log(index_file: Path) -> dict[str, str]:
     """What the old index says of instances in the receive log: their senders by SOP Instance UID."""
-    try:
-        old = Database.open_read_only(index_file)
-    except AnodeError:
-        return {}
-    try:
-        with old.read() as connection:
-            return {
-                one.sop_instance_uid: one.provenance.sender
-                for one in Index(Clock()).instances(connection)
-                if one.location.kind == "log"
-            }
-    except AnodeError:
-        return {}
-    finally:
-        old.close()
+    index = Index(Clock())
+    with suppress(AnodeError), closing(Database.open_read_only(index_file)) as old, old.read() as connection:
+        return {
+            one.sop_instance_uid: one.provenance.sender
+            for segment in sorted(index.segments(connection))
+            for one in index.of_segment(connection, segment)
+        }
+    return {}
 
 
 def _fill(new: Path, config: Config, clock: Clock, progress: Progress) -> Rebuilt:
