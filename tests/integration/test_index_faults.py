@@ -172,16 +172,17 @@ def test_an_index_on_a_read_only_disk_refuses_the_start_of_what_would_write(tmp_
 
 
 class LosesAFlush:
-    """A connection whose next commit meets a failed flush."""
+    """A connection that meets a failed flush at a statement."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, at: str) -> None:
         self._connection = connection
+        self._at = at
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._connection, name)
 
     def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
-        if statement == "COMMIT":
+        if statement == self._at:
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC  # type: ignore[misc]
             raise error
@@ -204,7 +205,7 @@ def test_after_a_failed_flush_all_is_written_anew_before_anything_is_said_to_be_
         assert before > 0
         with index.read() as connection:  # which stays open
             connection.execute("SELECT * FROM meta").fetchall()
-        index._writing = LosesAFlush(index._writing)  # type: ignore[assignment, arg-type]
+        index._writing = LosesAFlush(index._writing, "COMMIT")  # type: ignore[assignment, arg-type]
         with pytest.raises(DatabaseFailure):
             insert("lost")
         with index.read() as connection:
@@ -225,26 +226,12 @@ def test_a_flush_that_fails_behind_the_commits_is_not_passed_over(tmp_path, monk
     monkeypatch.setattr(database, "_CHECKPOINT_COMMITS", 3)
     index = Database(tmp_path / database.FILE_NAME, clock=Clock(), schema=schema.STATEMENTS)
 
-    class Failing:
-        def __init__(self, connection: sqlite3.Connection) -> None:
-            self._connection = connection
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._connection, name)
-
-        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
-            if "wal_checkpoint(PASSIVE)" in statement:
-                error = sqlite3.OperationalError("disk I/O error")
-                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC  # type: ignore[misc]
-                raise error
-            return self._connection.execute(statement, *values)
-
     def insert(name: str) -> None:
         index.write(lambda connection: connection.execute("INSERT INTO meta VALUES (?, '1')", (name,)))
 
     try:
         insert("first")
-        failing = Failing(index._writing)  # type: ignore[arg-type]
+        failing = LosesAFlush(index._writing, "PRAGMA wal_checkpoint(PASSIVE)")  # type: ignore[arg-type]
         index._writing = failing  # type: ignore[assignment]
         for number in range(5):
             insert(str(number))
