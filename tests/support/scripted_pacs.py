@@ -49,6 +49,7 @@ class ScriptedPacs:
     associations: int = 0
     asked: list[list[str]] = field(default_factory=list)
     report_statuses: list[int] = field(default_factory=list)
+    reports_due: dict[Any, threading.Thread] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def peer(self, **changes: Any) -> PeerConfig:
@@ -92,9 +93,15 @@ class ScriptedPacs:
         with self.lock:
             self.asked.append([sop_instance_uid for _, sop_instance_uid in items])
         if self.action_status == 0 and self.reports != "never":
-            report = (self._report, (event.assoc, str(information.TransactionUID), items))
-            threading.Thread(target=report[0], args=report[1], daemon=True).start()
+            report = (event.assoc, str(information.TransactionUID), items)
+            self.reports_due[event.assoc] = threading.Thread(target=self._report, args=report, daemon=True)
         return self.action_status, None
+
+    def sent(self, event: Any) -> None:
+        """Report behind the response to the request: sent beside it, their fragments could mix."""
+        report = self.reports_due.pop(event.assoc, None)
+        if report is not None:
+            report.start()
 
     def _report(self, association: Any, transaction_uid: str, items: list[tuple[str, str]]) -> None:
         held, failed = [], []
@@ -176,6 +183,7 @@ def scripted_pacs(
         (evt.EVT_ACCEPTED, pacs.accepted),
         (evt.EVT_C_STORE, pacs.store),
         (evt.EVT_N_ACTION, pacs.action),
+        (evt.EVT_PDU_SENT, pacs.sent),
     ]
     with listening(ae, port, handlers) as bound:
         pacs.port = bound
