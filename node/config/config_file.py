@@ -26,12 +26,12 @@ from node.config.config_values import (
     suggestion,
     syslog_address,
     text,
-    transfer_syntax_choice,
     whole,
 )
 from node.config.settings import (
     AnalysisConfig,
     AuditConfig,
+    CodecName,
     Config,
     JobsConfig,
     LimitsConfig,
@@ -44,7 +44,7 @@ from node.config.settings import (
     StudyConfig,
     TlsConfig,
     TranscodeConfig,
-    TransferSyntaxChoice,
+    TranscodeRule,
     Verb,
 )
 from node.errors import ConfigurationError
@@ -54,6 +54,8 @@ _KINDS: tuple[str, ...] = get_args(ResultKind)
 _PEER_NAMES = several(ae_title, "peer", may_be_empty=True)
 _ASSOCIATIONS = whole(1, 10_000)
 _PDU_BYTES = whole(4096, 16 * 1024**2)
+_CODECS: tuple[str, ...] = get_args(CodecName)
+_CHOICE = choice("keep", *_CODECS, "best")
 
 _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
     "node": (
@@ -97,7 +99,9 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
     "transcode": (
         TranscodeConfig,
         {
-            "to": transfer_syntax_choice(*get_args(TransferSyntaxChoice)),
+            "to": _CHOICE,
+            "codecs": several(choice(*_CODECS), "codec"),
+            "deflate_bytes": whole(0),
             "decoded_cache_bytes": whole(0),
         },
     ),
@@ -168,6 +172,8 @@ _PEER: dict[str, Reader] = {
 }
 _ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
 _ROUTE: dict[str, Reader] = {"send_to": several(ae_title, "peer")}  # ``when`` is read key by key
+_RULES_PATH = ("transcode", "rules")
+_RULE: dict[str, Reader] = {"to": _CHOICE}  # and ``when``
 _ANALYSIS: dict[str, Reader] = {
     "name": name,
     "model": text,
@@ -249,6 +255,7 @@ class _Reading:
                 hint = suggestion(key, known) or self._home_of(key)
                 self._problem((key,), f"{what}: unknown {kind}{hint}")
         tables = {table: self._table(table) for table in _TABLES}
+        tables["transcode"]["rules"] = tuple(self._rules())
         tls = self._tls()
         peers = self._peers()
         routes = self._routes({peer.ae_title for peer in peers})
@@ -402,6 +409,15 @@ class _Reading:
             routes.append(RouteConfig(**values))
         return routes
 
+    def _rules(self) -> list[TranscodeRule]:
+        transcode = self.document.get("transcode")
+        raw = transcode.get("rules", []) if isinstance(transcode, dict) else []
+        rules = []
+        for path, rule in self._tables_of(_RULES_PATH, raw):
+            values = self._values(path, "[[transcode.rules]]", rule, _RULE, required=("to",), when=True)
+            rules.append(TranscodeRule(**{"to": "keep", **values}))
+        return rules
+
     def _analyses(self, peers: set[str]) -> list[AnalysisConfig]:
         analyses = []
         lines: dict[str, int] = {}
@@ -451,19 +467,23 @@ class _Reading:
             wrong = f"[[{table}]] stands in double brackets" if brackets else f"{shown(raw)} is no table"
             self._problem((table,), f"[{table}]: {wrong}; write [{table}]")
             return {}
-        plain = {key: value for key, value in raw.items() if (table, key) != _TLS_PATH}
+        plain = {key: value for key, value in raw.items() if (table, key) not in (_TLS_PATH, _RULES_PATH)}
         return self._values((table,), f"[{table}]", plain, _TABLES[table][1])
 
     def _elements(self, array: str) -> list[tuple[config_lines.Path, dict[str, Any]]]:
-        raw = self.document.get(array, [])
+        return self._tables_of((array,), self.document.get(array, []))
+
+    def _tables_of(self, path: tuple[str, ...], raw: Any) -> list[tuple[config_lines.Path, dict[str, Any]]]:
+        """The tables of an array, each with its path; a fault where there is no such array."""
+        array = ".".join(path)
         if isinstance(raw, dict):
-            self._problem((array,), f"[{array}]: there may be several; write [[{array}]]")
+            self._problem(path, f"[{array}]: there may be several; write [[{array}]]")
             return []
         if not isinstance(raw, list) or not _is_tables(raw):
             if raw != []:
-                self._problem((array,), f"{array}: expected tables; write [[{array}]]")
+                self._problem(path, f"{array}: expected tables; write [[{array}]]")
             return []
-        return [((array, number_of_element), element) for number_of_element, element in enumerate(raw)]
+        return [((*path, number_of_element), element) for number_of_element, element in enumerate(raw)]
 
     def _values(
         self,
@@ -525,7 +545,7 @@ class _Reading:
         return self.lines.get(path, 1)
 
 
-_ARRAYS = {"peers": _PEER, "routes": _ROUTE, "analyses": _ANALYSIS}
+_ARRAYS = {"peers": _PEER, "routes": _ROUTE, "analyses": _ANALYSIS, "transcode.rules": _RULE}
 
 
 def _is_tables(value: Any) -> bool:

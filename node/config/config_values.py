@@ -16,9 +16,6 @@ from node.config.settings import SyslogAddress
 
 Reader = Callable[[Any], Any]
 
-LATER_TRANSFER_SYNTAX_CHOICES = ("jpeg-lossless", "htj2k", "jpeg-xl", "best")
-"""Promised names of ``[transcode] to`` that this version does not offer."""
-
 
 def suggestion(wrong: str, right: Iterable[str]) -> str:
     """Return ``"; did you mean 'port'?"`` for the nearest of ``right``, or an empty string."""
@@ -114,18 +111,6 @@ def choice(*allowed: str) -> Reader:
         if value not in allowed:
             raise ValueError(f"'{value}' is none of {', '.join(allowed)}{suggestion(value, allowed)}")
         return value
-
-    return read
-
-
-def transfer_syntax_choice(*allowed: str) -> Reader:
-    """Read one of ``allowed``; a name promised for later is refused as such."""
-    one = choice(*allowed)
-
-    def read(value: Any) -> Any:
-        if value in LATER_TRANSFER_SYNTAX_CHOICES:
-            raise ValueError(f"'{value}' is not available in this version; one of {', '.join(allowed)} is")
-        return one(value)
 
     return read
 

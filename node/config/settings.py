@@ -8,9 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-TransferSyntaxChoice = Literal["keep", "rle", "jpeg-ls", "jpeg2000"]
+CodecName = Literal[
+    "rle",
+    "jpeg-lossless",
+    "jpeg-lossless-p14",
+    "jpeg-ls",
+    "jpeg2000",
+    "htj2k",
+    "htj2k-rpcl",
+    "jpeg-xl",
+    "deflated-frame",
+]
+TransferSyntaxChoice = CodecName | Literal["keep", "best"]
 Verb = Literal["store", "query", "retrieve", "commit"]
 ResultKind = Literal["sr", "seg", "sc"]
 
@@ -85,11 +96,27 @@ class StorageConfig:
 
 
 @dataclass(frozen=True)
+class TranscodeRule:
+    """``[[transcode.rules]]``: another ``to`` for the instances that match."""
+
+    to: TransferSyntaxChoice
+    when: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TranscodeConfig:
-    """``[transcode]``: the codec for native pixels, and what is kept of those that were decoded."""
+    """``[transcode]``: how instances are stored, and what is kept of those that were decoded.
+
+    ``codecs`` are those among which ``best`` chooses. The first of ``rules`` that matches an instance
+    counts in place of ``to``. Data sets without pixels of at least ``deflate_bytes`` are stored deflated;
+    0 is never.
+    """
 
     to: TransferSyntaxChoice = "jpeg-ls"
+    codecs: tuple[CodecName, ...] = get_args(CodecName)
+    deflate_bytes: int = 0
     decoded_cache_bytes: int = 256 * 1024**2
+    rules: tuple[TranscodeRule, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from node.storage import archive
 from node.storage.location import Location
 from node.storage.receive_log import ReplayedRecord
 from node.storage.storage import Storage
-from node.transcode.restoring import received_start
+from node.transcode.restoring import noted, received_start
 
 # Nearly every header ends before.
 _ENOUGH_FOR_A_HEADER_BYTES = 64 * 1024
@@ -65,16 +65,16 @@ class Reader:
         provenance, received, stored = _provenance(private), private["received"], private["stored"]
         syntax, digest = str(received["transfer_syntax_uid"]), str(received["sha256"])
         with self._storage.open(location) as data_set:
-            if stored.get("codec"):
+            if "frames" in stored:
                 header = self._header_of_start(received_start(data_set, private), syntax)
             else:
-                header = self._header(data_set, syntax)
+                header = self._header(data_set, str(stored["transfer_syntax_uid"]))
         if location.path == archive.quarantine_path(header.sop_instance_uid, digest):
             reason = str(private["kept_reason"]).removeprefix(CONFLICTS)
             return Quarantined(header, location, syntax, digest, int(received["length"]), provenance, reason)
         if location.path != archive.relative_path(header.sop_instance_uid):
             raise IntegrityFailure("the file is not named after the instance that is in it")
-        proof = {key: value for key, value in private.items() if key not in ("prefix", "suffix")}
+        proof = noted(private)
         proof["received"] = {key: value for key, value in received.items() if key != "provenance"}
         return self._held(
             header,

@@ -32,16 +32,20 @@ class Order:
     ----------
     location : str
         Of the received data set.
-    sop_class_uid, sop_instance_uid : str
+    sop_class_uid, sop_instance_uid, series_instance_uid : str
         Of the instance.
     transfer_syntax_uid, data_set_sha256, provenance : str
         As received; the provenance in JSON.
-    choice : str
-        A name of ``codecs.CODECS``, or ``keep``.
+    choices : tuple of str
+        Names of ``codecs.CODECS``, see ``lossless.settle``.
+    measure : bool
+        Whether they are put in order by measurement.
+    deflate_bytes : int
+        A data set without pixels of at least this length is deflated; 0 is none.
     at : float
         When it is settled, seconds since the epoch.
     keep_reason : str
-        Why its pixels must not be touched, whatever ``choice`` says; empty where they may be.
+        Why its pixels must not be touched, whatever ``choices`` say; empty where they may be.
     frame_bytes : int
         The largest frame that is encoded.
     """
@@ -49,11 +53,14 @@ class Order:
     location: str
     sop_class_uid: str
     sop_instance_uid: str
+    series_instance_uid: str
     transfer_syntax_uid: str
     data_set_sha256: str
     provenance: str
-    choice: str
+    choices: tuple[str, ...]
     at: float
+    measure: bool = False
+    deflate_bytes: int = 0
     keep_reason: str = ""
     frame_bytes: int = MOST_FRAME_BYTES
 
@@ -65,12 +72,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Settled:
-    """Where and how an instance is stored for good; as ``Index.settle`` takes it."""
+    """Where and how an instance is stored for good; as ``Index.settle`` takes it.
+
+    ``choices`` are the codecs in the order in which they were tried.
+    """
 
     location: Location
     transfer_syntax_uid: str
     kept_reason: str
     proof: dict[str, Any]
+    choices: tuple[str, ...] = ()
 
 
 def encode_orders(orders: Sequence[Order]) -> bytes:
@@ -80,7 +91,7 @@ def encode_orders(orders: Sequence[Order]) -> bytes:
 
 def decode_orders(message: bytes) -> list[Order]:
     """Decode what ``encode_orders`` made."""
-    return [Order(**values) for values in json.loads(message)]
+    return [Order(**{**values, "choices": tuple(values["choices"])}) for values in json.loads(message)]
 
 
 def encode_answer(answer: Settled | AnodeError, frames: str = "") -> bytes:
@@ -98,4 +109,5 @@ def decode_answer(message: bytes) -> tuple[Settled | AnodeError, str]:
     if "error" in values:
         error = _FORESEEN.get(values["error"], UnexpectedFailure)
         return error(values["message"]), values["frames"]
-    return Settled(**{**values, "location": Location.parse(values["location"])}), ""
+    values["location"], values["choices"] = Location.parse(values["location"]), tuple(values["choices"])
+    return Settled(**values), ""

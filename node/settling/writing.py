@@ -34,9 +34,11 @@ def write(storage: Storage, order: Order) -> Settled:
             settlement = lossless.settle(
                 file,
                 order.transfer_syntax_uid,
-                order.choice,
+                order.choices,
                 data_set_sha256=order.data_set_sha256,
                 frame_bytes=order.frame_bytes,
+                measure=order.measure,
+                deflate_bytes=order.deflate_bytes,
             )
         with settlement:
             private = {
@@ -61,4 +63,5 @@ def write(storage: Storage, order: Order) -> Settled:
                 settlement.stored_transfer_syntax_uid,
                 settlement.kept_reason,
                 {**settlement.proof, "at": order.at},
+                settlement.choices,
             )

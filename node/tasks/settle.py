@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from node.errors import AnodeError, DatabaseFailure, IntegrityFailure
 from node.index.index import StoredInstance
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.services import Services
-from node.settling.order import Order, Settled
+from node.settling.choices import Choices
+from node.settling.order import Settled
 from node.settling.pool import NICENESS, Settlers, SettlingStopped
 
 logger = logging.getLogger(__name__)
@@ -42,35 +43,45 @@ class SettleTask:
         self._lock = threading.Condition()
         self._settlers: Settlers | None = None
         self._cancellations = 0
+        self._choices = Choices()
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with what became of it; nothing more when the node stops meanwhile."""
         oldest = min(job.created_at for job in jobs)
         cancellations = self._cancellations
         self._let_burst_pass(services, oldest, cancellations)
-        orders: dict[str, tuple[Job, StoredInstance]] = {}
+        waiting: dict[str, tuple[Job, StoredInstance]] = {}
+        rules = services.config.transcode.rules
+        headers: dict[str, Mapping[str, str]] = {}
         with services.database.read() as connection:
             found = [
                 (job, services.index.get(connection, str(job.payload["sop_instance_uid"]))) for job in jobs
             ]
+            if rules:
+                headers = {
+                    stored.sop_instance_uid: services.index.header_of(connection, stored.sop_instance_uid)
+                    for _, stored in found
+                    if stored is not None
+                }
         for job, stored in found:
             if stored is None:
                 yield job, SetAside(DatabaseFailure("the instance is not in the index"))
             elif stored.is_settled:
                 yield job, Done()
             else:
-                orders[stored.sop_instance_uid] = job, stored
+                waiting[stored.sop_instance_uid] = job, stored
         settlers = self._ready(services, cancellations)
         if settlers is None:
             return
         waited_seconds = services.clock.timestamp() - oldest
         niceness = 0 if waited_seconds > PATIENCE_SECONDS else NICENESS
-        answers = settlers.settle(
-            [_order(services, stored) for _, stored in orders.values()], niceness=niceness
-        )
+        orders = [
+            self._choices.order(services, stored, headers.get(stored.sop_instance_uid, {}))
+            for _, stored in waiting.values()
+        ]
         try:
-            for order, answer in answers:
-                job, stored = orders[order.sop_instance_uid]
+            for order, answer in self._choices.settled(settlers, orders, niceness):
+                job, stored = waiting[order.sop_instance_uid]
                 yield job, _outcome(services, stored, answer)
         except SettlingStopped:
             return
@@ -110,20 +121,6 @@ class SettleTask:
                     services.config.node.data_dir, services.config.storage, services.storage.tenure
                 )
             return self._settlers
-
-
-def _order(services: Services, stored: StoredInstance) -> Order:
-    return Order(
-        location=str(stored.location),
-        sop_class_uid=stored.sop_class_uid,
-        sop_instance_uid=stored.sop_instance_uid,
-        transfer_syntax_uid=stored.received_transfer_syntax_uid,
-        data_set_sha256=stored.data_set_sha256,
-        provenance=stored.provenance.to_json(),
-        choice=services.config.transcode.to,
-        at=services.clock.timestamp(),
-        frame_bytes=services.config.limits.frame_bytes,
-    )
 
 
 def _outcome(services: Services, stored: StoredInstance, answer: Settled | AnodeError) -> Outcome:

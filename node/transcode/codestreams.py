@@ -131,11 +131,10 @@ def _conformed(
     frame: NDArray[Any], facts: PixelFacts, stream: _Stream | None, knows_precision: bool
 ) -> NDArray[np.generic]:
     """Give a decoded frame the shape, width and sign that the attributes say."""
-    shape: tuple[int, ...] = (facts.rows, facts.columns)
-    if facts.samples_per_pixel > 1:
-        shape = (*shape, facts.samples_per_pixel)
-        if frame.shape != shape and frame.shape == (facts.samples_per_pixel, facts.rows, facts.columns):
-            frame = np.moveaxis(frame, 0, -1)
+    shape = facts.frame_shape
+    planes = (facts.samples_per_pixel, facts.rows, facts.columns)
+    if facts.samples_per_pixel > 1 and frame.shape != shape and frame.shape == planes:
+        frame = np.moveaxis(frame, 0, -1)
     if frame.shape != shape:
         if frame.size != facts.frame_samples:
             raise ValueError(f"the frame has the shape {frame.shape}")
@@ -247,6 +246,13 @@ def jpeg_ls_samples(encoded: bytes) -> NDArray[Any]:
     return np.asarray(imagecodecs.jpegls_decode(encoded))
 
 
+def lossless_jpeg_samples(encoded: bytes) -> NDArray[Any]:
+    """Samples of a lossless JPEG stream, without a sign; raises what is in ``FAILURES``."""
+    if not _has_end(encoded):
+        raise ValueError("the code stream is cut short")
+    return _libjpeg_turbo(encoded)
+
+
 def _openjpeg(encoded: bytes) -> NDArray[Any]:
     return np.asarray(imagecodecs.jpeg2k_decode(encoded))
 
@@ -304,22 +310,22 @@ def _rle(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:
     return values(rle_words(encoded, facts), facts)
 
 
-def _deflated(encoded: bytes, facts: PixelFacts) -> NDArray[np.generic]:
-    """Deflated Image Frame Compression (PS3.5 section 8.2.16)."""
+def deflated_samples(encoded: bytes, facts: PixelFacts) -> NDArray[Any]:
+    """Samples of a frame of Deflated Image Frame Compression (PS3.5 section 8.2.16).
+
+    Raises ValueError or zlib.error for a damaged frame.
+    """
     expected = (facts.frame_samples * facts.bits_allocated + 7) // 8
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     native = inflater.decompress(encoded, expected + 1)
     if len(native) < expected:
         raise ValueError("the deflated frame is too short")
-    shape: tuple[int, ...] = (facts.rows, facts.columns)
-    if facts.samples_per_pixel > 1:
-        shape = (*shape, facts.samples_per_pixel)
     if facts.bits_allocated == 1:
-        return unpacked_bits(native, facts.frame_samples).reshape(shape)
+        return unpacked_bits(native, facts.frame_samples).reshape(facts.frame_shape)
     return values(NativeLayout(facts).words(native[:expected]), facts)
 
 
 _OWN: dict[str, Callable[[bytes, PixelFacts], NDArray[np.generic]]] = {
     uid.RLELossless: _rle,
-    "1.2.840.10008.1.2.8.1": _deflated,
+    "1.2.840.10008.1.2.8.1": deflated_samples,
 }

@@ -38,6 +38,17 @@ class PixelFacts:
         return self.rows * self.columns * self.samples_per_pixel
 
     @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(rows, columns), or (rows, columns, samples) for colour."""
+        shape = (self.rows, self.columns)
+        return shape if self.samples_per_pixel == 1 else (*shape, self.samples_per_pixel)
+
+    @property
+    def is_subsampled(self) -> bool:
+        """Whether two pixels of the native form share their chrominances (PS3.3 section C.7.6.3.1.2)."""
+        return self.photometric_interpretation == "YBR_FULL_422" and self.samples_per_pixel == 3
+
+    @property
     def decoded_frame_bytes(self) -> int:
         """Bytes of one frame in memory, where each sample has at least one."""
         return self.frame_samples * max(self.bits_allocated // 8, 1)

@@ -1,4 +1,4 @@
-"""Decodes lossless HTJ2K by OpenJPH: streams that are whole, and of the form that encoders usually write.
+"""Lossless HTJ2K by OpenJPH: encodes, and decodes streams that are whole and of the usual form.
 
 OpenJPH is twice as fast as OpenJPEG, but a wrong number in the header may have it take all memory there
 is, and where it finds damage, imagecodecs says nothing and leaves the rest of the samples as they were. So
@@ -17,6 +17,9 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+# Of the first component, in the SIZ segment that every stream begins with (ISO/IEC 15444-1 section A.5.1).
+_PRECISION_OFFSET, _COMPONENT_BYTES = 42, 3
+_SIGNED = 0x80
 _START_OF_CODESTREAM = b"\xff\x4f"
 _END_OF_CODESTREAM = b"\xff\xd9"
 _START_OF_DATA = b"\xff\x93"
@@ -27,6 +30,63 @@ _TILE_PART_HEADER_BYTES = 12
 _MOST_LEVELS = 8
 _HIGH_THROUGHPUT = 0x40
 _REVERSIBLE = 1
+
+
+def encoded(
+    samples: NDArray[np.integer[Any]], bits_stored: int, *, has_colours: bool, has_lengths: bool = False
+) -> bytes:
+    """Encode a frame with the reversible wavelet, its resolutions in order (RPCL).
+
+    Parameters
+    ----------
+    samples : ndarray
+        (rows, columns) or (rows, columns, components), signed or unsigned, 8 or 16 bits wide.
+    bits_stored : int
+        Precision, of which the samples must be.
+    has_colours : bool
+        Whether they are red, green and blue, which are transformed reversibly.
+    has_lengths : bool
+        Whether the stream begins with the lengths of its tile-parts, so that a reader finds a resolution.
+
+    Returns
+    -------
+    bytes
+        A stream that states this precision. OpenJPH takes it from the type of the array, so samples of
+        less are encoded without an offset, as signed ones are, and the stream then says how they are meant:
+        a decoder adds half the range to what is unsigned (section G.1), and the number of bit-planes is
+        stated by the quantisation, not by the precision (section E.1).
+    """
+    is_signed = samples.dtype.kind == "i"
+    is_narrow = bits_stored < 8 * samples.dtype.itemsize
+    if is_narrow and not is_signed:
+        offset = 1 << (bits_stored - 1)
+        samples = samples.view(samples.dtype.str.replace("u", "i")) - samples.dtype.type(offset).view(
+            samples.dtype.str.replace("u", "i")
+        )
+    stream = bytearray(
+        imagecodecs.htj2k_encode(
+            np.ascontiguousarray(samples),
+            reversible=True,
+            planar=False,
+            rgb=has_colours,
+            tlm=has_lengths,
+        )
+    )
+    if is_narrow:
+        for component in range(samples.shape[2] if samples.ndim > 2 else 1):
+            precision = bits_stored - 1 | (_SIGNED if is_signed else 0)
+            stream[_PRECISION_OFFSET + component * _COMPONENT_BYTES] = precision
+    return bytes(stream)
+
+
+def own_samples(encoded: bytes) -> NDArray[Any]:
+    """Samples of a frame that ``encoded`` made; damage need not be noticed, since its digest tells.
+
+    Raises ValueError or RuntimeError where it is.
+    """
+    stream, decoded = _whole(encoded)
+    imagecodecs.htj2k_decode(stream, planar=False, out=decoded)
+    return decoded
 
 
 def samples(encoded: bytes) -> NDArray[Any]:

@@ -13,29 +13,41 @@ import hashlib
 import io
 import shutil
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Self
 
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from node.config.settings import LimitsConfig
 from node.errors import AnodeError, IntegrityFailure, NodeError, OutOfSpace, UnsupportedPixelData
 from node.ingest.sameness import Copy, difference
-from node.transcode import encapsulation, headers
+from node.transcode import choosing, encapsulation, headers
 from node.transcode.checksum import crc32
 from node.transcode.codecs import Codec, by_name
 from node.transcode.codestreams import FAILURES
 from node.transcode.encapsulation import OffsetTables
 from node.transcode.facts import MOST_FRAME_BYTES
-from node.transcode.native_image import DEEPEST_NESTING, NativeImage, native_image
-from node.transcode.restoring import PixelDigest, chunks, packed, pieces, resembling, restore, shared_bytes
+from node.transcode.native_image import DEEPEST_NESTING, NativeImage, NoPixels, native_image
+from node.transcode.restoring import (
+    DEFLATE,
+    FrameDigests,
+    chunks,
+    noted,
+    packed,
+    pieces,
+    resembling,
+    restore,
+    shared_bytes,
+)
 from node.transcode.spool import spool
 from node.transcode.unused_bits import UnusedBits
 
 __all__ = ["Settlement", "keep", "restore", "settle"]
 
 FORMAT = 1
+_DEFLATE_LEVEL = 6
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
 _PLANAR_CONFIGURATION = 0x00280006
 _PIXEL_GROUP_LENGTH = 0x7FE00000
@@ -54,18 +66,22 @@ class Settlement:
         Why the data set stays as received; empty when it is transcoded and proven.
     private : dict
         What the archive file must carry for ``restore``, of JSON types.
+    choices : tuple of str
+        The codecs in the order in which they were tried, of which the next instance of the series may be
+        spared the measurement.
     """
 
     stored_transfer_syntax_uid: str
     kept_reason: str
     private: dict[str, Any]
+    choices: tuple[str, ...]
     _data_set: BinaryIO = field(repr=False)
     _is_own: bool = False
 
     @property
     def proof(self) -> dict[str, Any]:
         """What the index keeps of ``private``: what was received, what is stored, how it was proven."""
-        return {key: value for key, value in self.private.items() if key not in ("prefix", "suffix")}
+        return noted(self.private)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the data set to store.
@@ -90,10 +106,12 @@ class Settlement:
 def settle(
     data_set: BinaryIO,
     transfer_syntax_uid: str,
-    choice: str,
+    choices: Sequence[str],
     *,
     data_set_sha256: str,
     frame_bytes: int = MOST_FRAME_BYTES,
+    measure: bool = False,
+    deflate_bytes: int = 0,
 ) -> Settlement:
     """Encode the pixels of an instance with a lossless codec, and prove it; else keep it.
 
@@ -104,12 +122,19 @@ def settle(
         ``Settlement.chunks`` when it is kept.
     transfer_syntax_uid : str
         As received.
-    choice : str
-        A name of ``codecs.CODECS``, or ``keep``.
+    choices : sequence of str
+        Names of ``codecs.CODECS``: the first that makes it smaller and is proven is taken. None of them
+        keeps the instance.
     data_set_sha256 : str
         In hex, taken when the data set was received.
     frame_bytes : int
         An instance with larger frames is kept.
+    measure : bool
+        Whether ``choices`` are put in order by measuring them on the first frames
+        (``node/transcode/choosing.py``).
+    deflate_bytes : int
+        From this length on, a data set without pixels is deflated as a whole where it came in Explicit VR
+        Little Endian; 0 is never.
 
     Returns
     -------
@@ -122,17 +147,94 @@ def settle(
     NodeError
         The received data set cannot be read, or there is no space to work in.
     """
-    begun = time.perf_counter()
     received = _received(data_set, transfer_syntax_uid, data_set_sha256)
-    if choice == "keep":
+    if not choices:
         return _kept(data_set, received, "the configuration says keep")
-    encoded = spool()
     try:
         image = native_image(data_set, transfer_syntax_uid, frame_bytes=frame_bytes)
-        private = _encode(image, choice, received, encoded)
-        private["stored"]["pixel_sha256"] = _prove(encoded, private)
+        measured: dict[str, Any] = {}
+        if measure:
+            choices, measured = choosing.ranked(image, choices)
+            if not choices:
+                raise UnsupportedPixelData("no codec makes it smaller")
+    except NodeError:
+        raise
+    except NoPixels as error:
+        is_large = 0 < deflate_bytes <= received["length"] and transfer_syntax_uid == ExplicitVRLittleEndian
+        return _deflated(data_set, received) if is_large else _kept(data_set, received, str(error))
+    except (AnodeError, *FAILURES) as error:
+        return _kept(data_set, received, _reason(error))
+    reasons: dict[str, None] = {}
+    for choice in choices:
+        if reasons and by_name(choice).refuses(image.facts):
+            continue  # what the first one lacks is reason enough
+        settled = _attempt(image, choice, tuple(choices), received, reasons)
+        if settled is not None:
+            if measured:
+                settled.private["measured"] = measured
+            return settled
+    kept = _kept(data_set, received, "; ".join(reasons))
+    kept.choices = tuple(choices)
+    return kept
+
+
+def _deflated(data_set: BinaryIO, received: dict[str, Any]) -> Settlement:
+    """Deflate a data set as a whole (PS3.5 section A.5), and prove it; else keep it."""
+    begun = time.perf_counter()
+    encoded = spool()
+    try:
+        packer = zlib.compressobj(_DEFLATE_LEVEL, wbits=-zlib.MAX_WBITS)
+        data_set.seek(0)
+        for piece in pieces(data_set):
+            encoded.write(packer.compress(piece))
+        encoded.write(packer.flush())
+        encoded.write(b"\0" * (encoded.tell() % 2))
+        length = encoded.tell()
+        private: dict[str, Any] = {
+            "format": FORMAT,
+            "received": received,
+            "stored": {
+                "transfer_syntax_uid": str(DeflatedExplicitVRLittleEndian),
+                "sha256": _digest(encoded),
+                "crc32": _crc32(encoded),
+                "length": length,
+                "codec": DEFLATE,
+                "codec_version": f"zlib {zlib.ZLIB_RUNTIME_VERSION}",
+                "parameters": {"level": _DEFLATE_LEVEL},
+                "ratio": round(received["length"] / length, 4),
+            },
+            "kept_reason": "",
+        }
+        reason = "" if length < received["length"] else "deflating does not make it smaller"
+        if not reason:
+            _prove(encoded, private)
     except IntegrityFailure as error:
         reason = f"not proven: {error}"
+    except OSError as error:
+        encoded.close()
+        raise OutOfSpace("no space to encode in for the time being") from error
+    if reason:
+        encoded.close()
+        return _kept(data_set, received, reason)
+    private["stored"]["seconds"] = round(time.perf_counter() - begun, 4)
+    return Settlement(str(DeflatedExplicitVRLittleEndian), "", private, (), encoded, _is_own=True)
+
+
+def _attempt(
+    image: NativeImage,
+    choice: str,
+    choices: tuple[str, ...],
+    received: dict[str, Any],
+    reasons: dict[str, None],
+) -> Settlement | None:
+    """Encode and prove with one codec; None, and one of the ``reasons`` more, where that cannot be."""
+    begun = time.perf_counter()
+    encoded = spool()
+    try:
+        private = _encode(image, choice, received, encoded)
+        private["frame_sha256"] = _prove(encoded, private)
+    except IntegrityFailure as error:
+        reasons[f"not proven: {error}"] = None
     except NodeError:
         encoded.close()
         raise
@@ -140,12 +242,17 @@ def settle(
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             encoded.close()
             raise OutOfSpace("no space to encode in for the time being") from error
-        reason = str(error) or type(error).__name__
+        reasons[_reason(error)] = None
     else:
         private["stored"]["seconds"] = round(time.perf_counter() - begun, 4)
-        return Settlement(private["stored"]["transfer_syntax_uid"], "", private, encoded, _is_own=True)
+        uid = private["stored"]["transfer_syntax_uid"]
+        return Settlement(uid, "", private, choices, encoded, _is_own=True)
     encoded.close()
-    return _kept(data_set, received, reason)
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def keep(data_set: BinaryIO, transfer_syntax_uid: str, reason: str, *, data_set_sha256: str) -> Settlement:
@@ -161,7 +268,7 @@ def _received(data_set: BinaryIO, transfer_syntax_uid: str, data_set_sha256: str
 def _kept(data_set: BinaryIO, received: dict[str, Any], reason: str) -> Settlement:
     stored = {**received, "crc32": _crc32(data_set)}
     private = {"format": FORMAT, "received": received, "stored": stored, "kept_reason": reason}
-    return Settlement(received["transfer_syntax_uid"], reason, private, data_set)
+    return Settlement(received["transfer_syntax_uid"], reason, private, (), data_set)
 
 
 def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: BinaryIO) -> dict[str, Any]:
@@ -197,6 +304,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
             "length": length,
             "codec": choice,
             "codec_version": codec.library(),
+            "parameters": dict(codec.parameters),
             "frames": image.facts.number_of_frames,
             "frames_offset": len(head) + len(start),
             "ratio": round(received["length"] / length, 4),
@@ -285,12 +393,12 @@ def _crc32(file: BinaryIO) -> int:
     return crc32(pieces(file))
 
 
-def _prove(encoded: BinaryIO, private: dict[str, Any]) -> str:
-    """Restore from what will be stored; return the digest of the decoded samples.
+def _prove(encoded: BinaryIO, private: dict[str, Any]) -> list[str]:
+    """Restore from what will be stored; return the digest of each decoded frame.
 
     Raises IntegrityFailure when that does not give the received data set.
     """
-    pixels = PixelDigest()
-    for _ in restore(encoded, private, pixels):
+    frames = FrameDigests()
+    for _ in restore(encoded, private, frames):
         pass
-    return pixels.sha256
+    return frames.sha256

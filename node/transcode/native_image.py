@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, BinaryIO
@@ -14,7 +14,7 @@ from node.errors import UnsupportedPixelData
 from node.ingest.elements import PIXEL_DATA_TAGS, Element, ElementWalk
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, walk
 from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_from
-from node.transcode.native import NativeLayout, Words
+from node.transcode.native import NativeLayout, Words, bit_frames
 
 PIXEL_DATA = 0x7FE00010
 #: What stands beside the pixels of one instance and is still kept a second time, as it came.
@@ -23,8 +23,12 @@ MOST_TRAILING_BYTES = 16 << 20
 DEEPEST_NESTING = 256
 
 _NATIVE = frozenset(map(str, (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)))
-_COLOURS_OF_THREE_SAMPLES = ("RGB", "YBR_FULL")
+_COLOURS_OF_THREE_SAMPLES = ("RGB", "YBR_FULL", "YBR_FULL_422")
 _TEXT_KEYWORDS = frozenset({"PhotometricInterpretation", "NumberOfFrames"})
+
+
+class NoPixels(UnsupportedPixelData):
+    """The data set has none of the elements that hold pixels."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class NativeImage:
     @property
     def frames_bytes(self) -> int:
         """Bytes of all frames; what Pixel Data has beyond them is padding."""
+        if self.facts.bits_allocated == 1:
+            return (self.facts.frame_samples * self.facts.number_of_frames + 7) // 8
         return self.layout.frame_bytes * self.facts.number_of_frames
 
     def prefix(self) -> bytes:
@@ -62,10 +68,23 @@ class NativeImage:
         return self.walk.read(start, self.walk.length - start)
 
     def words(self) -> Iterator[Words]:
-        """Words of each frame, see ``NativeLayout.words``."""
+        """Words of each frame, see ``NativeLayout.words``; of Bits Allocated 1, one for each bit."""
+        if self.facts.bits_allocated == 1:
+            yield from bit_frames(self._reader(), self.facts)
+            return
         size = self.layout.frame_bytes
         for number in range(self.facts.number_of_frames):
             yield self.layout.words(self.walk.read(self.pixel_data.value_offset + number * size, size))
+
+    def _reader(self) -> Callable[[int], bytes]:
+        position = self.pixel_data.value_offset
+
+        def read(count: int) -> bytes:
+            nonlocal position
+            position += count
+            return self.walk.read(position - count, count)
+
+        return read
 
 
 def native_image(
@@ -75,7 +94,7 @@ def native_image(
 
     Raises
     ------
-    UnsupportedPixelData
+    NoPixels, UnsupportedPixelData
         Says why there are none. Whoever stores the instance keeps it as it came.
     MalformedDataSet, LimitExceeded
         The data set cannot be walked.
@@ -87,7 +106,7 @@ def native_image(
     every = tuple(elements.elements())
     place = next((number for number, one in enumerate(every) if one.tag in PIXEL_DATA_TAGS), None)
     if place is None:
-        raise UnsupportedPixelData("no pixels")
+        raise NoPixels("no pixels")
     pixel_data = every[place]
     if pixel_data.tag != PIXEL_DATA:
         raise UnsupportedPixelData("floating-point pixels")
@@ -133,8 +152,8 @@ def value_reader(elements: ElementWalk, every: tuple[Element, ...]) -> Any:
 
 def _check(image: NativeImage) -> None:
     facts, layout = image.facts, image.layout
-    if facts.bits_allocated not in (8, 16):
-        raise UnsupportedPixelData(f"{facts.bits_allocated} bits allocated")
+    if facts.bits_allocated == 1 and (facts.samples_per_pixel > 1 or not layout.is_little_endian):
+        raise UnsupportedPixelData("bits of several samples, or in Big Endian words")
     if facts.samples_per_pixel == 4 or (
         facts.samples_per_pixel == 3 and facts.photometric_interpretation not in _COLOURS_OF_THREE_SAMPLES
     ):
@@ -145,7 +164,7 @@ def _check(image: NativeImage) -> None:
     missing = image.frames_bytes - image.pixel_data.length
     if missing > 0:
         raise UnsupportedPixelData("Pixel Data is shorter than its frames")
-    if -missing >= layout.frame_bytes and -missing > 1:
+    if -missing >= max(layout.frame_bytes or (facts.frame_samples + 7) // 8, 2):
         raise UnsupportedPixelData("Pixel Data is longer than Number of Frames says")
     beside = image.walk.length - image.pixel_data.value_offset - image.frames_bytes
     if image.pixel_data.value_offset > MOST_HEADER_BYTES or beside > MOST_TRAILING_BYTES:

@@ -22,7 +22,7 @@ from pydicom.uid import (
 from node.errors import UnsupportedPixelData
 from node.transcode import codestreams
 from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_of
-from node.transcode.native import NativeLayout, unpacked_bits, values
+from node.transcode.native import NativeLayout, bit_frames, values
 from node.transcode.side_by_side import side_by_side
 
 Frame = NDArray[np.generic]
@@ -155,15 +155,11 @@ def _extended_offsets(data_set: Dataset) -> tuple[bytes, bytes] | None:
 
 def native_frames(facts: PixelFacts, source: BinaryIO, layout: NativeLayout) -> Decoded:
     """Frames of native Pixel Data that begins at the present position of ``source``."""
-    if facts.photometric_interpretation == "YBR_FULL_422" and facts.samples_per_pixel == 3:
-        if facts.bits_allocated != 8 or facts.columns % 2:
-            raise UnsupportedPixelData("subsampled colour of an odd width, or of more than 8 bits")
-        described = _described(facts, photometric_interpretation="YBR_FULL")
-        return Decoded(described, _subsampled(facts, source))
     if facts.bits_allocated == 1:
-        return Decoded(facts, _bits(facts, source))
+        return Decoded(facts, bit_frames(lambda count: _read(source, count), facts))
     layout.check()
-    return Decoded(_described(facts), _words(facts, source, layout))
+    described = _described(facts, photometric_interpretation="YBR_FULL" if facts.is_subsampled else "")
+    return Decoded(described, _words(facts, source, layout))
 
 
 def _described(facts: PixelFacts, photometric_interpretation: str = "") -> PixelFacts:
@@ -188,35 +184,6 @@ def _words(facts: PixelFacts, source: BinaryIO, layout: NativeLayout) -> Iterato
             yield words.view(np.dtype(f"f{facts.bits_allocated // 8}"))
         else:
             yield values(words, facts)
-
-
-def _bits(facts: PixelFacts, source: BinaryIO) -> Iterator[Frame]:
-    """Bits of a frame follow those of the frame before without padding (PS3.5 section 8.1.1)."""
-    count = facts.frame_samples
-    bit = 0
-    last = b""
-    for _ in range(facts.number_of_frames):
-        needed = (bit + count + 7) // 8
-        encoded = last + _read(source, needed - len(last))
-        yield unpacked_bits(encoded, count, skip=bit).reshape(_shape(facts))
-        bit = (bit + count) % 8
-        last = encoded[-1:] if bit else b""
-
-
-def _subsampled(facts: PixelFacts, source: BinaryIO) -> Iterator[Frame]:
-    """YBR_FULL_422: two luminances, then the chrominances that they share (PS3.3 C.7.6.3.1.2)."""
-    for _ in range(facts.number_of_frames):
-        pairs = np.frombuffer(_read(source, facts.rows * facts.columns * 2), np.uint8)
-        pairs = pairs.reshape(facts.rows, facts.columns // 2, 4)
-        frame = np.empty((facts.rows, facts.columns, 3), np.uint8)
-        frame[..., 0] = pairs[..., :2].reshape(facts.rows, facts.columns)
-        frame[..., 1:] = np.repeat(pairs[..., 2:], 2, axis=1)
-        yield frame
-
-
-def _shape(facts: PixelFacts) -> tuple[int, ...]:
-    shape = (facts.rows, facts.columns)
-    return shape if facts.samples_per_pixel == 1 else (*shape, facts.samples_per_pixel)
 
 
 # --- encapsulated ------------------------------------------------------------

@@ -19,37 +19,35 @@ from node.transcode.codecs import by_name
 from node.transcode.codestreams import FAILURES
 from node.transcode.encapsulation import fragments
 from node.transcode.facts import PixelFacts
-from node.transcode.native import NativeLayout, Words
+from node.transcode.native import NativeLayout, Words, packed_frames
 from node.transcode.side_by_side import side_by_side
 
+#: Called so where a codec is named: the data set is deflated as a whole.
+DEFLATE = "deflate"
 _CHUNK_BYTES = 1 << 20
 _LARGEST_PACKED_BYTES = 128 << 20
 _WINDOW_BYTES = 1 << 15
+_FOR_THE_FILE = frozenset({"prefix", "suffix", "frame_sha256"})
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 
-class PixelDigest:
-    """SHA-256 of decoded samples.
+class FrameDigests:
+    """SHA-256 of each decoded frame, in hex.
 
-    Over the words of all frames, unused bits included, Little Endian, row by row, the samples of a
-    pixel beside each other.
+    Over its words, unused bits included, Little Endian, row by row, the samples of a pixel beside each
+    other; of Bits Allocated 1, over a byte of 0 or 1 for each.
     """
 
     def __init__(self) -> None:
-        self._digest = hashlib.sha256()
+        self.sha256: list[str] = []
 
     def update(self, words: Words) -> None:
         """Add the words of the next frame."""
-        self._digest.update(np.ascontiguousarray(words).data)
-
-    @property
-    def sha256(self) -> str:
-        """The digest so far, in hex."""
-        return self._digest.hexdigest()
+        self.sha256.append(hashlib.sha256(np.ascontiguousarray(words).data).hexdigest())
 
 
 def restore(
-    data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None = None, *, threads: int = 1
+    data_set: BinaryIO, private: Mapping[str, Any], pixels: FrameDigests | None = None, *, threads: int = 1
 ) -> Iterator[bytes]:
     """Yield an instance's data set exactly as it was received.
 
@@ -59,7 +57,7 @@ def restore(
         The stored data set, as ``Storage.open`` gives it.
     private : mapping
         The private information of its archive file.
-    pixels : PixelDigest, optional
+    pixels : FrameDigests, optional
         Is shown the decoded frames.
     threads : int
         How many frames are decoded at the same time.
@@ -72,14 +70,23 @@ def restore(
     """
     try:
         received = private["received"]
-        if private["stored"].get("codec"):
-            restored = _rebuilt(data_set, private, pixels, threads)
-        else:
-            data_set.seek(0)
+        restored: Iterator[bytes]
+        codec = private["stored"].get("codec")
+        data_set.seek(0)
+        if not codec:
             restored = pieces(data_set)
+        elif codec == DEFLATE:
+            restored = _inflated(data_set)
+        else:
+            restored = _rebuilt(data_set, private, pixels, threads)
         yield from _checked(restored, received, "the received data set is not given back")
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityFailure("the proof of an instance is damaged") from error
+
+
+def noted(private: Mapping[str, Any]) -> dict[str, Any]:
+    """What the index keeps of the private information: all but what only restoring and proving need."""
+    return {key: value for key, value in private.items() if key not in _FOR_THE_FILE}
 
 
 def received_start(data_set: BinaryIO, private: Mapping[str, Any]) -> bytes:
@@ -167,6 +174,15 @@ def _checked(data: Iterator[bytes], expected: Mapping[str, Any], problem: str) -
         raise IntegrityFailure(f"{problem}: its SHA-256 is another")
 
 
+def _inflated(data_set: BinaryIO) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        while not unpacker.eof and (packed_piece := unpacker.unconsumed_tail or data_set.read(_CHUNK_BYTES)):
+            yield unpacker.decompress(packed_piece, _CHUNK_BYTES)
+    except zlib.error as error:
+        raise IntegrityFailure("the deflated data set of an instance is damaged") from error
+
+
 def _before_the_pixels(data_set: BinaryIO, private: Mapping[str, Any]) -> Iterator[bytes]:
     prefix = private["prefix"]
     data_set.seek(0)
@@ -176,35 +192,40 @@ def _before_the_pixels(data_set: BinaryIO, private: Mapping[str, Any]) -> Iterat
 
 
 def _rebuilt(
-    data_set: BinaryIO, private: Mapping[str, Any], pixels: PixelDigest | None, threads: int
+    data_set: BinaryIO, private: Mapping[str, Any], pixels: FrameDigests | None, threads: int
 ) -> Iterator[bytes]:
     stored, described = private["stored"], private["pixels"]
     facts = PixelFacts(**{one.name: described[one.name] for one in fields(PixelFacts)})
     layout = NativeLayout(facts, described["is_little_endian"], described["is_words"])
     decode = by_name(stored["codec"]).decode
-    shape: tuple[int, ...] = (facts.rows, facts.columns)
-    if facts.samples_per_pixel > 1:
-        shape = (*shape, facts.samples_per_pixel)
+    is_bits = facts.bits_allocated == 1
 
     def decoded(frame: tuple[int, bytes]) -> tuple[Words, bytes]:
         number, encoded = frame
         try:
             words = unused_bits.restored(
-                decode(encoded, facts).reshape(shape), facts, described["unused_bits"]
+                decode(encoded, facts).reshape(facts.frame_shape), facts, described["unused_bits"]
             )
-            return words, layout.encoded(words)
+            return words, b"" if is_bits else layout.encoded(words)
         except FAILURES as error:
             raise IntegrityFailure(f"stored frame {number} cannot be decoded: {error}") from error
 
+    def frames() -> Iterator[tuple[Words, bytes]]:
+        data_set.seek(stored["frames_offset"])
+        count = 0
+        for words, native in side_by_side(
+            decoded, enumerate(fragments(data_set), 1), threads=min(threads, facts.number_of_frames)
+        ):
+            if pixels is not None:
+                pixels.update(words)
+            yield words, native
+            count += 1
+        if count != facts.number_of_frames:
+            raise IntegrityFailure(f"{count} frames of {facts.number_of_frames} are stored")
+
     yield from _before_the_pixels(data_set, private)
-    data_set.seek(stored["frames_offset"])
-    count = 0
-    threads = min(threads, facts.number_of_frames)
-    for words, native in side_by_side(decoded, enumerate(fragments(data_set), 1), threads=threads):
-        if pixels is not None:
-            pixels.update(words)
-        yield native
-        count += 1
-    if count != facts.number_of_frames:
-        raise IntegrityFailure(f"{count} frames of {facts.number_of_frames} are stored")
+    if is_bits:
+        yield from packed_frames(words for words, _ in frames())
+    else:
+        yield from (native for _, native in frames())
     yield _unpacked(private["suffix"])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     ExplicitVRLittleEndian,
@@ -25,6 +24,7 @@ from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, inflate, is_implicit_
 from node.transcode import headers, pixels
 from node.transcode.codestreams import FAILURES
 from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_from
+from node.transcode.native import packed_frames
 from node.transcode.native_image import DEEPEST_NESTING, PIXEL_DATA, value_reader
 from node.transcode.side_by_side import CORES
 from node.transcode.spool import spool
@@ -267,19 +267,7 @@ def _truth(source: _Source, facts: PixelFacts) -> dict[int, tuple[str, bytes]]:
 
 def _encoded(facts: PixelFacts, frames: Iterator[pixels.Frame]) -> Iterator[bytes]:
     if facts.bits_allocated == 1:
-        yield from _packed_bits(frames)
+        yield from packed_frames(frames)
         return
     for frame in frames:
         yield frame.astype(frame.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def _packed_bits(frames: Iterator[pixels.Frame]) -> Iterator[bytes]:
-    """Bits of all frames, one after the other without padding between them (PS3.5 section 8.1.1)."""
-    left: NDArray[np.uint8] = np.empty(0, np.uint8)
-    for frame in frames:
-        bits = np.concatenate([left, frame.reshape(-1).astype(np.uint8)])
-        whole = len(bits) - len(bits) % 8
-        yield np.packbits(bits[:whole], bitorder="little").tobytes()
-        left = bits[whole:]
-    if len(left):
-        yield np.packbits(left, bitorder="little").tobytes()

@@ -37,7 +37,7 @@ from node.ingest.ingest import Receipt
 from node.storage import archive
 from node.storage.reception import Reception
 from node.tasks.sweep import is_needed
-from node.transcode import lossless
+from node.transcode import choosing, lossless
 from tests.support import made
 from tests.support.ingest_bench import EXPLICIT, Bench, ingest_bench
 from tests.support.waiting import wait_until
@@ -468,7 +468,8 @@ def settle(bench: Bench, sop_instance_uid: str, choice: str) -> None:
     held = bench.held(sop_instance_uid)
     with bench.storage.open(held.location) as data_set:
         syntax, digest = held.received_transfer_syntax_uid, held.data_set_sha256
-        with lossless.settle(data_set, syntax, choice, data_set_sha256=digest) as settlement:
+        choices = choosing.named(choice)
+        with lossless.settle(data_set, syntax, choices, data_set_sha256=digest) as settlement:
             meta = archive.part10(
                 held.sop_class_uid,
                 sop_instance_uid,

@@ -13,7 +13,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from node.config.settings import StorageConfig, TranscodeConfig
+from node.config.settings import StorageConfig, TranscodeConfig, TranscodeRule
 from node.errors import IntegrityFailure, OutOfSpace
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.services import Services
@@ -21,7 +21,7 @@ from node.storage import archive
 from node.tasks.settle import SettleTask
 from node.transcode.outgoing import Outgoing
 from node.verification import verify
-from tests.support import made
+from tests.support import made, made_pixels
 from tests.support.small_node import SmallNode, config, small_node
 
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
@@ -143,6 +143,11 @@ def test_each_choice_of_the_configuration_is_followed(tmp_path):
         "rle": uid.RLELossless,
         "jpeg-ls": uid.JPEGLSLossless,
         "jpeg2000": uid.JPEG2000Lossless,
+        "jpeg-lossless": uid.JPEGLosslessSV1,
+        "jpeg-lossless-p14": uid.JPEGLossless,
+        "htj2k": uid.HTJ2KLossless,
+        "htj2k-rpcl": uid.HTJ2KLosslessRPCL,
+        "jpeg-xl": "1.2.840.10008.1.2.4.110",
     }
     for choice, transfer_syntax_uid in expected.items():
         settings = replace(config(tmp_path / choice), transcode=TranscodeConfig(to=choice))
@@ -151,6 +156,38 @@ def test_each_choice_of_the_configuration_is_followed(tmp_path):
             settle(node, sop_instance_uid)
             assert node.stored(sop_instance_uid).stored_transfer_syntax_uid == transfer_syntax_uid
             assert verify(node.services, node.stored(sop_instance_uid)) == ""
+
+
+def test_the_first_rule_that_matches_counts_in_place_of_the_rest(tmp_path):
+    rules = (
+        TranscodeRule("rle", {"Modality": "CT", "SeriesDescription": "THIN*"}),
+        TranscodeRule("keep", {"Modality": "CT", "SeriesDescription": "SCOUT"}),
+        TranscodeRule("jpeg2000", {"SeriesDescription": "SCOUT"}),
+    )
+    expected = {"thin 1 mm": uid.RLELossless, "scout": EXPLICIT, "thick": uid.HTJ2KLossless}
+    settings = replace(config(tmp_path), transcode=TranscodeConfig(to="htj2k", rules=rules))
+    with small_node(settings) as node:
+        for description, transfer_syntax_uid in expected.items():
+            (sop_instance_uid,) = node.receive(made.ct_image(pixels=PIXELS, SeriesDescription=description))
+            settle(node, sop_instance_uid)
+            assert node.stored(sop_instance_uid).stored_transfer_syntax_uid == transfer_syntax_uid
+
+
+def test_the_best_codec_is_measured_once_for_a_series_and_counts_for_all_of_it(tmp_path):
+    settings = replace(config(tmp_path), transcode=TranscodeConfig(to="best", codecs=("rle", "htj2k")))
+    series, other = uid.generate_uid(), uid.generate_uid()
+    with small_node(settings) as node:
+        own = [made.ct_image(pixels=PIXELS, SeriesInstanceUID=series) for _ in range(4)]
+        bits = made_pixels.segments()
+        bits.SeriesInstanceUID = other
+        instances = node.receive(*own, bits)
+        settle(node, *instances)
+        proofs = [node.stored(one).proof for one in instances]
+        assert [proof["stored"].get("codec") for proof in proofs] == ["htj2k"] * 4 + [None]
+        assert [proof.get("measured", {}).keys() for proof in proofs].count({"rle", "htj2k"}) == 1
+        assert node.stored(instances[-1]).kept_reason == "no codec makes it smaller"
+        for one in instances:
+            assert verify(node.services, node.stored(one)) == ""
 
 
 def flip(path: Path, place: int) -> None:

@@ -20,7 +20,7 @@ from node.index.database import FILE_NAME
 from node.index.index import Provenance, StoredInstance
 from node.services import Services
 from node.settling import writing
-from node.settling.order import Order
+from node.settling.choices import Choices
 from node.storage.guard import DataDirectory
 from tests.support import made
 
@@ -131,16 +131,7 @@ def stored(services: Services, sop_instance_uid: str) -> StoredInstance:
 def settle(services: Services, sop_instance_uid: str) -> None:
     """Settle an instance, as the processes of a node do."""
     row = stored(services, sop_instance_uid)
-    order = Order(
-        location=str(row.location),
-        sop_class_uid=row.sop_class_uid,
-        sop_instance_uid=row.sop_instance_uid,
-        transfer_syntax_uid=row.received_transfer_syntax_uid,
-        data_set_sha256=row.data_set_sha256,
-        provenance=row.provenance.to_json(),
-        choice=services.config.transcode.to,
-        at=services.clock.timestamp(),
-    )
+    order = Choices().order(services, row, {})
     settled = writing.write(services.storage, order)
     (job,) = services.queue.lease({"settle": 1}, seconds=60, owner="test")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.config import config_file
-from node.config.settings import AuditConfig, Config, NodeConfig, SyslogAddress, TlsConfig
+from node.config.settings import AuditConfig, Config, NodeConfig, SyslogAddress, TlsConfig, TranscodeRule
 from node.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -59,12 +59,14 @@ def test_the_project_s_file_shows_every_key_with_its_default() -> None:
     none = AuditConfig()
     examples = {"syslog": none.syslog, "ca": none.ca, "source_id": "", "site_id": ""}
     config = replace(config, audit=replace(config.audit, **examples))
+    assert config.transcode.rules == (TranscodeRule("jpeg2000", {"Modality": "MG"}),)
+    config = replace(config, transcode=replace(config.transcode, rules=()))
     default = config_file.load(ROOT / "config.toml")
     for table in ("node", "limits", "storage", "transcode", "study", "jobs", "audit", "log"):
         assert getattr(config, table) == getattr(default, table)
         section = text.split(f"[{table}]\n")[1].split("\n[")[0]
         for field in fields(getattr(config, table)):
-            if field.name == "tls":
+            if field.name in ("tls", "rules"):
                 continue
             assert re.search(rf"(?m)^{field.name} = ", section), f"[{table}] {field.name} is not shown"
     section = text.split("[node.tls]\n")[1].split("\n[")[0]
@@ -103,7 +105,8 @@ send_to = ["PAKS"]
         "config.toml:3: [node] ae_title: an AE title has at most 16 characters, "
         "'FAR TOO LONG A TITLE' has 20",
         "config.toml:4: [node] accept_unknown_peers: expected true or false, not 1",
-        "config.toml:7: [transcode] to: 'jpeg_ls' is none of keep, rle, jpeg-ls, jpeg2000; "
+        "config.toml:7: [transcode] to: 'jpeg_ls' is none of keep, rle, jpeg-lossless, jpeg-lossless-p14, "
+        "jpeg-ls, jpeg2000, htj2k, htj2k-rpcl, jpeg-xl, deflated-frame, best; "
         "did you mean 'jpeg-ls'?",
         "config.toml:9: [studdy]: unknown table; did you mean 'study'?",
         f"config.toml:12: [[peers]]: 'port' is missing{ONLY_CALLS_US}",
@@ -246,10 +249,44 @@ def test_what_counts_for_a_peer_is_read(tmp_path: Path) -> None:
     assert not plain_too.peers[0].require_tls
 
 
-@pytest.mark.parametrize("later", ["jpeg-lossless", "htj2k", "jpeg-xl", "best"])
-def test_a_codec_promised_for_later_is_refused_as_such(tmp_path: Path, later: str) -> None:
-    (problem,) = problems(tmp_path, f"[transcode]\nto = '{later}'")
-    assert f"'{later}' is not available in this version" in problem
+def test_rules_choose_a_codec_by_attribute_and_the_rest_counts_beside_them(tmp_path: Path) -> None:
+    text = """
+[transcode]
+to = "best"
+codecs = ["jpeg-ls", "rle"]
+deflate_bytes = 1000
+
+[[transcode.rules]]
+when = { Modality = "MG" }
+to = "jpeg2000"
+
+[[transcode.rules]]
+to = "keep"
+"""
+    transcode = load(tmp_path, text).transcode
+    assert (transcode.to, transcode.codecs, transcode.deflate_bytes) == ("best", ("jpeg-ls", "rle"), 1000)
+    assert transcode.rules == (TranscodeRule("jpeg2000", {"Modality": "MG"}), TranscodeRule("keep"))
+
+
+def test_every_fault_of_a_rule_is_named_with_its_line(tmp_path: Path) -> None:
+    text = """[[transcode.rules]]
+when = { Modalty = "MG" }
+
+[[transcode.rules]]
+to = "jpeg-3000"
+too = 1
+"""
+    assert problems(tmp_path, text) == [
+        "config.toml:1: [[transcode.rules]]: 'to' is missing",
+        "config.toml:2: [[transcode.rules]] when: Modalty: not a DICOM keyword; did you mean 'Modality'?",
+        "config.toml:5: [[transcode.rules]] to: 'jpeg-3000' is none of keep, rle, jpeg-lossless, "
+        "jpeg-lossless-p14, jpeg-ls, jpeg2000, htj2k, htj2k-rpcl, jpeg-xl, deflated-frame, best; "
+        "did you mean 'jpeg2000'?",
+        "config.toml:6: [[transcode.rules]] too: unknown key; did you mean 'to'?",
+    ]
+    assert problems(tmp_path, "[transcode.rules]\nto = 'rle'\n") == [
+        "config.toml:1: [transcode.rules]: there may be several; write [[transcode.rules]]"
+    ]
 
 
 def test_spaces_around_an_ae_title_are_not_significant(tmp_path: Path) -> None:
