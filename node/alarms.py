@@ -28,6 +28,9 @@ FOLDER_GONE = "folder-gone"
 FLUSH_FAILED = "flush-failed"
 """The disk of the receive log lost a write; what it held was written once more."""
 
+DAMAGE_FOUND = "damage-found"
+"""The last verification of a sample found instances that are not what was received."""
+
 _FILE = "alarms.json"
 _FILE_BYTES = 4096
 _MESSAGE_CHARACTERS = 400

@@ -36,6 +36,7 @@ from node.tasks.deliver import DeliverTask
 from node.tasks.select import SelectTask
 from node.tasks.settle import SettleTask
 from node.tasks.sweep import SweepTask, is_needed
+from node.tasks.verify import VerifyTask
 from node.wire.peers import Peers
 from node.wire.server import Server
 
@@ -208,11 +209,14 @@ def _groups(config: Config, settling: SettleTask) -> tuple[Group, ...]:
     analysis = {task.kind: task for task in (AnalyzeTask(),)}
     sending = {task.kind: task for task in (DeliverTask(), ConfirmTask())}
     answering = {task.kind: task for task in (CommitTask(),)}
+    verifying = VerifyTask()
     lanes = max(16, len(sending) * len(config.peers))
     return (
         # by itself: it waits while a burst of instances comes in
         Group("settling", {settling.kind: settling}, config.jobs.workers, work),
         Group("work", housekeeping, 1, work),
+        # by itself: it may take hours
+        Group("verification", {verifying.kind: verifying}, 1, work),
         Group("analyses", analysis, config.jobs.analyses, work),
         # a thread for each peer and kind, so that peers that stall never hold up another
         Group("delivery", sending, lanes, delivery, is_by_lane=True),

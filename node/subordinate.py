@@ -6,10 +6,12 @@ The node answers scanners; its children settle and analyse with what that leaves
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +43,22 @@ def end_with_parent(by: signal.Signals) -> None:
     """Have the system send ``by`` when the process that made this one ends, however it ends (Linux)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+
+
+def limit_processor_time(seconds: float) -> None:
+    """Have the system end this process when it computes for so long from now on; waiting does not count."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if most < 0 else min(limit, most), most))
+
+
+def signal_in_words(number: int) -> str:
+    """Why a process that ended by this signal did, most likely."""
+    if number == signal.SIGXCPU:
+        return "it took too long"
+    if number == signal.SIGKILL:
+        return "killed, most likely for lack of memory"
+    return signal.strsignal(number) or f"signal {number}"
 
 
 def _tell(what: str, number: int) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from node.errors import IntegrityFailure, NodeError, TransientFailure
 from node.index.index import StoredInstance
 from node.storage.storage import Storage
 from node.transcode.outgoing import private_information
-from node.transcode.restoring import chunks, restore
+from node.transcode.restoring import chunks, differing_frames, restore
 
 if TYPE_CHECKING:
     from node.services import Services
 
 logger = logging.getLogger(__name__)
+
+_MOST_FRAMES = 20
 
 
 def verify(services: Services, stored: StoredInstance) -> str:
@@ -68,12 +71,15 @@ def problem_of(storage: Storage, stored: StoredInstance) -> str:
     try:
         private = private_information(storage, stored)
         with storage.open(stored.location) as file:
-            length = sum(map(len, restore(file, private)))
-            if private["stored"].get("codec"):
-                # The stored header has no part in restoring.
-                file.seek(0)
-                for _ in chunks(file, private["stored"]):
-                    pass
+            try:
+                length = sum(map(len, restore(file, private)))
+                if private["stored"].get("codec"):
+                    # The stored header has no part in restoring.
+                    file.seek(0)
+                    for _ in chunks(file, private["stored"]):
+                        pass
+            except IntegrityFailure as error:
+                return f"damaged: {error}{_where(file, private)}"
     except IntegrityFailure as error:
         return f"damaged: {error}"
     except TransientFailure:
@@ -83,3 +89,18 @@ def problem_of(storage: Storage, stored: StoredInstance) -> str:
     if length != stored.data_set_bytes:
         return f"damaged: {length} bytes instead of {stored.data_set_bytes}"
     return ""
+
+
+def _where(file: BinaryIO, private: Mapping[str, Any]) -> str:
+    """Which frames are concerned, where their digests tell."""
+    try:
+        if "frame_sha256" not in private:
+            return ""
+        frames = differing_frames(file, private)
+    except (KeyError, TypeError, ValueError, AttributeError, NodeError):
+        return ""  # the proof itself is damaged
+    if not frames:
+        return "; every frame gives the pixels that were received"
+    some = ", ".join(map(str, frames[:_MOST_FRAMES])) + (" …" if len(frames) > _MOST_FRAMES else "")
+    of = len(private["frame_sha256"])
+    return f"; of {of} frames, {len(frames)} give other pixels or none: {some}"

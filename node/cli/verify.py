@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
+import math
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from node import work_folder
 from node.cli import command, output
 from node.cli.opening import Records, configuration, records
 from node.cli.study_argument import study_named
-from node.errors import TransientFailure
+from node.errors import WrongUsage
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-    from node.index.index import StoredInstance
 
-_MARKS_OF_A_COMMIT = 200
+_MOST_JOBS = 256
 
 
 def register(commands: Commands) -> None:
@@ -29,34 +28,53 @@ def register(commands: Commands) -> None:
         _run,
         summary="prove again that every stored instance gives back the bytes that were received",
         description="Each is read, restored to the received data set, and its SHA-256 compared with the one "
-        "taken on receipt; the index is looked through first. What is damaged is marked and listed; exit "
-        "status 1 then. The node may be running. --json prints one object a line: one for each instance, "
-        "the last with the counts.",
-        examples="anode verify\nanode verify --study 1.2.840.113619.2.55.3 --json",
+        "taken on receipt; the index is looked through first. What is damaged is marked and listed, with the "
+        "frames that differ; exit status 1 then. The node may be running. --json prints one object a line: "
+        "one for each instance, the last with the counts.",
+        examples="anode verify\nanode verify --sample 5%\nanode verify --study 1.2.840.113619.2.55.3 --json",
     )
     verify.add_argument("--study", metavar="STUDY", help="only this study")
+    verify.add_argument(
+        "--sample",
+        metavar="COUNT",
+        help="only so many instances, or so many percent (5%%): those never verified, or not for the longest "
+        "time",
+    )
+    verify.add_argument(
+        "--jobs", metavar="N", help="so many at the same time (default: the number of processor cores)"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from node.verifying.verifying import Verifying
+
+    processes = _jobs(arguments.jobs)
     with_progress = sys.stderr.isatty() and not arguments.json
     damaged: list[tuple[str, str]] = []
     good = 0
     config = configuration(arguments)
-    with records(config) as opened, work_folder.temporary_files(config.node.data_dir):
+    with records(config) as opened:
         if arguments.study is None:
             opened.database.look_through()
         study = None if arguments.study is None else study_named(opened, arguments.study)
-        instances = _instances(opened, study)
-        progress = tqdm(instances, desc="verify", unit="instance", file=sys.stderr, disable=not with_progress)
-        for sop_instance_uid, problem in _verified(opened, progress):
-            if problem:
-                damaged.append((sop_instance_uid, problem))
-            else:
-                good += 1
-            if arguments.json:
-                output.as_json_line({"sop_instance_uid": sop_instance_uid, "problem": problem})
+        instances = _instances(opened, study, arguments.sample)
+        verifying = Verifying(
+            config.node.data_dir, config.storage, opened.database, opened.index, opened.clock
+        )
+        verified = verifying.verify(instances, processes=min(processes, max(1, len(instances))))
+        with tqdm(
+            total=len(instances), desc="verify", unit="instance", file=sys.stderr, disable=not with_progress
+        ) as progress:
+            for sop_instance_uid, verdict in verified:
+                progress.update()
+                if verdict.problem:
+                    damaged.append((sop_instance_uid, verdict.problem))
+                else:
+                    good += 1
+                if arguments.json:
+                    output.as_json_line({"sop_instance_uid": sop_instance_uid, "problem": verdict.problem})
     if arguments.json:
         output.as_json_line({"verified": good + len(damaged), "good": good, "damaged": len(damaged)})
     else:
@@ -66,56 +84,39 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
-def _instances(opened: Records, study: str | None) -> list[str]:
+def _jobs(text: str | None) -> int:
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_JOBS:
+        raise WrongUsage(f"--jobs: expected a whole number from 1 to {_MOST_JOBS}, not '{text}'")
+    return int(text)
+
+
+def _instances(opened: Records, study: str | None, sample: str | None) -> Sequence[str]:
     """Return the SOP Instance UIDs to verify; no snapshot is held while that goes on for hours."""
     with opened.database.read() as connection:
         if study is not None:
-            return [one.sop_instance_uid for one in opened.index.of_study(connection, study)]
-        return [one.sop_instance_uid for one in opened.index.instances(connection)]
+            found = [one.sop_instance_uid for one in opened.index.of_study(connection, study)]
+            if sample is None:
+                return found
+            longest = opened.index.longest_unverified(connection, opened.index.count(connection))
+            in_study = set(found)
+            return [one for one in longest if one in in_study][: _count(sample, len(found))]
+        count = opened.index.count(connection)
+        wanted = count if sample is None else _count(sample, count)
+        return opened.index.longest_unverified(connection, wanted)
 
 
-def _verified(opened: Records, instances: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield each instance with its problem, empty when there is none, and mark it in the database."""
-    from node import verification
-
-    services = opened.services()
-    marks: list[tuple[str, float, str]] = []
+def _count(sample: str, total: int) -> int:
+    """How many instances ``sample`` means of ``total``."""
+    text = sample.strip()
+    is_percent = text.endswith("%")
     try:
-        for sop_instance_uid in instances:
-            stored = _held(opened, sop_instance_uid)
-            if stored is None:
-                continue
-            try:
-                problem = verification.problem_of(services.storage, stored)
-                moved = _held(opened, sop_instance_uid) if problem else None
-                if moved is not None and moved.location != stored.location:
-                    # It was settled while it was read, and its place in the log may be used again.
-                    problem = verification.problem_of(services.storage, moved)
-            except TransientFailure as error:
-                # Nothing is known of it, so what was known before stays.
-                yield sop_instance_uid, f"cannot be read for now: {error}"
-                continue
-            marks.append((sop_instance_uid, opened.clock.timestamp(), problem))
-            if len(marks) >= _MARKS_OF_A_COMMIT:
-                _mark(opened, marks)
-            yield sop_instance_uid, problem
-    finally:
-        _mark(opened, marks)
-        services.storage.close()
-
-
-def _held(opened: Records, sop_instance_uid: str) -> StoredInstance | None:
-    with opened.database.read() as connection:
-        return opened.index.get(connection, sop_instance_uid)
-
-
-def _mark(opened: Records, marks: list[tuple[str, float, str]]) -> None:
-    """Write ``marks`` in one transaction and empty the list."""
-
-    def write(connection: sqlite3.Connection) -> None:
-        for sop_instance_uid, verified_at, problem in marks:
-            opened.index.mark_verified(connection, sop_instance_uid, verified_at, problem)
-
-    if marks:
-        opened.database.write(write)
-        marks.clear()
+        number = float(text.removesuffix("%")) if is_percent else int(text)
+    except ValueError:
+        number = -1
+    if not number > 0 or (is_percent and number > 100):
+        raise WrongUsage(
+            f"--sample: expected a number of instances, or of percent such as 5%, not '{sample}'"
+        )
+    return min(total, math.ceil(total * number / 100) if is_percent else int(number))

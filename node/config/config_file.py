@@ -46,6 +46,7 @@ from node.config.settings import (
     TranscodeConfig,
     TranscodeRule,
     Verb,
+    VerifyConfig,
 )
 from node.errors import ConfigurationError
 
@@ -105,6 +106,7 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
             "decoded_cache_bytes": whole(0),
         },
     ),
+    "verify": (VerifyConfig, {"every_days": number(0), "sample_percent": number(0, 100)}),
     "study": (StudyConfig, {"quiet_seconds": number(0)}),
     "jobs": (
         JobsConfig,
@@ -271,6 +273,7 @@ class _Reading:
             limits=LimitsConfig(**tables["limits"]),
             storage=StorageConfig(**tables["storage"]),
             transcode=TranscodeConfig(**tables["transcode"]),
+            verify=VerifyConfig(**tables["verify"]),
             study=StudyConfig(**tables["study"]),
             jobs=JobsConfig(**tables["jobs"]),
             log=LogConfig(**tables["log"]),

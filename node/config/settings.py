@@ -120,6 +120,14 @@ class TranscodeConfig:
 
 
 @dataclass(frozen=True)
+class VerifyConfig:
+    """``[verify]``: a part of the archive is proven again by itself; ``every_days`` = 0 is never."""
+
+    every_days: float = 7.0
+    sample_percent: float = 2.0
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """``[study]``: when a study is complete."""
 
@@ -250,6 +258,7 @@ class Config:
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()
     transcode: TranscodeConfig = TranscodeConfig()
+    verify: VerifyConfig = VerifyConfig()
     study: StudyConfig = StudyConfig()
     jobs: JobsConfig = JobsConfig()
     log: LogConfig = LogConfig()

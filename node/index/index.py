@@ -306,6 +306,18 @@ class Index:
         """Yield all instances, one at a time, in the order in which they came."""
         return self._stored(connection, "ORDER BY instance.id")
 
+    def count(self, connection: sqlite3.Connection) -> int:
+        """How many instances are held."""
+        return int(connection.execute("SELECT COUNT(*) FROM instance").fetchone()[0])
+
+    def longest_unverified(self, connection: sqlite3.Connection, limit: int) -> list[str]:
+        """SOP Instance UIDs of those that were never verified, then of those longest ago."""
+        rows = connection.execute(
+            "SELECT SOPInstanceUID FROM instance ORDER BY verified_at IS NOT NULL, verified_at, id LIMIT ?",
+            (limit,),
+        )
+        return [row[0] for row in rows]
+
     def at(self, connection: sqlite3.Connection, location: Location) -> StoredInstance | None:
         """Return the instance whose bytes are at ``location``."""
         where = "WHERE instance.segment = ? AND instance.segment <> '' AND instance.location = ?"

@@ -404,7 +404,13 @@ class Queue:
 
     def last_known_at(self, connection: sqlite3.Connection) -> float | None:
         """When a node last wrote the time down: at its last sweep. None when none has run."""
-        row = connection.execute(f"SELECT created_at FROM job WHERE {_THE_SWEEP}").fetchone()
+        return self.last_enqueued_at(connection, "sweep", "sweep")
+
+    def last_enqueued_at(self, connection: sqlite3.Connection, kind: str, key: str) -> float | None:
+        """When this job was enqueued last; None when it never was, or was forgotten since."""
+        row = connection.execute(
+            "SELECT created_at FROM job WHERE kind = ? AND key = ?", (kind, key)
+        ).fetchone()
         return None if row is None else float(row[0])
 
     def age_seconds(self, connection: sqlite3.Connection, job: Job) -> float:

@@ -12,6 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from node.errors import NodeError
 from node.jobs.clock_watch import ClockWatch
+from node.jobs.policy import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from node.services import Services
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 COMPLETION_SECONDS = 1.0
 SWEEP_SECONDS = 10.0
 REFUSALS_SECONDS = 5.0
+#: How often it is looked whether the next verification is due.
+VERIFY_LOOK_SECONDS = 60.0
 
 
 class Schedule:
@@ -55,6 +58,7 @@ class Schedule:
         ticks = {
             "complete": (self.complete, COMPLETION_SECONDS),
             "sweep": (self.sweep, SWEEP_SECONDS),
+            "verify": (self.verify, VERIFY_LOOK_SECONDS),
             "refusals": (self._services.refusals.flush, REFUSALS_SECONDS),
         }
         for name, (tick, seconds) in ticks.items():
@@ -88,6 +92,31 @@ class Schedule:
             )
         except NodeError as error:
             logger.error("sweep not enqueued", extra={"error": error.name, "reason": str(error)})
+
+    def verify(self) -> bool:
+        """Enqueue the verification of a sample when that is due; return whether it was.
+
+        A node that has never verified begins at once. What was done is forgotten after
+        ``jobs.keep_done_days``, so that it is due after these at the latest.
+        """
+        services = self._services
+        every_days = services.config.verify.every_days
+        if not every_days or not services.config.verify.sample_percent:
+            return False
+        before = services.clock.timestamp() - every_days * SECONDS_PER_DAY
+        try:
+            with services.database.read() as connection:
+                last = services.queue.last_enqueued_at(connection, "verify", "verify")
+            if last is not None and last > before:
+                return False
+            return services.database.write(
+                lambda connection: services.queue.enqueue(
+                    connection, "verify", key="verify", payload={}, again=True
+                )
+            )
+        except NodeError as error:
+            logger.error("verification not enqueued", extra={"error": error.name, "reason": str(error)})
+            return False
 
     def _fire(self, connection: sqlite3.Connection) -> int:
         # Asked again within the transaction: another instance may have come since.

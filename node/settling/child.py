@@ -7,11 +7,8 @@ node over one socket. What a codec does here, it does to this process alone.
 from __future__ import annotations
 
 import logging
-import math
-import resource
 import signal
 import sys
-import time
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -54,7 +51,7 @@ def main(
         work_folder.use_for_temporary_files(Path(data_dir))
         while True:
             for order in decode_orders(connection.recv_bytes()):
-                _limit(cpu_seconds(order))
+                subordinate.limit_processor_time(cpu_seconds(order))
                 connection.send_bytes(_answer(storage, order))
     except (EOFError, OSError, NodeError):
         # The node ended, or ended this process; or nothing can be written in its data directory.
@@ -69,13 +66,6 @@ def _answer(storage: Storage, order: Order) -> bytes:
     except Exception as error:
         unexpected = UnexpectedFailure(f"{type(error).__name__}: {error}")
         return encode_answer(unexpected, logs.frames(error))
-
-
-def _limit(seconds: float) -> None:
-    """Have the system end this process when its codec runs for so long; waiting does not count."""
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    limit = math.ceil(time.process_time() + seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit if most < 0 else min(limit, most), most))
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

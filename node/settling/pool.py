@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from node import subordinate
 from node.config.settings import StorageConfig
 from node.errors import AnodeError, StorageFailure, UnexpectedFailure
 from node.settling import child
@@ -204,7 +204,7 @@ class _Settler:
             self._process.join(_ENDS_WITHIN_SECONDS)
             status = self._process.exitcode
         if status is not None and status < 0:
-            self.end_reason, self.is_crashed = _in_words(-status), True
+            self.end_reason, self.is_crashed = subordinate.signal_in_words(-status), True
         else:
             self.end_reason = f"exit status {status}"
 
@@ -227,11 +227,3 @@ class _Settler:
     def close(self) -> None:
         """Free what belonged to it; only by the thread that uses it, once it has ended."""
         self._connection.close()
-
-
-def _in_words(number: int) -> str:
-    if number == signal.SIGXCPU:
-        return "it took too long"
-    if number == signal.SIGKILL:
-        return "killed, most likely for lack of memory"
-    return signal.strsignal(number) or f"signal {number}"

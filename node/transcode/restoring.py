@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import struct
 import zlib
@@ -191,27 +192,39 @@ def _before_the_pixels(data_set: BinaryIO, private: Mapping[str, Any]) -> Iterat
     yield _unpacked(prefix["rest"], resembling(head, private["received"]["transfer_syntax_uid"]))
 
 
-def _rebuilt(
-    data_set: BinaryIO, private: Mapping[str, Any], pixels: FrameDigests | None, threads: int
-) -> Iterator[bytes]:
-    stored, described = private["stored"], private["pixels"]
-    facts = PixelFacts(**{one.name: described[one.name] for one in fields(PixelFacts)})
-    layout = NativeLayout(facts, described["is_little_endian"], described["is_words"])
-    decode = by_name(stored["codec"]).decode
-    is_bits = facts.bits_allocated == 1
+class _Decoder:
+    """Decodes the stored frames of an instance to the words that were received."""
 
-    def decoded(frame: tuple[int, bytes]) -> tuple[Words, bytes]:
-        number, encoded = frame
+    def __init__(self, private: Mapping[str, Any]) -> None:
+        described = private["pixels"]
+        self.facts = PixelFacts(**{one.name: described[one.name] for one in fields(PixelFacts)})
+        self.layout = NativeLayout(self.facts, described["is_little_endian"], described["is_words"])
+        self._decode = by_name(private["stored"]["codec"]).decode
+        self._unused_bits = described["unused_bits"]
+
+    def words(self, number: int, encoded: bytes) -> Words:
+        """Raise IntegrityFailure, which names the frame by ``number``, where that cannot be."""
+        facts = self.facts
         try:
-            words = unused_bits.restored(
-                decode(encoded, facts).reshape(facts.frame_shape), facts, described["unused_bits"]
-            )
-            return words, b"" if is_bits else layout.encoded(words)
+            decoded = self._decode(encoded, facts).reshape(facts.frame_shape)
+            return unused_bits.restored(decoded, facts, self._unused_bits)
         except FAILURES as error:
             raise IntegrityFailure(f"stored frame {number} cannot be decoded: {error}") from error
 
+
+def _rebuilt(
+    data_set: BinaryIO, private: Mapping[str, Any], pixels: FrameDigests | None, threads: int
+) -> Iterator[bytes]:
+    decoder = _Decoder(private)
+    facts = decoder.facts
+    is_bits = facts.bits_allocated == 1
+
+    def decoded(frame: tuple[int, bytes]) -> tuple[Words, bytes]:
+        words = decoder.words(*frame)
+        return words, b"" if is_bits else decoder.layout.encoded(words)
+
     def frames() -> Iterator[tuple[Words, bytes]]:
-        data_set.seek(stored["frames_offset"])
+        data_set.seek(private["stored"]["frames_offset"])
         count = 0
         for words, native in side_by_side(
             decoded, enumerate(fragments(data_set), 1), threads=min(threads, facts.number_of_frames)
@@ -229,3 +242,22 @@ def _rebuilt(
     else:
         yield from (native for _, native in frames())
     yield _unpacked(private["suffix"])
+
+
+def differing_frames(data_set: BinaryIO, private: Mapping[str, Any]) -> list[int]:
+    """Numbers, from 1, of the stored frames that do not decode to the pixels that were proven.
+
+    Of an instance whose pixels were encoded. Where the order of the frames is lost, all from there on.
+    """
+    decoder = _Decoder(private)
+    expected: list[str] = private["frame_sha256"]
+    good: set[int] = set()
+    data_set.seek(private["stored"]["frames_offset"])
+    with contextlib.suppress(IntegrityFailure):
+        for number, (encoded, sha256) in enumerate(zip(fragments(data_set), expected, strict=False), 1):
+            found = FrameDigests()
+            with contextlib.suppress(IntegrityFailure):
+                found.update(decoder.words(number, encoded))
+            if found.sha256 == [sha256]:
+                good.add(number)
+    return [number for number in range(1, len(expected) + 1) if number not in good]

@@ -371,6 +371,30 @@ def test_verify_proves_every_instance_and_names_a_damaged_one(records: Records) 
     assert rows["archive"]["command"].startswith("anode verify --study 1.2.4 ")
 
 
+def test_verify_takes_a_sample_of_what_was_not_looked_at_for_the_longest_time(records: Records) -> None:
+    records.receive(*(made.ct_image(study_instance_uid="1.2.3") for _ in range(10)))
+    records.receive(made.ct_image(study_instance_uid="1.2.4"))
+
+    def verified(*arguments: str) -> list[str]:
+        lines = records.run("verify", "--json", *arguments).splitlines()
+        return [json.loads(line)["sop_instance_uid"] for line in lines[:-1]]
+
+    first = verified("--sample", "4", "--jobs", "1")
+    second = verified("--sample", "60%", "--jobs", "3")
+    assert (len(first), len(second), len(verified())) == (4, 7, 11)
+    assert not set(first) & set(second)
+    assert len(verified("--sample", "25%", "--study", "1.2.3")) == 3
+    assert len(verified("--sample", "100")) == 11
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--sample", "0"), ("--sample", "101%"), ("--sample", "x"), ("--jobs", "0")]
+)
+def test_verify_says_what_a_sample_and_jobs_may_be(records: Records, wrong: tuple[str, str]) -> None:
+    records.receive(made.ct_image())
+    assert f"{wrong[0]}: expected" in records.told("verify", *wrong, status=2)
+
+
 def test_the_commands_that_are_named_find_the_same_configuration(records: Records, tmp_path: Path) -> None:
     records.receive(made.ct_image(study_instance_uid="1.2.3"))
     (node, *_) = records.json("why", "1.2.3")["rows"]

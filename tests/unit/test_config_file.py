@@ -62,7 +62,7 @@ def test_the_project_s_file_shows_every_key_with_its_default() -> None:
     assert config.transcode.rules == (TranscodeRule("jpeg2000", {"Modality": "MG"}),)
     config = replace(config, transcode=replace(config.transcode, rules=()))
     default = config_file.load(ROOT / "config.toml")
-    for table in ("node", "limits", "storage", "transcode", "study", "jobs", "audit", "log"):
+    for table in ("node", "limits", "storage", "transcode", "verify", "study", "jobs", "audit", "log"):
         assert getattr(config, table) == getattr(default, table)
         section = text.split(f"[{table}]\n")[1].split("\n[")[0]
         for field in fields(getattr(config, table)):

@@ -1,0 +1,50 @@
+"""A verifying process: restores what it is asked to, and says of each whether it is what was received."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from node import subordinate, work_folder
+from node.clock import Clock
+from node.config.settings import StorageConfig
+from node.errors import TransientFailure
+from node.index.index import StoredInstance
+from node.storage.storage import Storage
+from node.verification import problem_of
+from node.verifying.verdict import Verdict
+
+#: Processor time that an instance may take: so many seconds, and one more for so many bytes.
+CPU_SECONDS, CPU_BYTES_PER_SECOND = 60.0, 1_000_000
+
+
+def main(connection: Connection, data_dir: str, config: StorageConfig, niceness: int) -> None:
+    """Serve ``connection`` until it is closed; the target of the process."""
+    # Ctrl-C reaches every process of a terminal; who started this one says when it is time to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    subordinate.end_with_parent(signal.SIGTERM)
+    subordinate.stand_back(niceness)
+    # What libraries say of a data set may name a patient.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    storage = Storage(Path(data_dir), config, Clock())
+    try:
+        with work_folder.temporary_files(Path(data_dir)):
+            while True:
+                stored: StoredInstance = connection.recv()
+                subordinate.limit_processor_time(CPU_SECONDS + stored.data_set_bytes / CPU_BYTES_PER_SECOND)
+                connection.send(_verdict(storage, stored))
+    except (EOFError, OSError):
+        return
+    finally:
+        storage.close()
+
+
+def _verdict(storage: Storage, stored: StoredInstance) -> Verdict:
+    try:
+        return Verdict(problem_of(storage, stored))
+    except TransientFailure as error:
+        return Verdict(f"cannot be read for now: {error}", is_known=False)
