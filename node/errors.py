@@ -45,6 +45,10 @@ class UnknownStudy(AnodeError):
     """No study, or more than one, goes by what the operator named."""
 
 
+class UnknownInstance(AnodeError):
+    """No instance, or more than one, goes by what the operator named."""
+
+
 # --- the sender of the object acts -------------------------------------------
 
 

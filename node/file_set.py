@@ -14,22 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomFileLike
+from pydicom.dataset import Dataset
 from pydicom.fileset import DIRECTORY_RECORDERS, FileInstance, FileSet, RecordNode
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from node import instance_file
 from node.errors import AnodeError, WrongUsage
 from node.index.index import StoredInstance
-from node.storage import archive, disk
+from node.storage import disk
 from node.storage.storage import Storage
-from node.transcode.outgoing import Outgoing
-from node.transcode.restoring import pieces
 from node.undecodable import UNDECODABLE, UNDECODABLE_IN_MEMORY
 
 _FILE_SET_ID = "ANODE"
@@ -136,7 +132,7 @@ def _write(
     for number, stored in enumerate(instances):
         path = place / f"{number}.part"
         try:
-            _write_file(storage, stored, path, as_stored, look_up)
+            instance_file.write(storage, stored, path, look_up=look_up, as_stored=as_stored)
         except AnodeError as error:
             problems.append((stored.sop_instance_uid, str(error)))
         else:
@@ -149,52 +145,6 @@ def _write(
             files[instance.SOPInstanceUID].replace(instance.path)
     total_bytes = sum(Path(instance.path).stat().st_size for instance in directory)
     return Written(len(files), total_bytes, tuple(problems))
-
-
-def _write_file(
-    storage: Storage,
-    stored: StoredInstance,
-    path: Path,
-    as_stored: bool,
-    look_up: Callable[[str], StoredInstance | None],
-) -> None:
-    """Write one Part 10 file, durable; raises AnodeError, and there is no file then."""
-    try:
-        syntax, data_set = _data_set(storage, stored, as_stored)
-    except AnodeError:
-        now = look_up(stored.sop_instance_uid)
-        if now is None or now.location == stored.location:
-            raise
-        syntax, data_set = _data_set(storage, now, as_stored)  # it was settled meanwhile
-    try:
-        with path.open("xb") as file:
-            file.write(b"\0" * 128 + b"DICM")
-            write_file_meta_info(DicomFileLike(file), _file_meta(stored, syntax))
-            if isinstance(data_set, bytes):
-                file.write(data_set)
-            else:
-                with data_set:
-                    file.writelines(pieces(data_set))
-            file.flush()
-            disk.sync_data(file.fileno())
-    except OSError as error:
-        raise disk.failure(error, "writing a file of the File-set") from error
-
-
-def _data_set(storage: Storage, stored: StoredInstance, as_stored: bool) -> tuple[str, bytes | BinaryIO]:
-    syntax = stored.stored_transfer_syntax_uid if as_stored else stored.received_transfer_syntax_uid
-    return syntax, Outgoing(storage, stored).data_set(syntax)
-
-
-def _file_meta(stored: StoredInstance, transfer_syntax_uid: str) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = UID(stored.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(stored.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(archive.IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = archive.IMPLEMENTATION_VERSION_NAME
-    return meta
 
 
 def _sync(place: Path) -> None:
@@ -241,7 +191,7 @@ def _quoted(path: Path, stored: StoredInstance, number: int) -> Dataset:
             quoted.EncapsulatedDocument = b"\0\0"
     except UNDECODABLE_IN_MEMORY:
         return _bare(stored, number)
-    quoted.file_meta = _file_meta(stored, ExplicitVRLittleEndian)
+    quoted.file_meta = instance_file.file_meta(stored, ExplicitVRLittleEndian)
     return quoted
 
 
@@ -259,7 +209,7 @@ def _bare(stored: StoredInstance, number: int) -> Dataset:
     data_set.Modality = "OT"
     data_set.SeriesNumber = 0
     data_set.InstanceNumber = number + 1
-    data_set.file_meta = _file_meta(stored, ExplicitVRLittleEndian)
+    data_set.file_meta = instance_file.file_meta(stored, ExplicitVRLittleEndian)
     return data_set
 
 

@@ -14,7 +14,6 @@ from node.cli.study_argument import study_named
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-    from node.index.index import StoredInstance
 
 _PATIENTS_ARE_NOBODY_ELSES = 0o077
 
@@ -51,10 +50,6 @@ def _run(arguments: argparse.Namespace) -> int:
     with records(configuration(arguments)) as opened:
         study = study_named(opened, arguments.study)
 
-        def look_up(sop_instance_uid: str) -> StoredInstance | None:
-            with opened.database.read() as connection:
-                return opened.index.get(connection, sop_instance_uid)
-
         with opened.database.read() as connection:
             instances = opened.index.of_study(connection, study)
         services = opened.services()
@@ -68,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
                     instances,
                     arguments.folder,
                     as_stored=arguments.form == "stored",
-                    look_up=look_up,
+                    look_up=opened.look_up,
                     progress=progress.update,
                 )
         finally:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from node.clock import Clock
     from node.completion import Completion
     from node.index.database import Database
-    from node.index.index import Index
+    from node.index.index import Index, StoredInstance
     from node.jobs.queue import Queue
     from node.running import Running
     from node.services import Services
@@ -42,6 +42,11 @@ class Records:
     index: Index
     queue: Queue
     completion: Completion
+
+    def look_up(self, sop_instance_uid: str) -> StoredInstance | None:
+        """Return the row of an instance as it is now; None when it is not held."""
+        with self.database.read() as connection:
+            return self.index.get(connection, sop_instance_uid)
 
     def services(self, storage: Storage | None = None) -> Services:
         """Return the bundle of a node; close its storage afterwards, which only reads where none is given."""

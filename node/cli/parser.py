@@ -15,9 +15,11 @@ from node.cli import (
     jobs,
     models,
     rebuild,
+    restore,
     restore_backup,
     run,
     send,
+    show,
     status,
     studies,
     verify,
@@ -25,7 +27,7 @@ from node.cli import (
 )
 
 _COMMANDS = (
-    *(run, demo, check, status, studies, jobs, why, verify, echo, send, models),
+    *(run, demo, check, status, studies, jobs, why, verify, show, restore, echo, send, models),
     *(rebuild, backup, restore_backup, import_, export),
 )
 

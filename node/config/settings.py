@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 CodecName = Literal[
     "rle",
@@ -113,7 +113,14 @@ class TranscodeConfig:
     """
 
     to: TransferSyntaxChoice = "jpeg-ls"
-    codecs: tuple[CodecName, ...] = get_args(CodecName)
+    codecs: tuple[CodecName, ...] = (
+        "rle",
+        "jpeg-lossless",
+        "jpeg-ls",
+        "jpeg2000",
+        "htj2k",
+        "deflated-frame",
+    )
     deflate_bytes: int = 0
     decoded_cache_bytes: int = 256 * 1024**2
     rules: tuple[TranscodeRule, ...] = ()

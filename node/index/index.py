@@ -318,6 +318,22 @@ class Index:
         )
         return [row[0] for row in rows]
 
+    def instances_named(
+        self, connection: sqlite3.Connection, wanted: str, *, is_end: bool, limit: int
+    ) -> list[str]:
+        """SOP Instance UIDs that are ``wanted``, or begin with it, or with ``is_end`` end with it."""
+        if is_end:
+            where, values = "substr(SOPInstanceUID, -length(?)) = ?", (wanted, wanted)
+        else:
+            # by the index: what begins with it lies before what begins with the next text
+            where, values = "SOPInstanceUID >= ? AND SOPInstanceUID < ?", (wanted, wanted + "~")
+        rows = connection.execute(
+            f"SELECT SOPInstanceUID FROM instance WHERE {where} ORDER BY SOPInstanceUID LIMIT ?",
+            (*values, limit),
+        ).fetchall()
+        found = [str(row[0]) for row in rows]
+        return [wanted] if wanted in found else found
+
     def at(self, connection: sqlite3.Connection, location: Location) -> StoredInstance | None:
         """Return the instance whose bytes are at ``location``."""
         where = "WHERE instance.segment = ? AND instance.segment <> '' AND instance.location = ?"

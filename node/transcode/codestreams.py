@@ -26,7 +26,7 @@ FAILURES = (*UNDECODABLE, AssertionError, MemoryError, OSError, zlib.error)
 
 
 @dataclass(frozen=True)
-class _Stream:
+class Stream:
     """What the code stream says of itself; ``precision`` in bits, 0 when it does not say."""
 
     rows: int
@@ -41,7 +41,7 @@ class _Family:
 
     transfer_syntax_uids: Sequence[str]
     decoders: Sequence[Callable[[bytes], NDArray[Any]]]
-    inspect: Callable[[bytes], _Stream | None]
+    inspect: Callable[[bytes], Stream | None]
     # Whether the precision of the stream, rather than Bits Stored, says where the sign is.
     knows_precision: bool
 
@@ -103,13 +103,7 @@ def decode(encoded: bytes, facts: PixelFacts, transfer_syntax_uid: str) -> NDArr
             raise UnsupportedPixelData(f"the frame cannot be decoded: {error}") from error
     family = _FAMILIES[transfer_syntax_uid]
     problems = []
-    stream = _inspect(family, encoded)
-    if stream is not None and (stream.columns != facts.columns or stream.rows not in (0, facts.rows)):
-        # Before anything is decoded: the size in the stream may be an attack.
-        raise UnsupportedPixelData(
-            f"the code stream has {stream.rows} rows and {stream.columns} columns, "
-            f"the image {facts.rows} and {facts.columns}"
-        )
+    stream = check_size(encoded, facts, transfer_syntax_uid)
     if transfer_syntax_uid in _NEEDS_END and not _has_end(encoded):
         raise UnsupportedPixelData("the code stream is cut short")
     for decoder in family.decoders:
@@ -120,7 +114,31 @@ def decode(encoded: bytes, facts: PixelFacts, transfer_syntax_uid: str) -> NDArr
     raise UnsupportedPixelData(f"the frame cannot be decoded: {'; '.join(problems)}"[:500])
 
 
-def _inspect(family: _Family, encoded: bytes) -> _Stream | None:
+def check_size(encoded: bytes, facts: PixelFacts, transfer_syntax_uid: str) -> Stream | None:
+    """Look at what a code stream says of itself, before anything is decoded.
+
+    Returns None where it does not say. Raises UnsupportedPixelData where its size is not that of the image,
+    which may be an attack, or it is cut short.
+    """
+    family = _FAMILIES.get(transfer_syntax_uid)
+    stream = None if family is None else _inspect(family, encoded)
+    if stream is not None and (stream.columns != facts.columns or stream.rows not in (0, facts.rows)):
+        raise UnsupportedPixelData(
+            f"the code stream has {stream.rows} rows and {stream.columns} columns, "
+            f"the image {facts.rows} and {facts.columns}"
+        )
+    return stream
+
+
+def jpeg2000_stream(encoded: bytes) -> Stream:
+    """What a JPEG 2000 stream says of itself; ValueError where it says nothing."""
+    stream = _inspect_jpeg2000(encoded)
+    if stream is None:
+        raise ValueError("there is no code stream")
+    return stream
+
+
+def _inspect(family: _Family, encoded: bytes) -> Stream | None:
     try:
         return family.inspect(encoded)
     except (struct.error, LookupError) as error:
@@ -128,7 +146,7 @@ def _inspect(family: _Family, encoded: bytes) -> _Stream | None:
 
 
 def _conformed(
-    frame: NDArray[Any], facts: PixelFacts, stream: _Stream | None, knows_precision: bool
+    frame: NDArray[Any], facts: PixelFacts, stream: Stream | None, knows_precision: bool
 ) -> NDArray[np.generic]:
     """Give a decoded frame the shape, width and sign that the attributes say."""
     shape = facts.frame_shape
@@ -174,12 +192,12 @@ def _is_frame_header(marker: int) -> bool:
     return marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))
 
 
-def _inspect_jpeg(encoded: bytes) -> _Stream | None:
+def _inspect_jpeg(encoded: bytes) -> Stream | None:
     """Find the frame header of a JPEG or JPEG-LS stream (ISO/IEC 10918-1 section B.2.2)."""
     for marker, offset in _jpeg_segments(encoded):
         if _is_frame_header(marker):
             precision, rows, columns = struct.unpack_from(">BHH", encoded, offset)
-            return _Stream(rows, columns, precision)
+            return Stream(rows, columns, precision)
     return None
 
 
@@ -205,17 +223,17 @@ def _has_end(encoded: bytes) -> bool:
     return encoded[-64:].rstrip(b"\0\xff").endswith(b"\xff\xd9")
 
 
-def _inspect_jpeg2000(encoded: bytes) -> _Stream | None:
+def _inspect_jpeg2000(encoded: bytes) -> Stream | None:
     """Read the SIZ segment (ISO/IEC 15444-1 section A.5.1)."""
     start = encoded.find(b"\xff\x4f\xff\x51")
     if start < 0:
         return None
     x_end, y_end, x_start, y_start = struct.unpack_from(">4L", encoded, start + 8)
     component = encoded[start + 42]
-    return _Stream(y_end - y_start, x_end - x_start, (component & 0x7F) + 1, bool(component & 0x80))
+    return Stream(y_end - y_start, x_end - x_start, (component & 0x7F) + 1, bool(component & 0x80))
 
 
-def _inspect_nothing(encoded: bytes) -> _Stream | None:
+def _inspect_nothing(encoded: bytes) -> Stream | None:
     del encoded
     return None
 

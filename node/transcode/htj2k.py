@@ -89,6 +89,16 @@ def own_samples(encoded: bytes) -> NDArray[Any]:
     return decoded
 
 
+def reduced_samples(encoded: bytes, levels: int) -> NDArray[Any]:
+    """Samples of a frame that is halved ``levels`` times, or as often as its wavelet was applied.
+
+    Raises ValueError or RuntimeError for a stream that is damaged, or of a form that is left to others.
+    """
+    stream, _ = _whole(encoded)
+    most = stream[stream.index(_CODING_STYLE.to_bytes(2, "big")) + 9]
+    return np.asarray(imagecodecs.htj2k_decode(stream, planar=False, skipres=min(levels, most)))
+
+
 def samples(encoded: bytes) -> NDArray[Any]:
     """Samples of a frame, (rows, columns) or (rows, columns, components).
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -26,6 +26,8 @@ from node.transcode.native import NativeLayout, bit_frames, values
 from node.transcode.side_by_side import side_by_side
 
 Frame = NDArray[np.generic]
+Decode = Callable[[bytes, PixelFacts, str], Frame]
+"""Decodes one encoded frame, as ``codestreams.decode`` does."""
 
 NATIVE_TRANSFER_SYNTAXES = frozenset(
     map(
@@ -108,17 +110,35 @@ def decoded(
     pixel_data: BinaryIO | None = None,
     *,
     frame_bytes: int = MOST_FRAME_BYTES,
+    decode: Decode = codestreams.decode,
+    skip: int = 0,
 ) -> Decoded:
-    """Decode as ``frames`` does, and say what comes out."""
+    """Decode as ``frames`` does, and say what comes out; by ``decode``, without the first ``skip`` frames."""
     facts = facts_of(data_set, frame_bytes=frame_bytes)
     source = pixel_data or _value(data_set)
     if transfer_syntax_uid in NATIVE_TRANSFER_SYNTAXES:
         is_little_endian = transfer_syntax_uid != ExplicitVRBigEndian
         is_words = is_little_endian or _is_words(data_set, source)
-        return native_frames(facts, source, NativeLayout(facts, is_little_endian, is_words))
+        layout = NativeLayout(facts, is_little_endian, is_words)
+        native = native_frames(facts, _skipped(source, facts, layout, skip), layout)
+        return (
+            native if facts.bits_allocated > 1 else replace(native, frames=islice(native.frames, skip, None))
+        )
     return encapsulated_frames(
-        facts, source, transfer_syntax_uid, extended_offsets=_extended_offsets(data_set)
+        facts,
+        source,
+        transfer_syntax_uid,
+        extended_offsets=_extended_offsets(data_set),
+        decode=decode,
+        skip=skip,
     )
+
+
+def _skipped(source: BinaryIO, facts: PixelFacts, layout: NativeLayout, skip: int) -> BinaryIO:
+    """``source`` behind the first frames; of bits, which end within bytes, at the first."""
+    if skip and facts.bits_allocated > 1:
+        source.seek(source.tell() + skip * layout.frame_bytes)
+    return source
 
 
 def _value(data_set: Dataset) -> BinaryIO:
@@ -196,11 +216,13 @@ def encapsulated_frames(
     *,
     extended_offsets: tuple[bytes, bytes] | None = None,
     threads: int = 1,
+    decode: Decode = codestreams.decode,
+    skip: int = 0,
 ) -> Decoded:
     """Frames of encapsulated Pixel Data whose first item is at the present position of ``source``.
 
     Nobody else may move that position meanwhile. So many frames as there are ``threads`` are decoded
-    at the same time.
+    at the same time, by ``decode``, without the first ``skip``.
     """
     if not codestreams.is_known(transfer_syntax_uid):
         raise UnsupportedPixelData(f"pixels of transfer syntax {transfer_syntax_uid} are not decoded")
@@ -214,8 +236,13 @@ def encapsulated_frames(
             first, facts.photometric_interpretation, transfer_syntax_uid
         ),
     )
-    every = chain([first], encoded_frames)
-    return Decoded(described, _decode_each(facts, every, transfer_syntax_uid, threads))
+    every = islice(chain([first], encoded_frames), skip, None)
+    wanted = facts.number_of_frames - skip
+
+    def decode_one(encoded: bytes) -> Frame:
+        return decode(encoded, facts, transfer_syntax_uid)
+
+    return Decoded(described, _each(side_by_side(decode_one, every, threads=min(threads, wanted)), wanted))
 
 
 def _encoded_frames(
@@ -230,15 +257,10 @@ def _encoded_frames(
         raise UnsupportedPixelData(f"the frames cannot be told apart: {error}") from error
 
 
-def _decode_each(
-    facts: PixelFacts, encoded_frames: Iterator[bytes], transfer_syntax_uid: str, threads: int
-) -> Iterator[Frame]:
-    def decode(encoded: bytes) -> Frame:
-        return codestreams.decode(encoded, facts, transfer_syntax_uid)
-
+def _each(frames: Iterator[Frame], wanted: int) -> Iterator[Frame]:
     count = 0
-    for frame in side_by_side(decode, encoded_frames, threads=min(threads, facts.number_of_frames)):
+    for frame in frames:
         yield frame
         count += 1
-    if count < facts.number_of_frames:
-        raise UnsupportedPixelData(f"{count} frames of {facts.number_of_frames} are there")
+    if count < wanted:
+        raise UnsupportedPixelData(f"{count} frames of {wanted} are there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import sqlite3
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from node import alarms, running
@@ -393,6 +397,74 @@ def test_verify_takes_a_sample_of_what_was_not_looked_at_for_the_longest_time(re
 def test_verify_says_what_a_sample_and_jobs_may_be(records: Records, wrong: tuple[str, str]) -> None:
     records.receive(made.ct_image())
     assert f"{wrong[0]}: expected" in records.told("verify", *wrong, status=2)
+
+
+def test_restore_writes_an_instance_exactly_as_it_was_received(records: Records, tmp_path: Path) -> None:
+    image = made.ct_image(study_instance_uid="1.2.3")
+    records.receive(image, made.ct_image())
+    path = tmp_path / "image.dcm"
+    assert f"{path}: " in records.run("restore", image.SOPInstanceUID, "-o", str(path))
+    assert path.read_bytes().endswith(made.encoded(image))
+    assert pydicom.dcmread(path).SOPInstanceUID == image.SOPInstanceUID
+    assert "is there already" in records.told("restore", image.SOPInstanceUID, "-o", str(path), status=2)
+    bare = tmp_path / "image.raw"
+    said = records.json("restore", image.SOPInstanceUID, "--data-set", "-o", str(bare))
+    assert bare.read_bytes() == made.encoded(image)
+    assert said["data_set_sha256"] == hashlib.sha256(bare.read_bytes()).hexdigest()
+    assert bare.stat().st_mode & 0o077 == 0
+
+
+def test_what_cannot_be_restored_leaves_no_file(records: Records, tmp_path: Path) -> None:
+    image = made.ct_image()
+    records.receive(image)
+    with records.database.read() as connection:
+        stored = records.index.get(connection, image.SOPInstanceUID)
+    assert stored is not None
+    with records.storage.path(stored.location).open("r+b") as segment:
+        segment.seek(stored.location.offset + stored.location.length - 10)
+        segment.write(b"damaged")
+    path = tmp_path / "image.dcm"
+    assert "SHA-256" in records.told("restore", image.SOPInstanceUID, "-o", str(path), status=1)
+    assert not path.exists()
+
+
+def test_an_instance_is_named_by_the_beginning_of_its_uid(records: Records, tmp_path: Path) -> None:
+    images = [made.ct_image() for _ in range(3)]
+    for number, image in enumerate(images):
+        image.SOPInstanceUID = f"1.2.3.4.{number}.5"
+    images[2].SOPInstanceUID = "1.2.3.4.1"
+    records.receive(*images)
+    path = str(tmp_path / "x.raw")
+
+    def restored(name: str) -> str:
+        Path(path).unlink(missing_ok=True)
+        return str(records.json("restore", name, "--data-set", "-o", path)["sop_instance_uid"])
+
+    assert restored("1.2.3.4.0") == "1.2.3.4.0.5"
+    assert restored("1.2.3.4.1") == "1.2.3.4.1"
+    assert restored("1.2.3.4.1.") == "1.2.3.4.1.5"
+    assert restored("…1.5") == "1.2.3.4.1.5"
+    assert "names more than one instance" in records.told("restore", "1.2.3", status=1)
+    assert "there is no instance '1.3'" in records.told("restore", "1.3", status=1)
+
+
+def test_show_writes_a_picture_of_the_wanted_size(records: Records, tmp_path: Path) -> None:
+    image = made.ct_image(pixels=(np.arange(60 * 80).reshape(60, 80) % 251).astype(np.uint8))
+    records.receive(image)
+    path = tmp_path / "x.png"
+    assert f"{path}: 80 x 60" in records.run("show", image.SOPInstanceUID, "-o", str(path))
+    with Image.open(path) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (80, 60))
+    said = records.json("show", image.SOPInstanceUID, "-o", str(path), "--size", "20", "--window", "100,50")
+    assert (said["columns"], said["rows"], said["image_columns"], said["frames"]) == (20, 15, 80, 1)
+    with Image.open(path) as picture:
+        assert picture.size == (20, 15)
+    assert "there is no frame 2" in records.told(
+        "show", image.SOPInstanceUID, "-o", str(path), "--frame", "2", status=1
+    )
+    for wrong in (("--frame", "0"), ("--size", "x"), ("--window", "40"), ("--window", "40,0")):
+        said_of = records.told("show", image.SOPInstanceUID, "-o", str(path), *wrong, status=2)
+        assert f"{wrong[0]}: expected" in said_of
 
 
 def test_the_commands_that_are_named_find_the_same_configuration(records: Records, tmp_path: Path) -> None:
