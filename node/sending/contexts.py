@@ -65,11 +65,14 @@ def sent_to(peer: PeerConfig, transfer_syntax_uids: tuple[str, ...]) -> tuple[st
 
 
 def _proposals(sop_class_uid: str, transfer_syntax_uids: tuple[str, ...]) -> Iterator[ProposedContext]:
-    """One context for each compressed or exact form, and one for the two that every peer reads."""
-    for number, transfer_syntax_uid in enumerate(transfer_syntax_uids):
-        # The first is the exact form: alone in its context, the peer cannot prefer another.
-        if number == 0 or transfer_syntax_uid not in UNCOMPRESSED:
-            yield ProposedContext(sop_class_uid, (transfer_syntax_uid,))
+    """A context for each form, so that the peer cannot prefer another, and one for those every peer reads.
+
+    Of the uncompressed ones the first alone has its own: it may be the exact form.
+    """
     uncompressed = tuple(uid for uid in UNCOMPRESSED if uid in transfer_syntax_uids)
-    if uncompressed and uncompressed != transfer_syntax_uids[:1]:
+    first = next((uid for uid in transfer_syntax_uids if uid in UNCOMPRESSED), None)
+    for transfer_syntax_uid in transfer_syntax_uids:
+        if transfer_syntax_uid == first or transfer_syntax_uid not in UNCOMPRESSED:
+            yield ProposedContext(sop_class_uid, (transfer_syntax_uid,))
+    if uncompressed and uncompressed != (first,):
         yield ProposedContext(sop_class_uid, uncompressed)

@@ -234,9 +234,9 @@ class Shipping:
     def _ready(self, stored: StoredInstance) -> _Ready:
         choices = self._choices_of(stored)
         if not choices:
+            # An Error Comment has 64 characters: what matters comes first.
             raise NoAcceptedContext(
-                f"the peer accepts SOP class {stored.sop_class_uid} in no transfer syntax in which it can"
-                " be sent"
+                f"no transfer syntax accepted that fits, for SOP class {stored.sop_class_uid}"
             )
         return self._first_that_can_be_made(stored, choices)
 

@@ -82,13 +82,13 @@ class Outgoing:
     def transfer_syntaxes(self) -> tuple[str, ...]:
         """UIDs of the transfer syntaxes in which it can be sent, best first.
 
-        As it was received, byte for byte; as it is stored; then Explicit and Implicit VR Little
-        Endian, unless the pixels are of a kind that is not decoded (video). What was received with
+        As it is stored, which costs nothing; as it was received, byte for byte; then Explicit and Implicit
+        VR Little Endian, unless the pixels are of a kind that is not decoded (video). What was received with
         an odd length, which no data set may have, is sent so only to peers that take nothing else:
         most abort at a fragment of odd length (PS3.5 section 7.1.1, PS3.8 section E.2).
         """
         received = self._stored.received_transfer_syntax_uid
-        possible = [received, self._stored.stored_transfer_syntax_uid]
+        possible = [self._stored.stored_transfer_syntax_uid, received]
         if pixels.is_decodable(received):
             possible += UNCOMPRESSED
         if self._stored.data_set_bytes % 2 and received != DeflatedExplicitVRLittleEndian:

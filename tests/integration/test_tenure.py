@@ -47,14 +47,15 @@ def received(storage: Storage) -> Order:
         location = reception.commit("1.2.840.10008.1.2.1", PROVENANCE.to_json())
         digest = reception.sha256
     return Order(
-        str(location),
-        str(IMAGE.SOPClassUID),
-        UID,
-        "1.2.840.10008.1.2.1",
-        digest,
-        PROVENANCE.to_json(),
-        "rle",
-        2.0,
+        location=str(location),
+        sop_class_uid=str(IMAGE.SOPClassUID),
+        sop_instance_uid=UID,
+        series_instance_uid=str(IMAGE.SeriesInstanceUID),
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        data_set_sha256=digest,
+        provenance=PROVENANCE.to_json(),
+        choices=("rle",),
+        at=2.0,
     )
 
 

@@ -38,6 +38,7 @@ class Held:
     unreadable: list[tuple[Path, str]]
     stored: dict[str, DicomFile] = field(default_factory=dict)
     study_of: dict[str, str] = field(default_factory=dict)
+    series_of: dict[str, str] = field(default_factory=dict)
 
 
 def digest(file: DicomFile) -> str:
@@ -49,11 +50,12 @@ def digest(file: DicomFile) -> str:
     return sent.hexdigest()
 
 
-def study_of(file: DicomFile) -> str:
-    """The Study Instance UID as pydicom reads it, whatever it thinks of the rest."""
+def study_and_series_of(file: DicomFile) -> tuple[str, str]:
+    """Their UIDs as pydicom reads them, whatever it thinks of the rest."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return str(dcmread(file.path, stop_before_pixels=True, force=True).StudyInstanceUID)
+        header = dcmread(file.path, stop_before_pixels=True, force=True)
+        return str(header.StudyInstanceUID), str(header.SeriesInstanceUID)
 
 
 def chosen(data: Path) -> list[Path]:
@@ -91,7 +93,9 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
             for one in everything.sent:
                 if one.is_stored and one.file.sop_instance_uid not in everything.stored:
                     everything.stored[one.file.sop_instance_uid] = one.file
-                    everything.study_of[one.file.sop_instance_uid] = study_of(one.file)
+                    study, series = study_and_series_of(one.file)
+                    everything.study_of[one.file.sop_instance_uid] = study
+                    everything.series_of[one.file.sop_instance_uid] = series
             wait_until(lambda: node.json("status")["instances_not_settled"] == 0, 300, "settling")
             yield everything
 
@@ -108,15 +112,21 @@ def test_every_file_is_stored_or_refused_with_a_status_and_a_reason(held: Held) 
 
 
 def test_what_is_stored_comes_back_by_c_get_with_its_data_set_unchanged(held: Held) -> None:
-    by_study: dict[str, list[DicomFile]] = defaultdict(list)
+    # each by a peer that takes the transfer syntax alone in which it came
+    alike: dict[tuple[str, str, str, str], list[DicomFile]] = defaultdict(list)
     for uid, file in held.stored.items():
-        by_study[held.study_of[uid]].append(file)
+        kind = file.sop_class_uid, file.transfer_syntax_uid
+        alike[held.study_of[uid], held.series_of[uid], *kind].append(file)
     changed, missing = [], []
-    for study_instance_uid, files in by_study.items():
-        kinds: dict[str, set[str]] = defaultdict(set)
-        for file in files:
-            kinds[file.sop_class_uid].add(file.transfer_syntax_uid)
-        got = get_digests(held.node.port, kinds, "STUDY", StudyInstanceUID=study_instance_uid)
+    for (study, series, sop_class_uid, syntax), files in alike.items():
+        got = get_digests(
+            held.node.port,
+            {sop_class_uid: {syntax}},
+            "IMAGE",
+            StudyInstanceUID=study,
+            SeriesInstanceUID=series,
+            SOPInstanceUID=[file.sop_instance_uid for file in files],
+        )
         for file in files:
             if file.sop_instance_uid not in got:
                 missing.append(file.path.name)
