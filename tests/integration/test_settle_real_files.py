@@ -25,10 +25,11 @@ from tests.support.data import SHARED, require_data
 from tests.support.dcmtk import dcmtk
 
 DECODERS = {
-    "rle": "dcmdrle",
-    "jpeg-ls": "dcmdjpls",
-    "jpeg-lossless": "dcmdjpeg",
-    "jpeg-lossless-p14": "dcmdjpeg",
+    "rle": ("dcmdrle",),
+    "jpeg-ls": ("dcmdjpls",),
+    "jpeg-lossless": ("dcmdjpeg",),
+    "jpeg-lossless-p14": ("dcmdjpeg",),
+    "jpeg2000": ("gdcmconv", "--raw"),
 }
 # Reasons for which an image of these files may be kept; all others would be a loss of ours.
 GOOD_REASONS = {
@@ -132,8 +133,8 @@ def test_every_native_image_is_stored_exactly_and_pydicom_and_dcmtk_read_it(tmp_
         assert_same_pixels(expected, stored)
         tool = DECODERS.get(choice)
         # DCMTK's start costs more than the rest; a part of the files shows the same.
-        if tool and shutil.which(tool) and reasons[""] % 3 == 1:
-            dcmtk(tool, stored, by_dcmtk)
+        if tool and shutil.which(tool[0]) and reasons[""] % 3 == 1:
+            dcmtk(*tool, stored, by_dcmtk)
             assert_same_pixels(expected, by_dcmtk)
     assert reasons[""] > 35
     weak = reasons.pop(f"{choice} does not make it smaller", 0)

@@ -23,7 +23,8 @@ class Orthanc:
     """``port`` speaks DICOM, ``http_port`` REST; ``folder`` holds configuration, log and storage.
 
     With ``tls`` (its certificate, and whom it trusts) it speaks TLS alone, in both directions. It ends an
-    association of which it hears nothing for ``scp_seconds``, and so one of which it takes no more.
+    association of which it hears nothing for ``scp_seconds``, and so one of which it takes no more. With
+    ``has_gdcm`` it decodes JPEG 2000, by its plugin.
     """
 
     ae_title = "ORTHANC"
@@ -35,6 +36,7 @@ class Orthanc:
         *,
         tls: tuple[Pair, Path] | None = None,
         scp_seconds: int = 30,
+        has_gdcm: bool = False,
     ) -> None:
         executable = shutil.which("Orthanc")
         if executable is None:
@@ -44,6 +46,7 @@ class Orthanc:
         self._modalities = modalities or {}
         self._tls = tls
         self._scp_seconds = scp_seconds
+        self._plugins = [_gdcm_plugin()] if has_gdcm else []
         self.port, self.http_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -54,7 +57,9 @@ class Orthanc:
             "Name": "pacs",
             "StorageDirectory": str(self._folder / "storage"),
             "IndexDirectory": str(self._folder / "index"),
-            "Plugins": [],
+            "Plugins": self._plugins,
+            # what it can decode by itself it shall not leave to the plugin
+            "Gdcm": {"Enable": True, "RestrictTransferSyntaxes": ["1.2.840.10008.1.2.4.90"]},
             "HttpPort": self.http_port,
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
@@ -164,12 +169,23 @@ class Orthanc:
         return sorted(item["MainDicomTags"].get("Modality", "") for item in self.get("/series?expand"))
 
 
+def _gdcm_plugin() -> str:
+    plugin = Path("/usr/share/orthanc/plugins/libOrthancGdcm.so")
+    if not plugin.exists():
+        pytest.skip("Orthanc's plugin for GDCM is not installed (Debian: orthanc-gdcm)")
+    return str(plugin)
+
+
 @contextmanager
 def running_orthanc(
-    folder: Path, modalities: dict[str, tuple[str, int]] | None = None, *, scp_seconds: int = 30
+    folder: Path,
+    modalities: dict[str, tuple[str, int]] | None = None,
+    *,
+    scp_seconds: int = 30,
+    has_gdcm: bool = False,
 ) -> Iterator[Orthanc]:
     """Run a fresh Orthanc for the length of the block."""
-    orthanc = Orthanc(folder, modalities, scp_seconds=scp_seconds)
+    orthanc = Orthanc(folder, modalities, scp_seconds=scp_seconds, has_gdcm=has_gdcm)
     orthanc.start()
     try:
         yield orthanc
