@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 INSTALLED := $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
 
-.PHONY: fuzz demo test every-file soak cycles bench crash check lint types audit clean help
+.PHONY: fuzz demo lossless test every-file soak cycles bench crash check lint types audit clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
@@ -15,6 +15,7 @@ help:
 	@echo "make every-file     send and retrieve every real image there is (the tests take a part)"
 	@echo "make soak           an hour under load while peers and workers are killed (SECONDS=600 SEED=1)"
 	@echo "make cycles         make 10,000 associations, good and hostile ones (COUNT=10000; the tests make 400)"
+	@echo "make lossless       write the figures of docs/lossless.md: every codec, kind of pixel and real file"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
 	@echo "make crash          kill the node at every named point and at COUNT=200 random moments, and cut its power"
 	@echo "make fuzz           fuzz the parsers for hours (TARGET=pdu, header or matching; RUNS=100000)"
@@ -54,6 +55,9 @@ soak: $(VENV)/.installed-test
 
 cycles: $(VENV)/.installed-test
 	ANODE_CYCLES=$(or $(COUNT),10000) $(BIN)/python -m pytest -s tests/integration/test_wire_cycles.py $(ARGS)
+
+lossless: $(VENV)/.installed-test
+	$(BIN)/python -m tests.support.lossless_page
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS)) $(if $(DOCS),--page) $(ARGS)

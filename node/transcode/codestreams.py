@@ -15,7 +15,7 @@ from openjpeg.utils import decode as _openjpeg_decode
 from pydicom import uid
 
 from node.errors import UnsupportedPixelData
-from node.transcode import htj2k
+from node.transcode import htj2k, jpeg_xl
 from node.transcode.facts import PixelFacts
 from node.transcode.native import NativeLayout, unpacked_bits, values
 from node.transcode.rle import rle_bits, rle_words
@@ -143,6 +143,8 @@ def _inspect(family: _Family, encoded: bytes) -> Stream | None:
         return family.inspect(encoded)
     except (struct.error, LookupError) as error:
         raise UnsupportedPixelData("the code stream is cut short") from error
+    except ValueError as error:
+        raise UnsupportedPixelData(f"the frame cannot be decoded: {error}") from error
 
 
 def _conformed(
@@ -154,7 +156,7 @@ def _conformed(
     if facts.samples_per_pixel > 1 and frame.shape != shape and frame.shape == planes:
         frame = np.moveaxis(frame, 0, -1)
     if frame.shape != shape:
-        if frame.size != facts.frame_samples:
+        if [side for side in frame.shape if side > 1] != [side for side in shape if side > 1]:
             raise ValueError(f"the frame has the shape {frame.shape}")
         frame = frame.reshape(shape)
     bits = max(8, facts.bits_allocated)
@@ -233,9 +235,9 @@ def _inspect_jpeg2000(encoded: bytes) -> Stream | None:
     return Stream(y_end - y_start, x_end - x_start, (component & 0x7F) + 1, bool(component & 0x80))
 
 
-def _inspect_nothing(encoded: bytes) -> Stream | None:
-    del encoded
-    return None
+def _inspect_jpeg_xl(encoded: bytes) -> Stream | None:
+    rows, columns = jpeg_xl.size(encoded)
+    return Stream(rows, columns, 0)
 
 
 # --- the libraries -----------------------------------------------------------
@@ -311,7 +313,7 @@ _FAMILIES: dict[str, _Family] = {
         _Family(
             [f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112)],
             [_libjxl],
-            _inspect_nothing,
+            _inspect_jpeg_xl,
             False,
         ),
     )
