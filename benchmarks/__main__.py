@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import codec, disk, latency, machine, memory, receiving, report, retrieving, scale
+from benchmarks import codec, disk, latency, machine, memory, receiving, report, retrieving, scale, settling
 from benchmarks.anode import Anode
 from benchmarks.figures import Case
 from benchmarks.images import Images
@@ -31,6 +31,8 @@ ROWS: Mapping[str, Callable[[Options, Images], Generator[Case, None, None]]] = {
     "latency": latency.latency,
     "memory": memory.memory,
     "idle": memory.idle,
+    "lossless": settling.lossless,
+    "backlog": settling.backlog,
     "disk": disk.disk,
     "codec": codec.codec,
 }
@@ -50,7 +52,7 @@ def main() -> int:
     Anode.segments_ahead = arguments.segments_ahead
     with ExitStack() as exits:
         options = _options(arguments, exits)
-        images = Images(options.images_folder, options.pixel_source)
+        images = Images(options.images_folder, options.pixel_source, options.mr_source)
         cases: list[Case] = []
         try:
             facts = {**machine.facts(options.folder), "rounds": str(options.rounds)}
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=_number, default=defaults.rounds, help="rounds of each comparison")
     parser.add_argument("--folder", type=_folder, help="where all receivers keep their data (default: /tmp)")
     parser.add_argument("--images", type=_folder, help="a folder with one real CT series to take pixels from")
+    parser.add_argument("--mr-images", type=_folder, help="a folder with one real MR series, for settling")
     parser.add_argument("--index-cache", type=Path, help="a folder that keeps a full index")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     parser.add_argument(
@@ -145,6 +148,7 @@ def _options(arguments: argparse.Namespace, exits: ExitStack) -> Options:
         small_instances=arguments.small_instances,
         associations=arguments.associations,
         pixel_source=arguments.images,
+        mr_source=arguments.mr_images,
         index_rows=arguments.index_rows,
         index_cache=arguments.index_cache,
         large_object_bytes=arguments.large_object_bytes,

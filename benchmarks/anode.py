@@ -75,6 +75,12 @@ class Anode(Receiver):
         with self._index() as (_, connection):
             return int(Index(Clock()).counts(connection)["instances"])
 
+    def stored_bytes(self) -> tuple[int, int]:
+        """Bytes of all data sets as received, and as stored."""
+        with self._index() as (_, connection):
+            counts = Index(Clock()).counts(connection)
+            return int(counts["received_bytes"]), int(counts["stored_bytes"])
+
     def rest(self) -> None:
         """Wait until everything is settled and analysed, and no segment is written ahead any more."""
         wait_until(lambda: self.unfinished() == 0, _SETTLES_WITHIN_SECONDS, f"{self.name} to settle")

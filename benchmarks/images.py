@@ -24,6 +24,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     JPEGLSLossless,
+    MRImageStorage,
 )
 
 from benchmarks import headers
@@ -92,9 +93,10 @@ class Series:
 class Images:
     """Makes what is sent, each kind once; the files lie below ``folder``."""
 
-    def __init__(self, folder: Path, pixel_source: Path | None = None) -> None:
+    def __init__(self, folder: Path, pixel_source: Path | None = None, mr_source: Path | None = None) -> None:
         self._folder = folder
         self._pixel_source = pixel_source
+        self._mr_source = mr_source
         self._slices: list[Pixels] = []
         self._series: dict[tuple[str, int], list[Series]] = {}
 
@@ -104,6 +106,20 @@ class Images:
         """A series of CT images, 512 by 512 of 16 bit, for each association."""
         kind = f"ct-{UID(transfer_syntax_uid).keyword}"
         return self._of(kind, associations, instances, lambda: self._ct(kind, instances, transfer_syntax_uid))
+
+    def scanned(self, instances: int) -> Series:
+        """A series of CT images whose pixels are as a scanner made them, where there is a real one."""
+        source = self._pixel_source
+        if source is None:
+            return self.ct(1, instances)[0]
+        return self._of("scanned-ct", 1, instances, lambda: self._real("ct", source, instances))[0]
+
+    def mr(self, instances: int) -> Series:
+        """A series of MR images: real ones, or the phantom at a quarter of its size."""
+        source = self._mr_source
+        if source is not None:
+            return self._of("mr", 1, instances, lambda: self._real("mr", source, instances))[0]
+        return self._of("mr", 1, instances, lambda: self._mr(instances))[0]
 
     def small(self, associations: int, instances: int) -> list[Series]:
         """A series of Structured Reports of 2 KB for each association."""
@@ -134,6 +150,35 @@ class Images:
         series.renew()
         return series
 
+    def _mr(self, instances: int) -> Series:
+        series = Series(self._folder / f"mr-{instances}" / "00", MRImageStorage, ExplicitVRLittleEndian)
+        series.folder.mkdir(parents=True)
+        for number, pixels in enumerate(self._pixels(instances)):
+            half = np.ascontiguousarray(pixels[::2, ::2])
+            data_set = _as_mr(headers.ct(number, instances, half.shape))
+            _write(series, data_set, half, number)
+        series.renew()
+        return series
+
+    def _real(self, kind: str, folder: Path, instances: int) -> Series:
+        sop_class_uid = CTImageStorage if kind == "ct" else MRImageStorage
+        series = Series(
+            self._folder / f"real-{kind}-{instances}" / "00", sop_class_uid, ExplicitVRLittleEndian
+        )
+        series.folder.mkdir(parents=True)
+        images = real_images(folder)
+        for number in range(instances):
+            image = images[number % len(images)]
+            data_set = headers.ct(number, instances, (image.Rows, image.Columns))
+            if kind == "mr":
+                data_set = _as_mr(data_set)
+            for keyword in _HOW_PIXELS_ARE:
+                setattr(data_set, keyword, image[keyword].value)
+            data_set.add_new("PixelData", "OW", image.PixelData)
+            _write(series, data_set, None, number)
+        series.renew()
+        return series
+
     def _pixels(self, instances: int) -> Iterator[Pixels]:
         """Pixels of each image: neighbours share a shape, and each has noise of its own."""
         shapes = self._shapes(math.ceil(instances / SLICES_OF_ONE_SHAPE))
@@ -154,6 +199,29 @@ class Images:
         if len(self._slices) != count:
             self._slices = phantom_slices(count)
         return self._slices
+
+
+_HOW_PIXELS_ARE = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+
+
+def _as_mr(data_set: Dataset) -> Dataset:
+    data_set.SOPClassUID = MRImageStorage
+    data_set.Modality = "MR"
+    return data_set
+
+
+def real_images(folder: Path) -> list[Dataset]:
+    """Every image of one sample in ``folder``, with Pixel Data as it is without compression."""
+    images: list[Dataset] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        data_set = dcmread(path)
+        if data_set.get("SamplesPerPixel") == 1:
+            if data_set.file_meta.TransferSyntaxUID.is_compressed:
+                data_set.decompress()
+            images.append(data_set)
+    if not images:
+        raise SystemExit(f"{folder} holds no image of one sample; name a folder with one series")
+    return images
 
 
 def real_slices(folder: Path) -> list[Pixels]:

@@ -26,6 +26,8 @@ class Options:
         Numbers of associations at the same time.
     pixel_source : Path or None
         A folder with one real CT series of 16-bit images, instead of the phantom.
+    mr_source : Path or None
+        The same for MR, where pixels are wanted as a scanner made them.
     index_rows : int
         Instances in the full index.
     index_cache : Path or None
@@ -47,6 +49,7 @@ class Options:
     small_instances: int = 1000
     associations: tuple[int, ...] = (1, 2, 4, 8)
     pixel_source: Path | None = None
+    mr_source: Path | None = None
     index_rows: int = 1_000_000
     index_cache: Path | None = None
     large_object_bytes: int = 2 * 1024**3

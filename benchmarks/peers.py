@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydicom.uid import JPEG2000Lossless
+
 from benchmarks.processes import (
     HOST,
     BenchmarkFailure,
@@ -97,6 +99,7 @@ class Receiver(ABC):
 class Orthanc(Receiver):
     """Orthanc with its defaults: only folder, ports and who may connect are set.
 
+    With ``transcodes_to_jpeg_2000`` it stores what it receives in JPEG 2000, by its plugin for GDCM.
     Without ``no_delay`` its environment is as it was installed, and its answers wait for Nagle's
     algorithm: then it receives 20 instances a second, whatever the sender does.
     """
@@ -105,9 +108,15 @@ class Orthanc(Receiver):
     ae_title = "ORTHANC"
 
     def __init__(
-        self, folder: Path, destinations: dict[str, int] | None = None, *, no_delay: bool = True
+        self,
+        folder: Path,
+        destinations: dict[str, int] | None = None,
+        *,
+        no_delay: bool = True,
+        transcodes_to_jpeg_2000: bool = False,
     ) -> None:
         super().__init__(folder)
+        self._transcodes_to_jpeg_2000 = transcodes_to_jpeg_2000
         self._no_delay = no_delay
         self._http_port = free_port()
         self._destinations = destinations or {}
@@ -117,7 +126,8 @@ class Orthanc(Receiver):
         configuration = {
             "StorageDirectory": str(self.folder / "storage"),
             "IndexDirectory": str(self.folder / "storage"),
-            "Plugins": [],
+            "Plugins": [_gdcm_plugin()] if self._transcodes_to_jpeg_2000 else [],
+            **({"IngestTranscoding": JPEG2000Lossless} if self._transcodes_to_jpeg_2000 else {}),
             "HttpPort": self._http_port,
             "DicomPort": self.port,
             "DicomAet": self.ae_title,
@@ -144,6 +154,10 @@ class Orthanc(Receiver):
         """What its statistics say."""
         return int(self._get("/statistics")["CountInstances"])
 
+    def stored_bytes(self) -> int:
+        """Bytes of its files."""
+        return int(self._get("/statistics")["TotalDiskSize"])
+
     def _answers(self) -> bool:
         try:
             self._get("/system")
@@ -154,6 +168,13 @@ class Orthanc(Receiver):
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://{HOST}:{self._http_port}{path}", timeout=60) as answer:
             return json.loads(answer.read())
+
+
+def _gdcm_plugin() -> str:
+    plugin = Path("/usr/share/orthanc/plugins/libOrthancGdcm.so")
+    if not plugin.exists():
+        raise BenchmarkFailure("Orthanc's plugin for GDCM is not installed (Debian: orthanc-gdcm)")
+    return str(plugin)
 
 
 class Storescp(Receiver):

@@ -25,6 +25,8 @@ ROWS: Mapping[str, str] = {
     "latency": "How long C-STORE takes under load",
     "memory": "One large object",
     "idle": "Idle associations",
+    "lossless": "Compressed and proven, beside Orthanc's transcoding",
+    "backlog": "Receiving while the node settles",
     "disk": "The disk's own rates",
     "codec": "The decoders' own rates",
 }

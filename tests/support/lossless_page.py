@@ -151,8 +151,8 @@ def file_lines(found: Sequence[Outcome]) -> Iterator[str]:
     small, missed = compressible(found)
     share = 100 * len(small) / (len(small) + len(missed))
     all_of_them = len(small) + len(missed)
-    yield f"Of {len(found)} real files, {len(small)} of those {all_of_them} with uncompressed pixels that some"
-    yield f"codec makes smaller are stored compressed and proven: {share:.1f} %. Not one is altered:"
+    yield f"Of {len(found)} real files, {len(small)} of those {all_of_them} with uncompressed pixels that"
+    yield f"some codec makes smaller are stored compressed and proven: {share:.1f} %. Not one is altered:"
     yield f"{sum(one.proven for one in found)} of {len(found)} are given back byte for byte."
     yield ""
     counts = Counter(one.codec or f"kept: {one.kept_reason}" for one in found)
