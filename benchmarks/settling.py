@@ -25,7 +25,6 @@ _RATIO_OF_ORTHANC = {JPEG_LS: 1.0, HTJ2K: 0.9, JPEG_2000: None}
 IDLE, SETTLING = "at rest", "while it settles"
 _KEPT_RATE = 0.6
 _BACKLOG_SECONDS = 30.0
-_BACKLOG_INSTANCES = 1000
 _SETTLES_WITHIN_SECONDS = 600.0
 _MEGABYTE = 1_000_000
 
@@ -122,7 +121,7 @@ def backlog(options: Options, images: Images) -> Generator[Case, None, None]:
         )
         yield Case(
             "backlog",
-            f"{_BACKLOG_INSTANCES} CT images, from the last Success until all are settled",
+            f"{options.backlog_instances // 2} CT images, from the last Success until all are settled",
             "s",
             {"anode": after},
             (Target("anode", "", _BACKLOG_SECONDS, is_most=True),),
@@ -138,11 +137,16 @@ def _put_to_work(node: Anode, options: Options, images: Images) -> None:
     for _ in range(missing):
         sending.storescu(node, images.ct(1, options.instances))
     left = node.unfinished("settle")
-    wait_until(lambda: node.unfinished("settle") < left, _SETTLES_WITHIN_SECONDS, "settling to begin")
+
+    def has_begun() -> bool:
+        now = node.unfinished("settle")
+        return now < left or not now
+
+    wait_until(has_begun, _SETTLES_WITHIN_SECONDS, "settling to begin")
 
 
 def _seconds_after(node: Anode, options: Options, images: Images) -> float:
-    for _ in range(math.ceil(_BACKLOG_INSTANCES / options.instances)):
+    for _ in range(math.ceil(options.backlog_instances / 2 / options.instances)):
         sending.storescu(node, images.ct(1, options.instances))
     start = time.perf_counter()
     wait_until(lambda: node.unfinished("settle") == 0, _SETTLES_WITHIN_SECONDS, "the backlog to be settled")

@@ -17,7 +17,7 @@ from node.errors import WrongUsage
 if TYPE_CHECKING:
     from node.cli.command import Commands
 
-KINDS = ("settle", "select", "analyze", "deliver", "commit", "confirm", "sweep")
+KINDS = ("settle", "select", "analyze", "deliver", "commit", "confirm", "sweep", "verify")
 STATES = {"ready": "ready", "running": "leased", "done": "done", "set-aside": "set_aside"}
 """What people say for the states of the queue."""
 

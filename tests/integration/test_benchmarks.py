@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 GROUPS = {
     "receiving": ["store", "nagle", "small", "memory", "idle", "disk"],
     "all else": ["index", "get", "decode", "latency", "codec"],
+    "settling": ["lossless", "backlog"],
 }
 SMALL = {
     "runs": 1,
@@ -43,6 +44,8 @@ def require_peers() -> None:
     for tool, package in (("storescu", "dcmtk"), ("Orthanc", "orthanc")):
         if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin") is None:
             pytest.skip(f"{tool} is not installed (Debian: {package})")
+    if not Path("/usr/share/orthanc/plugins/libOrthancGdcm.so").exists():
+        pytest.skip("Orthanc's plugin for GDCM is not installed (Debian: orthanc-gdcm)")
 
 
 @pytest.mark.parametrize("group", GROUPS)
