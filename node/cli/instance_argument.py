@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from node.cli.opening import Records
 from node.errors import UnknownInstance, WrongUsage
-from node.index.index import StoredInstance
+
+if TYPE_CHECKING:
+    from node.index.index import StoredInstance
 
 _SHOWN = 5
 
