@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 INSTALLED := $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
 
-.PHONY: fuzz demo lossless test every-file soak cycles bench crash check lint types audit clean help
+.PHONY: fuzz demo large lossless test every-file soak cycles bench crash check lint types audit clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
 	@echo "make test           run the tests (TORCH=1 adds the torch extra)"
 	@echo "make every-file     send and retrieve every real image there is (the tests take a part)"
 	@echo "make soak           an hour under load while peers and workers are killed (SECONDS=600 SEED=1)"
+	@echo "make large          receive, keep and give back one object of 4.5 GB (the tests take 96 MB)"
 	@echo "make cycles         make 10,000 associations, good and hostile ones (COUNT=10000; the tests make 400)"
 	@echo "make lossless       write the figures of docs/lossless.md: every codec, kind of pixel and real file"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
@@ -52,6 +53,9 @@ every-file: $(VENV)/.installed-test
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.soak $(or $(SECONDS),3600) $(SEED)
+
+large: $(VENV)/.installed-test
+	ANODE_LARGE_BYTES=$(or $(BYTES),4500000000) $(BIN)/python -m pytest -s tests/integration/test_large_object.py $(ARGS)
 
 cycles: $(VENV)/.installed-test
 	ANODE_CYCLES=$(or $(COUNT),10000) $(BIN)/python -m pytest -s tests/integration/test_wire_cycles.py $(ARGS)
