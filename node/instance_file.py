@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -54,26 +56,36 @@ def write(
     """
     syntax, data_set = data_set_of(storage, stored, look_up=look_up, as_stored=as_stored)
     try:
-        file = path.open("xb")
+        _write(stored, syntax, data_set, path, has_meta=has_meta)
+    finally:
+        if not isinstance(data_set, bytes):
+            data_set.close()
+
+
+def _write(
+    stored: StoredInstance, syntax: str, data_set: bytes | BinaryIO, path: Path, *, has_meta: bool
+) -> None:
+    """Write beside ``path``, and give it that name when it is whole and on the disk."""
+    try:
+        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    except OSError as error:
+        raise disk.failure(error, f"writing {path}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if has_meta:
+                file.write(b"\0" * 128 + b"DICM")
+                write_file_meta_info(DicomFileLike(file), file_meta(stored, syntax))
+            file.writelines((data_set,) if isinstance(data_set, bytes) else pieces(data_set))
+            file.flush()
+            disk.sync_data(file.fileno())
+        os.link(unfinished, path)
+        disk.sync_directory(path.absolute().parent)
     except FileExistsError:
         raise WrongUsage(f"{path} is there already", action="name a file that is absent") from None
     except OSError as error:
         raise disk.failure(error, f"writing {path}") from error
-    try:
-        with file:
-            if has_meta:
-                file.write(b"\0" * 128 + b"DICM")
-                write_file_meta_info(DicomFileLike(file), file_meta(stored, syntax))
-            if isinstance(data_set, bytes):
-                file.write(data_set)
-            else:
-                with data_set:
-                    file.writelines(pieces(data_set))
-            file.flush()
-            disk.sync_data(file.fileno())
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise disk.failure(error, f"writing {path}") from error
+    finally:
+        os.unlink(unfinished)
 
 
 def file_meta(stored: StoredInstance, transfer_syntax_uid: str) -> FileMetaDataset:

@@ -11,10 +11,24 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
+#: The fork server is one for the whole process, and who asks for an exit status takes it from others: held
+#: by whoever starts a process by it, or asks how one ended.
+FORK_SERVER_LOCK = threading.RLock()
 _PR_SET_PDEATHSIG = 1
+_CRASHES = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGABRT,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGXCPU,
+    }
+)
 # Before the node when memory is short, after what has no claim to go on at all (-1000 to 1000).
 _OOM_SCORE_ADJUSTMENT = 500
 
@@ -59,6 +73,11 @@ def signal_in_words(number: int) -> str:
     if number == signal.SIGKILL:
         return "killed, most likely for lack of memory"
     return signal.strsignal(number) or f"signal {number}"
+
+
+def is_crash(number: int) -> bool:
+    """Whether a process that ended by this signal did so by its own fault, not by somebody's will."""
+    return number in _CRASHES
 
 
 def _tell(what: str, number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,6 @@ def _window(text: str) -> tuple[float, float]:
         window = float(center), float(width)
     except ValueError:
         window = 0.0, 0.0
-    if not comma or not 0 < window[1] < float("inf"):
+    if not comma or not math.isfinite(window[0]) or not 0 < window[1] < float("inf"):
         raise WrongUsage(f"--window: expected CENTER,WIDTH such as 40,400, not '{text}'")
     return window

@@ -157,9 +157,10 @@ def inflate(
     try:
         while not inflater.eof:
             deflated = inflater.unconsumed_tail or data_set.read(_CHUNK_BYTES)
-            if not deflated:
-                raise MalformedDataSet("the deflated data set is cut short")
+            # Without input it may still hold what the last one gave and did not fit.
             inflated = inflater.decompress(deflated, _CHUNK_BYTES)
+            if not deflated and not inflated and not inflater.eof:
+                raise MalformedDataSet("the deflated data set is cut short")
             if length < keep_bytes:
                 kept.write(inflated[: keep_bytes - length])
             length += len(inflated)

@@ -96,18 +96,19 @@ class Schedule:
     def verify(self) -> bool:
         """Enqueue the verification of a sample when that is due; return whether it was.
 
-        A node that has never verified begins at once. What was done is forgotten after
-        ``jobs.keep_done_days``, so that it is due after these at the latest.
+        A node that has never verified begins at once, and so does one whose clock was set back behind the
+        last time.
         """
         services = self._services
         every_days = services.config.verify.every_days
         if not every_days or not services.config.verify.sample_percent:
             return False
-        before = services.clock.timestamp() - every_days * SECONDS_PER_DAY
+        now = services.clock.timestamp()
+        before = now - every_days * SECONDS_PER_DAY
         try:
             with services.database.read() as connection:
                 last = services.queue.last_enqueued_at(connection, "verify", "verify")
-            if last is not None and last > before:
+            if last is not None and before < last <= now:
                 return False
             return services.database.write(
                 lambda connection: services.queue.enqueue(

@@ -50,7 +50,8 @@ def _picture(frame: Frame, window: tuple[float, float] | None) -> NDArray[np.uin
     facts, header = frame.facts, frame.header
     colours = facts.photometric_interpretation
     if facts.bits_allocated == 1:
-        return np.asarray(frame.samples, np.uint8) * np.uint8(_WHITE)
+        bits = np.asarray(frame.samples, np.uint8) * np.uint8(_WHITE)
+        return _WHITE - bits if colours == "MONOCHROME1" else bits
     if colours == "PALETTE COLOR":
         return _of_palette(frame)
     if facts.samples_per_pixel == 3:

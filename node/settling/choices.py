@@ -14,7 +14,7 @@ from node.index.index import StoredInstance
 from node.services import Services
 from node.settling.order import Order, Settled
 from node.settling.pool import Settlers
-from node.transcode import choosing
+from node.transcode import choosing, pixels
 
 _MOST_SERIES = 10_000
 
@@ -22,13 +22,13 @@ _MOST_SERIES = 10_000
 class Choices:
     """Makes the orders of instances, and remembers what was measured for their series.
 
-    ``best`` is measured on the first instance of a series that has pixels to encode; the other instances
-    wait for it, so that a series is stored in one way. After a restart of the node it is measured anew.
+    ``best`` is measured on the first instance of a series; the others wait for it, so that a series is
+    stored in one way. After a restart of the node it is measured anew.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._measuring = threading.Lock()
+        self._measuring: dict[str, threading.Lock] = {}
         self._of_series: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def order(self, services: Services, stored: StoredInstance, header: Mapping[str, str]) -> Order:
@@ -36,6 +36,8 @@ class Choices:
         transcode = services.config.transcode
         choice = chosen(transcode, header)
         is_best = choice == choosing.BEST
+        # What came compressed has nothing to be measured.
+        is_native = stored.received_transfer_syntax_uid in pixels.NATIVE_TRANSFER_SYNTAXES
         return Order(
             location=str(stored.location),
             sop_class_uid=stored.sop_class_uid,
@@ -45,7 +47,7 @@ class Choices:
             data_set_sha256=stored.data_set_sha256,
             provenance=stored.provenance.to_json(),
             choices=transcode.codecs if is_best else choosing.named(choice),
-            measure=is_best,
+            measure=is_best and is_native,
             deflate_bytes=transcode.deflate_bytes,
             at=services.clock.timestamp(),
             frame_bytes=services.config.limits.frame_bytes,
@@ -61,7 +63,9 @@ class Choices:
             if unknown is None:
                 yield from settlers.settle(list(map(self._known, left.values())), niceness=niceness)
                 return
-            with self._measuring:
+            with self._lock:
+                measuring = self._measuring.setdefault(unknown.series_instance_uid, threading.Lock())
+            with measuring:
                 if not self._is_to_measure(unknown):
                     continue  # another thread has done it meanwhile
                 del left[unknown.sop_instance_uid]
@@ -82,10 +86,12 @@ class Choices:
         return order if choices is None else replace(order, choices=choices, measure=False)
 
     def _learn(self, order: Order, answer: Settled | AnodeError) -> None:
-        if not isinstance(answer, Settled) or not answer.choices:
+        if not isinstance(answer, Settled):
             return
         with self._lock:
-            self._of_series[order.series_instance_uid] = answer.choices
+            # Where nothing could be measured, the codecs are tried in the order of the configuration.
+            self._of_series[order.series_instance_uid] = answer.choices or order.choices
+            self._measuring.pop(order.series_instance_uid, None)
             while len(self._of_series) > _MOST_SERIES:
                 self._of_series.popitem(last=False)
 

@@ -39,8 +39,7 @@ _ENDS_WITHIN_SECONDS = 5.0
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([child.__name__])
-# The fork server is one for the whole process, and who asks for an exit status takes it from others.
-_LOCK = threading.RLock()
+_LOCK = subordinate.FORK_SERVER_LOCK
 
 
 class SettlingStopped(Exception):

@@ -38,13 +38,13 @@ class VerifyTask:
             wake, theirs = multiprocessing.Pipe(duplex=False)
             self._wakes.append(theirs)
         try:
-            with wake:
-                if not self._verify(services, wake, cancellations):
-                    return
+            if not self._verify(services, wake, cancellations):
+                return
         finally:
             with self._lock:
                 self._wakes.remove(theirs)
-                theirs.close()
+            theirs.close()
+            wake.close()
         yield from ((job, Done()) for job in jobs)
 
     def cancel(self) -> None:
@@ -87,14 +87,17 @@ class VerifyTask:
         if not self._is_wanted(cancellations):
             return False
         logger.info("a sample was verified", extra={"good": good, "damaged": damaged})
-        _tell(services, damaged)
+        _tell(services)
         return True
 
 
-def _tell(services: Services, damaged: int) -> None:
+def _tell(services: Services) -> None:
+    """Raise the alarm while any instance is known to be damaged, whoever found it."""
     data_dir = services.config.node.data_dir
+    with services.database.read() as connection:
+        damaged = services.index.counts(connection)["damaged"]
     if damaged:
-        message = f"a sample of the archive was verified, and {damaged} of it are damaged: run 'anode verify'"
+        message = f"{damaged} of the instances held here are damaged: 'anode verify' names them"
         alarms.raise_alarm(data_dir, alarms.DAMAGE_FOUND, message, services.clock.timestamp())
     else:
         alarms.clear_alarm(data_dir, alarms.DAMAGE_FOUND)

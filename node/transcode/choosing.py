@@ -6,7 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+import numpy as np
+
 from node.errors import AnodeError
+from node.transcode import unused_bits
 from node.transcode.codecs import by_name
 from node.transcode.codestreams import FAILURES
 from node.transcode.native import Words
@@ -43,10 +46,10 @@ def ranked(image: NativeImage, allowed: Sequence[str]) -> tuple[tuple[str, ...],
     Returns
     -------
     tuple of str
-        Those that give the frames back and make them smaller: first the fastest of those within 5 % of the
-        best ratio, then the others by their ratio.
+        First the fastest of those within 5 % of the best ratio, then the others by their ratio; last those
+        that do not take these frames, give them back or make them smaller.
     dict
-        By name, the ``ratio`` and the ``mb_per_second`` of encoding and decoding together.
+        By name, the ``ratio`` and the ``mb_per_second`` of encoding and decoding together; without the last.
     """
     frames = list(_first_frames(image))
     size = image.layout.frame_bytes * len(frames) or sum(frame.size for frame in frames) // 8
@@ -58,16 +61,15 @@ def ranked(image: NativeImage, allowed: Sequence[str]) -> tuple[tuple[str, ...],
                 "ratio": round(size / length, 4),
                 "mb_per_second": round(size / 1e6 / max(seconds, 1e-6), 1),
             }
-    if not measured:
-        return (), {}
-    best = max(one["ratio"] for one in measured.values())
+    best = max((one["ratio"] for one in measured.values()), default=0.0)
 
     def rank(name: str) -> tuple[bool, float]:
         one = measured[name]
         is_good = one["ratio"] >= GOOD_ENOUGH * best
         return not is_good, -one["mb_per_second"] if is_good else -one["ratio"]
 
-    return tuple(sorted(measured, key=rank)), measured
+    others = [name for name in allowed if name not in measured]
+    return (*sorted(measured, key=rank), *others), measured
 
 
 def _first_frames(image: NativeImage) -> Iterator[Words]:
@@ -84,15 +86,20 @@ def _tried(name: str, image: NativeImage, frames: Sequence[Words]) -> tuple[int,
     codec = by_name(name)
     if codec.refuses(image.facts):
         return 0, 0.0
-    unused_bits = UnusedBits(image.facts)
+    seen = UnusedBits(image.facts)
     length = 0
-    began = time.thread_time()
     try:
+        if frames:  # once untimed: the first call loads a library
+            codec.decode(codec.encode(frames[0], image.facts), image.facts)
+        began = time.thread_time()
         for words in frames:
             if codec.needs_clean_words:
-                unused_bits.see(words)
+                seen.see(words)
             encoded = codec.encode(words, image.facts)
-            codec.decode(encoded, image.facts)
+            decoded = codec.decode(encoded, image.facts).reshape(words.shape)
+            kind = seen.kind if codec.needs_clean_words else unused_bits.AS_CODED
+            if not np.array_equal(unused_bits.restored(decoded, image.facts, kind), words):
+                return 0, 0.0
             length += len(encoded)
     except (AnodeError, *FAILURES):
         return 0, 0.0

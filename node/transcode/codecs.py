@@ -91,6 +91,11 @@ def _as_signed(words: Words, facts: PixelFacts) -> NDArray[np.signedinteger[Any]
     return (samples << unused) >> unused if unused else samples
 
 
+def _sign_extended(words: Words, facts: PixelFacts) -> Words:
+    """Words whose unused bits are copies of the sign, so that who looks at whole words sees values."""
+    return _as_signed(words, facts).view(words.dtype) if facts.is_signed else words
+
+
 def _as_words(samples: NDArray[Any], facts: PixelFacts) -> Words:
     kind = "i" if facts.is_signed else "u"
     words: Words = samples.astype(f"{kind}{facts.bits_allocated // 8}", copy=False)
@@ -134,7 +139,7 @@ def _jpeg_lossless_encode(words: Words, facts: PixelFacts, *, predictor: int = 1
     # is named, so the components are numbered, and no decoder transforms them.
     return bytes(
         imagecodecs.jpeg8_encode(
-            np.ascontiguousarray(words),
+            np.ascontiguousarray(_sign_extended(words, facts)),
             lossless=True,
             predictor=predictor,
             bitspersample=_jpeg_precision(facts),
@@ -173,10 +178,9 @@ def _jpeg_lossless_decode(encoded: bytes, facts: PixelFacts) -> Words:
 
 
 def _jpeg_ls_encode(words: Words, facts: PixelFacts) -> bytes:
-    # The words as they are, unused bits included: JPEG-LS knows no sign, and so every decoder gives
-    # back two's complement of the full width. DCMTK writes signed and 12-bit pixels like this too.
-    del facts
-    return bytes(imagecodecs.jpegls_encode(np.ascontiguousarray(words)))
+    # At their full width: JPEG-LS knows no sign, and so every decoder gives back two's complement. DCMTK
+    # writes signed and 12-bit pixels like this too.
+    return bytes(imagecodecs.jpegls_encode(np.ascontiguousarray(_sign_extended(words, facts))))
 
 
 def _jpeg_ls_decode(encoded: bytes, facts: PixelFacts) -> Words:
@@ -247,7 +251,7 @@ def _jpeg_xl_encode(words: Words, facts: PixelFacts) -> bytes:
     least_bits = 1 if facts.bits_allocated == 8 else 9
     return bytes(
         imagecodecs.jpegxl_encode(
-            np.ascontiguousarray(words),
+            np.ascontiguousarray(_sign_extended(words, facts)),
             lossless=True,
             effort=_JPEG_XL_EFFORT,
             bitspersample=facts.bits_allocated if facts.is_signed else max(facts.bits_stored, least_bits),

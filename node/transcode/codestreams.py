@@ -108,7 +108,7 @@ def decode(encoded: bytes, facts: PixelFacts, transfer_syntax_uid: str) -> NDArr
         raise UnsupportedPixelData("the code stream is cut short")
     for decoder in family.decoders:
         try:
-            return _conformed(np.asarray(decoder(encoded)), facts, stream, family.knows_precision)
+            return _conformed(np.asarray(decoder(encoded)), facts, stream, family)
         except FAILURES as error:
             problems.append(str(error).strip() or type(error).__name__)
     raise UnsupportedPixelData(f"the frame cannot be decoded: {'; '.join(problems)}"[:500])
@@ -148,7 +148,7 @@ def _inspect(family: _Family, encoded: bytes) -> Stream | None:
 
 
 def _conformed(
-    frame: NDArray[Any], facts: PixelFacts, stream: Stream | None, knows_precision: bool
+    frame: NDArray[Any], facts: PixelFacts, stream: Stream | None, family: _Family
 ) -> NDArray[np.generic]:
     """Give a decoded frame the shape, width and sign that the attributes say."""
     shape = facts.frame_shape
@@ -160,8 +160,11 @@ def _conformed(
             raise ValueError(f"the frame has the shape {frame.shape}")
         frame = frame.reshape(shape)
     bits = max(8, facts.bits_allocated)
+    knows_precision, is_signless = family.knows_precision, family.inspect is _inspect_jpeg
     precision = stream.precision if stream and knows_precision else facts.bits_stored
     precision = min(precision or facts.bits_stored, bits)
+    if facts.is_signed and is_signless:
+        precision = min(precision, facts.bits_stored)  # the words may have no sign above it
     if facts.bits_allocated == 1:
         return frame.astype(np.uint8)
     words = frame.astype(f"i{bits // 8}" if facts.is_signed else f"u{bits // 8}", copy=False)

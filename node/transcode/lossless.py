@@ -42,12 +42,16 @@ from node.transcode.restoring import (
     shared_bytes,
 )
 from node.transcode.spool import spool
-from node.transcode.unused_bits import UnusedBits
+from node.transcode.unused_bits import AS_CODED, UnusedBits
 
 __all__ = ["Settlement", "keep", "restore", "settle"]
 
 FORMAT = 1
 _DEFLATE_LEVEL = 6
+#: Each frame costs a digest, a fragment and its offset, in memory while it is settled.
+MOST_FRAMES = 100_000
+#: Of a frame's digest in the file, compressed.
+_DIGEST_BYTES = 36
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
 _PLANAR_CONFIGURATION = 0x00280006
 _PIXEL_GROUP_LENGTH = 0x7FE00000
@@ -155,7 +159,7 @@ def settle(
         measured: dict[str, Any] = {}
         if measure:
             choices, measured = choosing.ranked(image, choices)
-            if not choices:
+            if not measured:
                 raise UnsupportedPixelData("no codec makes it smaller")
     except NodeError:
         raise
@@ -277,6 +281,8 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
     problem = codec.refuses(image.facts)
     if problem:
         raise UnsupportedPixelData(problem)
+    if image.facts.number_of_frames > MOST_FRAMES:
+        raise UnsupportedPixelData(f"more than {MOST_FRAMES} frames")
     unused_bits = UnusedBits(image.facts)
     with spool() as frames:
         tables = OffsetTables(_encode_frames(image, choice, codec, unused_bits, frames))
@@ -292,7 +298,8 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
     shared = shared_bytes(prefix, head)
     like = resembling(head, image.transfer_syntax_uid)
     beside = packed(prefix[shared:], like), packed(image.suffix())
-    if length + sum(map(len, beside)) >= received["length"]:
+    proof_bytes = _DIGEST_BYTES * image.facts.number_of_frames
+    if length + sum(map(len, beside)) + proof_bytes >= received["length"]:
         raise UnsupportedPixelData(f"{choice} does not make it smaller")
     return {
         "format": FORMAT,
@@ -313,7 +320,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
             **asdict(image.facts),
             "is_little_endian": image.layout.is_little_endian,
             "is_words": image.layout.is_words,
-            "unused_bits": unused_bits.kind if codec.needs_clean_words else "as coded",
+            "unused_bits": unused_bits.kind if codec.needs_clean_words else AS_CODED,
         },
         "kept_reason": "",
         "prefix": {"head": len(head), "shared": shared, "rest": beside[0]},
@@ -342,7 +349,9 @@ def _encode_frames(
 def _head(image: NativeImage, codec: Codec, tables: OffsetTables) -> bytes:
     """Elements before Pixel Data, in Explicit VR Little Endian, that tell the truth of the frames."""
     facts = image.facts
-    changes: dict[int, tuple[str, bytes]] = {_PIXEL_GROUP_LENGTH: ("", b""), **tables.elements()}
+    # Tables of an encapsulated form that native pixels once had would be wrong now.
+    gone = dict.fromkeys((_PIXEL_GROUP_LENGTH, *encapsulation.EXTENDED_OFFSET_TABLES), ("", b""))
+    changes: dict[int, tuple[str, bytes]] = {**gone, **tables.elements()}
     photometric_interpretation = codec.photometric_interpretation(facts)
     if photometric_interpretation != facts.photometric_interpretation:
         value = photometric_interpretation.encode("ascii")

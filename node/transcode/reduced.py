@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import uid
 
-from node.errors import UnsupportedPixelData
 from node.transcode import codestreams, htj2k
 from node.transcode.facts import PixelFacts
 
@@ -31,11 +30,21 @@ def decode(encoded: bytes, facts: PixelFacts, transfer_syntax_uid: str, levels: 
                 found = htj2k.reduced_samples(encoded, levels)
             elif transfer_syntax_uid in _BY_OPENJPEG:
                 found = _by_pillow(encoded, facts, levels)
-            if found is not None:
+            if found is not None and _is_as_said(found, encoded, facts):
                 return found
         except codestreams.FAILURES:
             pass  # the whole frame tells what is wrong, or is of a form that is decoded whole alone
     return codestreams.decode(encoded, facts, transfer_syntax_uid)
+
+
+def _is_as_said(found: NDArray[Any], encoded: bytes, facts: PixelFacts) -> bool:
+    """Whether the stream is what the header says, so that nothing has to be made of its samples."""
+    stream = codestreams.jpeg2000_stream(encoded)
+    return (
+        stream.is_signed == facts.is_signed
+        and stream.precision == facts.bits_stored
+        and found.shape[2:] == facts.frame_shape[2:]
+    )
 
 
 def halved(samples: NDArray[Any], facts: PixelFacts) -> NDArray[Any]:
@@ -69,6 +78,4 @@ def _by_pillow(encoded: bytes, facts: PixelFacts, levels: int) -> NDArray[Any] |
     values = scaled >> ((8 if stream.precision <= 8 else 16) - stream.precision)
     if stream.is_signed:
         values -= 1 << (stream.precision - 1)
-    if values.shape[2:] != ((facts.samples_per_pixel,) if facts.samples_per_pixel > 1 else ()):
-        raise UnsupportedPixelData("the code stream has another number of components")
     return values.astype(f"{'i' if facts.is_signed else 'u'}{max(8, facts.bits_allocated) // 8}")

@@ -178,8 +178,13 @@ def _checked(data: Iterator[bytes], expected: Mapping[str, Any], problem: str) -
 def _inflated(data_set: BinaryIO) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        while not unpacker.eof and (packed_piece := unpacker.unconsumed_tail or data_set.read(_CHUNK_BYTES)):
-            yield unpacker.decompress(packed_piece, _CHUNK_BYTES)
+        while not unpacker.eof:
+            packed_piece = unpacker.unconsumed_tail or data_set.read(_CHUNK_BYTES)
+            # Without input it may still hold what the last one gave and did not fit.
+            plain = unpacker.decompress(packed_piece, _CHUNK_BYTES)
+            if not packed_piece and not plain:
+                return
+            yield plain
     except zlib.error as error:
         raise IntegrityFailure("the deflated data set of an instance is damaged") from error
 

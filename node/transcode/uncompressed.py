@@ -23,6 +23,7 @@ from node.ingest.elements import Element, ElementWalk
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, inflate, is_implicit_vr, walk
 from node.transcode import headers, pixels
 from node.transcode.codestreams import FAILURES
+from node.transcode.encapsulation import EXTENDED_OFFSET_TABLES
 from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_from
 from node.transcode.native import packed_frames
 from node.transcode.native_image import DEEPEST_NESTING, PIXEL_DATA, value_reader
@@ -36,7 +37,6 @@ _LARGEST_VALUE = 0xFFFFFFFE
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
 _PLANAR_CONFIGURATION = 0x00280006
 _LOSSY_IMAGE_COMPRESSION = 0x00282110
-_EXTENDED_OFFSET_TABLES = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 _PIXEL_GROUP_LENGTH = 0x7FE00000
 # JPEG with a quantiser, and JPEG-LS that may be off by a little: there is no lossless way to use them.
 _ALWAYS_LOSSY = frozenset(map(str, (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless))) | frozenset(
@@ -231,8 +231,8 @@ def _native_value(source: _Source, pixel_data: Element, facts: PixelFacts | None
 
 def _decoded(source: _Source, pixel_data: Element) -> tuple[PixelFacts, Iterator[pixels.Frame]]:
     """Facts of the decoded frames, and the frames."""
-    tables = {one.tag: source.walk.value(one) for one in source.every if one.tag in _EXTENDED_OFFSET_TABLES}
-    offsets = tables.get(_EXTENDED_OFFSET_TABLES[0]), tables.get(_EXTENDED_OFFSET_TABLES[1])
+    tables = {one.tag: source.walk.value(one) for one in source.every if one.tag in EXTENDED_OFFSET_TABLES}
+    offsets = tables.get(EXTENDED_OFFSET_TABLES[0]), tables.get(EXTENDED_OFFSET_TABLES[1])
     facts = facts_from(value_reader(source.walk, source.every), frame_bytes=source.frame_bytes)
     decoded = pixels.encapsulated_frames(
         facts,
@@ -256,7 +256,7 @@ def _truth(source: _Source, facts: PixelFacts) -> dict[int, tuple[str, bytes]]:
             "CS",
             photometric_interpretation + b" " * (len(photometric_interpretation) % 2),
         ),
-        **dict.fromkeys((_PIXEL_GROUP_LENGTH, *_EXTENDED_OFFSET_TABLES), ("", b"")),
+        **dict.fromkeys((_PIXEL_GROUP_LENGTH, *EXTENDED_OFFSET_TABLES), ("", b"")),
     }
     if facts.samples_per_pixel > 1:
         changes[_PLANAR_CONFIGURATION] = ("US", b"\0\0")

@@ -10,6 +10,7 @@ from node.transcode.native import Words
 
 ZERO = "zero"
 SIGN = "sign"
+AS_CODED = "as coded"
 
 
 class UnusedBits:

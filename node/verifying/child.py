@@ -11,7 +11,7 @@ from pathlib import Path
 from node import subordinate, work_folder
 from node.clock import Clock
 from node.config.settings import StorageConfig
-from node.errors import TransientFailure
+from node.errors import NodeError, TransientFailure
 from node.index.index import StoredInstance
 from node.storage.storage import Storage
 from node.verification import problem_of
@@ -19,6 +19,11 @@ from node.verifying.verdict import Verdict
 
 #: Processor time that an instance may take: so many seconds, and one more for so many bytes.
 CPU_SECONDS, CPU_BYTES_PER_SECOND = 60.0, 1_000_000
+
+
+def cpu_seconds(stored: StoredInstance) -> float:
+    """Processor time after which an instance is taken to hang its codec."""
+    return CPU_SECONDS + stored.data_set_bytes / CPU_BYTES_PER_SECOND
 
 
 def main(connection: Connection, data_dir: str, config: StorageConfig, niceness: int) -> None:
@@ -35,9 +40,10 @@ def main(connection: Connection, data_dir: str, config: StorageConfig, niceness:
         with work_folder.temporary_files(Path(data_dir)):
             while True:
                 stored: StoredInstance = connection.recv()
-                subordinate.limit_processor_time(CPU_SECONDS + stored.data_set_bytes / CPU_BYTES_PER_SECOND)
+                subordinate.limit_processor_time(cpu_seconds(stored))
                 connection.send(_verdict(storage, stored))
-    except (EOFError, OSError):
+    except (EOFError, OSError, NodeError):
+        # Who asked has ended, or ended this process; or nothing can be written in the data directory.
         return
     finally:
         storage.close()

@@ -1,13 +1,15 @@
 """Verifies instances in several processes: in parallel, and so that a codec that crashes ends one of them.
 
-A damaged code stream may do anything to the library that decodes it. What ends a process is told of the
-instance, and another process goes on.
+A damaged code stream may do anything to the library that decodes it. An instance over which two processes
+crash is damaged; of one whose process was ended from outside, or hangs, nothing is known. Another process
+goes on with the rest.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -26,6 +28,14 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 #: So many instances are given to a process at a time, so that it never waits for the next.
 _AHEAD = 4
 _ENDS_WITHIN_SECONDS = 5.0
+#: How often it is looked whether an instance takes too long by the clock,
+_LOOK_SECONDS = 5.0
+#: of which it may have so many times of the processor time that is allowed: others work too.
+_PATIENCE = 20.0
+#: An instance over which so many processes crash is damaged.
+_MOST_CRASHES = 2
+#: So many processes in a row that end without an answer, for reasons outside: it is given up.
+_MOST_ENDS = 5
 
 
 def verified(
@@ -56,7 +66,7 @@ def verified(
     Raises
     ------
     StorageFailure
-        No process can be started.
+        No process can be started, or none stays.
     """
     left = iter(instances)
     workers = [_Worker(data_dir, config, niceness) for _ in range(processes)]
@@ -67,12 +77,16 @@ def verified(
             busy: dict[Connection, _Worker] = {one.connection: one for one in workers if one.asked}
             if not busy:
                 return
-            ready = wait([*busy, *([wake] if wake is not None else [])])
+            ready = wait([*busy, *([wake] if wake is not None else [])], _LOOK_SECONDS)
             if not is_wanted():
                 return
+            for worker in busy.values():
+                worker.kill_if_late()
             for connection in ready:
                 if connection is not wake:
-                    yield busy[cast(Connection, connection)].answer()
+                    answer = busy[cast(Connection, connection)].answer()
+                    if answer is not None:
+                        yield answer
     finally:
         for worker in workers:
             worker.end()
@@ -84,35 +98,74 @@ class _Worker:
     def __init__(self, data_dir: Path, config: StorageConfig, niceness: int) -> None:
         self.asked: deque[StoredInstance] = deque()
         self._arguments = str(data_dir.absolute()), config, niceness
+        self._crashes: Counter[str] = Counter()
+        self._ends = 0
+        self._is_late = False
+        self._began = time.monotonic()
         self.connection, self._process = self._started()
 
     def ask(self, instances: Iterable[StoredInstance]) -> None:
         for stored in instances:
+            if not self.asked:
+                self._began = time.monotonic()
             self.asked.append(stored)
             self._send(stored)
 
-    def answer(self) -> tuple[StoredInstance, Verdict]:
-        """What came of the first; where the process has ended over it, that, and there is a new one."""
+    def answer(self) -> tuple[StoredInstance, Verdict] | None:
+        """What came of the first; None where its process ended, and another one has it."""
         try:
             verdict: Verdict = self.connection.recv()
         except (EOFError, OSError):
-            verdict = Verdict(f"damaged: verifying it ended its process: {self._end_reason()}")
-            first = self.asked.popleft()
-            self.connection.close()
-            self.connection, self._process = self._started()
-            for stored in self.asked:
-                self._send(stored)
-            return first, verdict
+            return self._replaced()
+        self._ends = 0
+        self._began = time.monotonic()
         return self.asked.popleft(), verdict
+
+    def kill_if_late(self) -> None:
+        """End the process where its first instance takes too long by the clock."""
+        seconds = _PATIENCE * child.cpu_seconds(self.asked[0])
+        if time.monotonic() - self._began > seconds:
+            self._is_late = True
+            self._process.kill()
 
     def end(self) -> None:
         """End the process, in the middle of its work too."""
         self.connection.close()
-        self._process.terminate()
-        self._process.join(_ENDS_WITHIN_SECONDS)
-        if self._process.exitcode is None:
-            self._process.kill()
+        with subordinate.FORK_SERVER_LOCK:
+            self._process.terminate()
             self._process.join(_ENDS_WITHIN_SECONDS)
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join(_ENDS_WITHIN_SECONDS)
+
+    def _replaced(self) -> tuple[StoredInstance, Verdict] | None:
+        """Start another process in place of one that ended; what is known of the first instance now."""
+        with subordinate.FORK_SERVER_LOCK:
+            self._process.join(_ENDS_WITHIN_SECONDS)
+            status = self._process.exitcode
+        number = -status if status is not None and status < 0 else 0
+        why = subordinate.signal_in_words(number) if number else f"exit status {status}"
+        first = self.asked[0]
+        verdict: Verdict | None = None
+        if self._is_late:
+            verdict = Verdict("cannot be verified for now: it took too long", is_known=False)
+        elif subordinate.is_crash(number):
+            self._crashes[first.sop_instance_uid] += 1
+            if self._crashes[first.sop_instance_uid] >= _MOST_CRASHES:
+                verdict = Verdict(f"damaged: verifying it ended {_MOST_CRASHES} processes: {why}")
+        else:
+            self._ends += 1
+            if self._ends >= _MOST_ENDS:
+                raise StorageFailure(f"the processes that verify end: {why}")
+        self._is_late = False
+        if verdict is not None:
+            self.asked.popleft()
+        self.connection.close()
+        self.connection, self._process = self._started()
+        self._began = time.monotonic()
+        for stored in self.asked:
+            self._send(stored)
+        return None if verdict is None else (first, verdict)
 
     def _send(self, stored: StoredInstance) -> None:
         try:
@@ -120,16 +173,9 @@ class _Worker:
         except OSError:
             return  # it has ended, which the answer will tell
 
-    def _end_reason(self) -> str:
-        self._process.join(_ENDS_WITHIN_SECONDS)
-        status = self._process.exitcode
-        if status is not None and status < 0:
-            return subordinate.signal_in_words(-status)
-        return f"exit status {status}"
-
     def _started(self) -> tuple[Connection, BaseProcess]:
         ours, theirs = _CONTEXT.Pipe()
-        with theirs:
+        with subordinate.FORK_SERVER_LOCK, theirs:
             process = _CONTEXT.Process(
                 target=child.main, args=(theirs, *self._arguments), name="verifying", daemon=True
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +16,7 @@ from node.verifying import pool
 from node.verifying.verdict import Verdict
 
 _MARKS_OF_A_COMMIT = 200
+_MARKS_WAIT_SECONDS = 10.0
 
 
 class Verifying:
@@ -36,7 +38,8 @@ class Verifying:
         self._database = database
         self._index = index
         self._clock = clock
-        self._marks: list[tuple[str, float, str]] = []
+        self._marks: list[tuple[StoredInstance, float, str]] = []
+        self._committed_at = time.monotonic()
 
     def verify(
         self,
@@ -94,17 +97,21 @@ class Verifying:
     def _mark(self, stored: StoredInstance, verdict: Verdict) -> None:
         if not verdict.is_known:
             return  # so what was known before stays
-        self._marks.append((stored.sop_instance_uid, self._clock.timestamp(), verdict.problem))
-        if len(self._marks) >= _MARKS_OF_A_COMMIT:
+        self._marks.append((stored, self._clock.timestamp(), verdict.problem))
+        waited = time.monotonic() - self._committed_at
+        if verdict.problem or len(self._marks) >= _MARKS_OF_A_COMMIT or waited > _MARKS_WAIT_SECONDS:
             self._commit()
 
     def _commit(self) -> None:
-        """Write the marks in one transaction."""
+        """Write the marks in one transaction, of those instances that are still where they were read."""
         marks, self._marks = self._marks, []
+        self._committed_at = time.monotonic()
 
         def write(connection: sqlite3.Connection) -> None:
-            for sop_instance_uid, verified_at, problem in marks:
-                self._index.mark_verified(connection, sop_instance_uid, verified_at, problem)
+            for stored, verified_at, problem in marks:
+                now = self._index.get(connection, stored.sop_instance_uid)
+                if now is not None and now.location == stored.location:
+                    self._index.mark_verified(connection, stored.sop_instance_uid, verified_at, problem)
 
         if marks:
             self._database.write(write)

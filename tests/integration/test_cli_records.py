@@ -428,6 +428,23 @@ def test_what_cannot_be_restored_leaves_no_file(records: Records, tmp_path: Path
     assert not path.exists()
 
 
+def test_a_file_that_cannot_be_finished_is_not_there(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = made.ct_image()
+    records.receive(image)
+    path = tmp_path / "out" / "image.dcm"
+    path.parent.mkdir()
+    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+
+        def fails(_descriptor: int, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr("node.storage.disk.sync_data", fails)
+        records.told("restore", image.SOPInstanceUID, "-o", str(path), status=1)
+        assert list(path.parent.iterdir()) == []
+
+
 def test_an_instance_is_named_by_the_beginning_of_its_uid(records: Records, tmp_path: Path) -> None:
     images = [made.ct_image() for _ in range(3)]
     for number, image in enumerate(images):

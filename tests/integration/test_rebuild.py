@@ -19,7 +19,7 @@ from node.__main__ import main
 from node.app import App
 from node.clock import Clock
 from node.completion import COMPLETED, input_digest
-from node.config.settings import AnalysisConfig, Config, PeerConfig, RouteConfig
+from node.config.settings import AnalysisConfig, Config, PeerConfig, RouteConfig, TranscodeConfig
 from node.errors import ArchiveUnavailable, ConflictingInstance, ObjectError, StorageFailure
 from node.index.index import Provenance, Run
 from node.jobs.task import Done, Job
@@ -64,6 +64,7 @@ def settings(folder: Path) -> Config:
             analyses=[AnalysisConfig("quality", "series-quality", send_to=("PACS",))],
         ),
         routes=(RouteConfig(send_to=("PACS",)),),
+        transcode=TranscodeConfig(deflate_bytes=1000),
     )
 
 
@@ -249,6 +250,8 @@ def test_every_row_of_real_files_comes_back(tmp_path: Path) -> None:
     proven = [row for row in before["instance"].values() if row["proof"] and not row["kept_reason"]]
     assert len(kept) > 20
     assert len(proven) > 20
+    codecs = {row["proof"]["stored"]["codec"] for row in proven}
+    assert codecs == {"jpeg-ls", "deflated-frame", "deflate"}
     assert {row["location"][:3] for row in after["instance"].values()} == {"log", "arc"}
     assert order_of(index_of(wanted)) == order
     assert (rebuilt.left_out, rebuilt.own, rebuilt.runs) == ([], 2, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,10 +15,11 @@ import pytest
 
 from node import alarms
 from node.config.settings import VerifyConfig
+from node.errors import StorageFailure
 from node.jobs.task import Job
 from node.storage.storage import Storage
 from node.tasks.verify import VerifyTask
-from node.verifying import child
+from node.verifying import child, pool
 from node.verifying.verdict import Verdict
 from node.verifying.verifying import Verifying
 from tests.integration.test_settle_task import settle
@@ -69,9 +71,10 @@ def damage(node: SmallNode, sop_instance_uid: str, *frames: int) -> None:
 
 def problem(node: SmallNode, sop_instance_uid: str) -> Any:
     with node.services.database.read() as connection:
-        return connection.execute(
+        found = connection.execute(
             "SELECT problem, verified_at FROM instance WHERE SOPInstanceUID = ?", (sop_instance_uid,)
         ).fetchone()
+        return tuple(found)
 
 
 def test_the_frames_that_differ_are_named_and_the_others_do_not_hide_them(node: SmallNode) -> None:
@@ -123,8 +126,92 @@ def test_an_instance_that_ends_its_process_is_told_and_the_rest_is_verified(
     for processes in (1, 3):
         found = verify(node, *instances, processes=processes)
         assert set(found) == set(instances)
-        assert found.pop(poison).problem == "damaged: verifying it ended its process: Segmentation fault"
+        assert found.pop(poison).problem == "damaged: verifying it ended 2 processes: Segmentation fault"
         assert set(found.values()) == {Verdict("")}
+
+
+def killed_once(marker: Path, sop_instance_uid: str, number: int, *arguments: Any) -> None:
+    """A process that somebody ends, once, over one instance."""
+    honest = child.problem_of
+
+    def problem_of(storage: Storage, stored: Any) -> str:
+        if stored.sop_instance_uid == sop_instance_uid and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), number)
+        return honest(storage, stored)
+
+    child.problem_of = problem_of  # type: ignore[assignment]
+    _serve(*arguments)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_ended_from_outside_is_no_fault_of_its_instance(
+    node: SmallNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    instances = node.receive(*(made.ct_image() for _ in range(6)))
+    monkeypatch.setattr(child, "main", partial(killed_once, tmp_path / "x", instances[2], int(number)))
+    assert verify(node, *instances, processes=1) == dict.fromkeys(instances, Verdict(""))
+
+
+def ends(*_: Any) -> None:
+    """A process that cannot begin."""
+
+
+def test_processes_that_do_not_stay_are_told_and_mark_nothing(
+    node: SmallNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances = node.receive(*(made.ct_image() for _ in range(3)))
+    monkeypatch.setattr(child, "main", partial(ends))
+    with pytest.raises(StorageFailure, match="the processes that verify end: exit status 0"):
+        verify(node, *instances, processes=2)
+    assert [problem(node, one) for one in instances] == [("", None)] * 3
+
+
+def sleeps_over(sop_instance_uid: str, *arguments: Any) -> None:
+    """A process that waits for ever over one instance, without computing."""
+    honest = child.problem_of
+
+    def problem_of(storage: Storage, stored: Any) -> str:
+        while stored.sop_instance_uid == sop_instance_uid:
+            time.sleep(1)
+        return honest(storage, stored)
+
+    child.problem_of = problem_of  # type: ignore[assignment]
+    _serve(*arguments)
+
+
+def test_of_an_instance_over_which_a_process_hangs_nothing_is_known(
+    node: SmallNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances = node.receive(*(made.ct_image() for _ in range(4)))
+    monkeypatch.setattr(pool, "_PATIENCE", 0.02)
+    monkeypatch.setattr(pool, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(child, "main", partial(sleeps_over, instances[1]))
+    found = verify(node, *instances, processes=1)
+    assert found.pop(instances[1]) == Verdict("cannot be verified for now: it took too long", is_known=False)
+    assert set(found.values()) == {Verdict("")}
+    assert problem(node, instances[1]) == ("", None)
+
+
+def test_what_was_repaired_while_it_was_verified_is_not_marked(
+    node: SmallNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sop_instance_uid,) = node.receive(multi_frame())
+    settle(node, sop_instance_uid)
+    damage(node, sop_instance_uid, 2)
+    mark = node.services.database.write
+
+    def repaired_before(work: Any) -> Any:
+        def move(connection: Any) -> None:
+            connection.execute("UPDATE instance SET location = 'archive:elsewhere.dcm:0:1'")
+
+        monkeypatch.setattr(node.services.database, "write", mark)
+        mark(move)
+        return mark(work)
+
+    monkeypatch.setattr(node.services.database, "write", repaired_before)
+    assert verify(node, sop_instance_uid)[sop_instance_uid].problem
+    assert problem(node, sop_instance_uid)[0] == ""
 
 
 def test_an_instance_that_was_settled_meanwhile_is_verified_where_it_is_now(
@@ -159,22 +246,27 @@ def test_a_sample_is_what_was_not_looked_at_for_the_longest_time(node: SmallNode
 
 
 def test_damage_that_a_sample_finds_is_an_alarm_until_a_later_one_finds_none(
-    node: SmallNode, tmp_path: Path
+    node: SmallNode, clock: ManualClock, tmp_path: Path
 ) -> None:
     one, other = node.receive(multi_frame(), multi_frame())
     settle(node, one, other)
     task = VerifyTask()
-    run(node, task)
+
+    def looked_at() -> None:
+        for _ in range(2):  # the half that was not looked at for longer, then the other
+            clock.advance(DAY)
+            run(node, task)
+
+    looked_at()
     path = node.services.storage.path(node.stored(other).location)
     good = path.read_bytes()
     damage(node, other, 1)
-    run(node, task)
+    looked_at()
     (alarm,) = alarms.standing(tmp_path / "data")
     assert alarm.name == "damage-found"
-    assert "1 of it" in alarm.message
+    assert alarm.message.startswith("1 of the instances held here")
     path.write_bytes(good)
-    run(node, task)
-    run(node, task)
+    looked_at()
     assert alarms.standing(tmp_path / "data") == []
 
 
@@ -212,9 +304,32 @@ def test_verification_is_due_every_week_and_never_where_that_is_configured(
     clock.advance(6 * DAY)
     assert not node.schedule.verify()
     clock.advance(1.1 * DAY)
-    assert node.schedule.verify() in (True, False)  # it still runs: it is run once more
+    node.schedule.verify()  # it still runs: it is run once more
     for never in (VerifyConfig(every_days=0), VerifyConfig(sample_percent=0)):
         settings = replace(config(tmp_path / f"{never}"), verify=never)
         with small_node(settings, clock) as other:
             assert not other.schedule.verify()
             assert other.jobs(kind="verify") == []
+
+
+def test_a_clock_that_was_far_ahead_does_not_put_the_next_verification_off(
+    node: SmallNode, clock: ManualClock
+) -> None:
+    clock.advance(400 * DAY)
+    assert node.schedule.verify()
+    (job,) = node.services.queue.lease({"verify": 1}, seconds=60, owner="test")
+    node.services.database.write(lambda connection: node.services.queue.finish(connection, job))
+    clock.advance(-400 * DAY)
+    assert node.schedule.verify()
+
+
+def test_a_verification_that_is_done_is_not_forgotten_before_the_next(
+    node: SmallNode, clock: ManualClock
+) -> None:
+    assert node.schedule.verify()
+    (job,) = node.services.queue.lease({"verify": 1}, seconds=60, owner="test")
+    node.services.database.write(lambda connection: node.services.queue.finish(connection, job))
+    clock.advance(DAY)
+    later = clock.timestamp() + DAY
+    node.services.database.write(lambda connection: node.services.queue.delete_done(connection, before=later))
+    assert not node.schedule.verify()

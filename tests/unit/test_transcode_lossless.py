@@ -9,15 +9,20 @@ import json
 import zlib
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.filereader import read_dataset
 from pydicom.pixels import iter_pixels
 
-from node.errors import IntegrityFailure, OutOfSpace
+from node.config.settings import LimitsConfig
+from node.errors import IntegrityFailure, MalformedDataSet, OutOfSpace
+from node.ingest.header import inflate
 from node.transcode import choosing, encapsulation, lossless, pixels, restoring
 from node.transcode.codecs import CODECS
 from tests.support import made
@@ -160,10 +165,45 @@ def test_the_proof_says_what_was_done():
 def test_signed_words_with_empty_unused_bits_come_back_as_they_were():
     words = smooth(81, 65, low=-2000, high=2000).astype(np.int16).view(np.uint16) & 0xFFF
     data_set = made.ct_image(pixels=words, **stored_bits(12), PixelRepresentation=1)
+    expected = frames_of(made.encoded(data_set), EXPLICIT)
+    assert expected[0].min() < -1000
     for choice in COLOUR_CODECS:
         settlement, stored = settled(made.encoded(data_set), EXPLICIT, choice)
         assert settlement.kept_reason == ""
         assert restored(stored, settlement) == made.encoded(data_set)
+        syntax = settlement.stored_transfer_syntax_uid
+        assert np.array_equal(frames_of(stored, syntax), expected), choice
+        if syntax in READ_BY_PYDICOM - {str(uid.RLELossless)}:
+            assert np.array_equal(list(iter_pixels(read(stored, syntax), raw=True)), expected), choice
+
+
+def test_a_signed_stream_of_others_without_a_sign_above_bits_stored_is_read_as_meant():
+    words = smooth(81, 65, low=-2000, high=2000).astype(np.int16).view(np.uint16) & 0xFFF
+    data_set = made.ct_image(pixels=words, **stored_bits(12), PixelRepresentation=1)
+    expected = frames_of(made.encoded(data_set), EXPLICIT)
+    data_set["PixelData"] = DataElement("PixelData", "OB", encapsulate([imagecodecs.jpegls_encode(words)]))
+    assert np.array_equal(list(pixels.frames(data_set, str(uid.JPEGLSLossless))), expected)
+
+
+def test_offset_tables_that_native_pixels_still_have_do_not_stay_beside_encoded_ones():
+    data_set = multi_frame()
+    data_set.add_new(0x7FE00001, "OV", bytes(8 * 5))
+    data_set.add_new(0x7FE00002, "OV", bytes(8 * 5))
+    encoded = made.encoded(data_set)
+    settlement, stored = settled(encoded, EXPLICIT, "jpeg-ls")
+    assert settlement.kept_reason == ""
+    assert restored(stored, settlement) == encoded
+    after = read(stored, str(uid.JPEGLSLossless))
+    assert "ExtendedOffsetTable" not in after
+    assert "ExtendedOffsetTableLengths" not in after
+    assert np.array_equal(frames_of(stored, str(uid.JPEGLSLossless)), frames_of(encoded, EXPLICIT))
+
+
+def test_more_frames_than_can_be_told_apart_in_memory_are_kept(monkeypatch):
+    monkeypatch.setattr(lossless, "MOST_FRAMES", 4)
+    encoded = made.encoded(multi_frame())
+    settlement, stored = settled(encoded, EXPLICIT, "jpeg-ls")
+    assert (settlement.kept_reason, stored) == ("more than 4 frames", encoded)
 
 
 def test_bits_above_bits_stored_are_never_lost():
@@ -420,7 +460,9 @@ def test_the_best_is_the_fastest_of_those_that_make_it_nearly_as_small_as_the_sm
     assert settlement.kept_reason == ""
     assert restored(stored, settlement) == encoded
     measured = settlement.private["measured"]
-    assert set(measured) == set(settlement.choices) == set(CODECS) - {"deflated-frame"}
+    assert set(measured) == set(CODECS) - {"deflated-frame"}
+    assert sorted(settlement.choices) == sorted(CODECS)
+    assert settlement.choices[-1] == "deflated-frame"
     best = max(one["ratio"] for one in measured.values())
     good = [name for name in measured if measured[name]["ratio"] >= 0.95 * best]
     assert settlement.choices[0] == max(good, key=lambda name: measured[name]["mb_per_second"])
@@ -429,7 +471,8 @@ def test_the_best_is_the_fastest_of_those_that_make_it_nearly_as_small_as_the_sm
 
 def test_the_best_of_bits_is_a_deflated_frame_and_of_noise_nothing():
     settlement, _ = settled(made.encoded(segments()), EXPLICIT, *CODECS, measure=True)
-    assert settlement.choices == ("deflated-frame",)
+    assert settlement.choices[0] == "deflated-frame"
+    assert set(settlement.private["measured"]) == {"deflated-frame"}
     noise = made.encoded(KEPT["noise"][0])
     settlement, stored = settled(noise, EXPLICIT, *CODECS, measure=True)
     assert (settlement.kept_reason, stored) == ("no codec makes it smaller", noise)
@@ -466,6 +509,22 @@ def test_a_large_data_set_without_pixels_is_deflated_where_that_is_configured():
         damaged[place] ^= 0x10
         with pytest.raises(IntegrityFailure):
             restored(bytes(damaged), settlement)
+
+
+@pytest.mark.parametrize("length", range((1 << 20) - 3, (1 << 20) + 300, 23))
+def test_a_deflated_data_set_of_any_length_is_inflated_whole(length):
+    """What does not fit the reader's portion is still held when there is no more input."""
+    data_set = made.instance()
+    data_set.add_new(0x00420011, "OB", bytes(length - length % 2))
+    encoded = made.encoded(data_set)
+    settlement, stored = settled(encoded, EXPLICIT, "rle", deflate_bytes=1)
+    assert settlement.kept_reason == ""
+    assert restored(stored, settlement) == encoded
+    for end in (b"", b"\0"):
+        whole, count = inflate(io.BytesIO(stored + end), LimitsConfig(), keep_bytes=1 << 30)
+        assert (whole.getvalue(), count) == (encoded, len(encoded))
+    with pytest.raises(MalformedDataSet, match="cut short"):
+        inflate(io.BytesIO(stored[: len(stored) // 2]), LimitsConfig(), keep_bytes=1 << 30)
 
 
 def test_no_other_data_set_is_deflated():
