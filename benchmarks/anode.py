@@ -93,6 +93,11 @@ class Anode(Receiver):
     def _is_pool_full(self) -> bool:
         return len(list((self.data_dir / "log").glob("*.seg"))) >= self.segments_ahead
 
+    def unsettled(self) -> int:
+        """How many instances are not settled, those included whose rows follow in a moment."""
+        with self._index() as (_, connection):
+            return int(Index(Clock()).counts(connection)["unsettled"])
+
     def unfinished(self, *kinds: str) -> int:
         """How many jobs of these kinds, or of any that is background work, are due or running."""
         with self._index() as (index_database, _):

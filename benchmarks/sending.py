@@ -21,9 +21,24 @@ def storescu(receiver: Receiver, batch: Sequence[Series], *, no_delay: bool = Tr
     From the first start to the last exit, so that a process's start is part of it, whoever
     receives. Every identifier is new. BenchmarkFailure when anything is not stored.
     """
+    held = receiver.received()
+    start, end = sent(receiver, batch, no_delay=no_delay)
+    check(receiver, batch, held)
+    return end - start
+
+
+def check(receiver: Receiver, batch: Sequence[Series], held: int) -> None:
+    """Raise BenchmarkFailure unless the receiver, which held so many, holds ``batch`` as well."""
+    count = sum(len(series.paths) for series in batch)
+    gained = receiver.received() - held
+    if receiver.keeps and (gained < count or (gained > count and not receiver.makes_results)):
+        raise BenchmarkFailure(f"{receiver.name} was sent {count} instances and holds {gained} more")
+
+
+def sent(receiver: Receiver, batch: Sequence[Series], *, no_delay: bool = True) -> tuple[float, float]:
+    """Send as ``storescu`` does, and check nothing; return when it began and ended, by ``perf_counter``."""
     for series in batch:
         series.renew()
-    held = receiver.received()
     program = executable("storescu", "dcmtk")
     called = ["-aec", receiver.ae_title, "+sd", HOST, str(receiver.port)]
     commands = [[program, *_syntax(series), *called, str(series.folder)] for series in batch]
@@ -34,18 +49,14 @@ def storescu(receiver: Receiver, batch: Sequence[Series], *, no_delay: bool = Tr
         for command in commands
     ]
     said = [process.communicate(timeout=_TAKES_AT_MOST_SECONDS)[0] for process in processes]
-    seconds = time.perf_counter() - start
+    end = time.perf_counter()
     for process, output in zip(processes, said, strict=True):
         if process.returncode:
             words = output.decode(errors="replace")[-1000:]
             raise BenchmarkFailure(
                 f"storescu to {receiver.name} ended with {process.returncode}: {words}\n{receiver.last_words}"
             )
-    sent = sum(len(series.paths) for series in batch)
-    gained = receiver.received() - held
-    if receiver.keeps and (gained < sent or (gained > sent and not receiver.makes_results)):
-        raise BenchmarkFailure(f"{receiver.name} was sent {sent} instances and holds {gained} more")
-    return seconds
+    return start, end
 
 
 def rate(receiver: Receiver, batch: Sequence[Series], *, no_delay: bool = True) -> float:

@@ -77,12 +77,13 @@ def lossless(options: Options, images: Images) -> Generator[Case, None, None]:
 
 def _settled(node: Anode, batch: Sequence[Series]) -> tuple[float, float]:
     """MB/s of data sets from the first start of a sender until everything is settled, and the ratio."""
-    before = node.stored_bytes()
+    before, held = node.stored_bytes(), node.received()
     start = time.perf_counter()
     for series in batch:
-        sending.storescu(node, [series])
-    wait_until(lambda: node.unfinished("settle") == 0, _SETTLES_WITHIN_SECONDS, f"{node.name} to settle")
+        sending.sent(node, [series])
+    wait_until(lambda: node.unsettled() == 0, _SETTLES_WITHIN_SECONDS, f"{node.name} to settle")
     seconds = time.perf_counter() - start
+    sending.check(node, batch, held)
     received, stored = (now - then for now, then in zip(node.stored_bytes(), before, strict=True))
     return received / _MEGABYTE / seconds, received / stored
 
@@ -146,8 +147,8 @@ def _put_to_work(node: Anode, options: Options, images: Images) -> None:
 
 
 def _seconds_after(node: Anode, options: Options, images: Images) -> float:
+    start = 0.0
     for _ in range(math.ceil(options.backlog_instances / 2 / options.instances)):
-        sending.storescu(node, images.ct(1, options.instances))
-    start = time.perf_counter()
-    wait_until(lambda: node.unfinished("settle") == 0, _SETTLES_WITHIN_SECONDS, "the backlog to be settled")
+        _, start = sending.sent(node, images.ct(1, options.instances))
+    wait_until(lambda: node.unsettled() == 0, _SETTLES_WITHIN_SECONDS, "the backlog to be settled")
     return time.perf_counter() - start

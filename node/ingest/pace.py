@@ -7,6 +7,8 @@ from node.clock import Clock
 _SPAN_SECONDS = 0.5
 # A burst is one after so long; until then a few instances are no more than a few.
 _SOON_SECONDS = 0.1
+# A burst is over when nothing has come for so long: a sender waits a few milliseconds for each answer.
+_QUIET_SECONDS = 0.2
 
 
 class Pace:
@@ -17,16 +19,24 @@ class Pace:
         self._began = clock.monotonic()
         self._count = 0
         self._before = 0.0  # per second, in the span before this one
+        self._last = self._began - _QUIET_SECONDS
 
     def count(self) -> None:
         """Note the arrival of an instance."""
         self._go_on()
         self._count += 1
+        self._last = self._clock.monotonic()
 
     def per_second(self) -> float:
-        """Instances per second: in this span so far or in the one before, whichever is more."""
+        """Instances per second: in this span so far or in the one before, whichever is more.
+
+        0 when none has come for a moment.
+        """
         self._go_on()
-        passed = self._clock.monotonic() - self._began
+        now = self._clock.monotonic()
+        if now - self._last >= _QUIET_SECONDS:
+            return 0.0
+        passed = now - self._began
         return max(self._before, self._count / max(passed, _SOON_SECONDS))
 
     def _go_on(self) -> None:

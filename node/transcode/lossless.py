@@ -50,7 +50,7 @@ FORMAT = 1
 _DEFLATE_LEVEL = 6
 #: Each frame costs a digest, a fragment and its offset, in memory while it is settled.
 MOST_FRAMES = 100_000
-#: Of a frame's digest in the file, compressed.
+#: Of the digest of a further frame in the file, compressed.
 _DIGEST_BYTES = 36
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
 _PLANAR_CONFIGURATION = 0x00280006
@@ -298,7 +298,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
     shared = shared_bytes(prefix, head)
     like = resembling(head, image.transfer_syntax_uid)
     beside = packed(prefix[shared:], like), packed(image.suffix())
-    proof_bytes = _DIGEST_BYTES * image.facts.number_of_frames
+    proof_bytes = _DIGEST_BYTES * (image.facts.number_of_frames - 1)
     if length + sum(map(len, beside)) + proof_bytes >= received["length"]:
         raise UnsupportedPixelData(f"{choice} does not make it smaller")
     return {
