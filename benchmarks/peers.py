@@ -116,7 +116,7 @@ class Orthanc(Receiver):
         transcodes_to_jpeg_2000: bool = False,
     ) -> None:
         super().__init__(folder)
-        self._transcodes_to_jpeg_2000 = transcodes_to_jpeg_2000
+        self.transcodes_to_jpeg_2000 = transcodes_to_jpeg_2000
         self._no_delay = no_delay
         self._http_port = free_port()
         self._destinations = destinations or {}
@@ -126,8 +126,8 @@ class Orthanc(Receiver):
         configuration = {
             "StorageDirectory": str(self.folder / "storage"),
             "IndexDirectory": str(self.folder / "storage"),
-            "Plugins": [_gdcm_plugin()] if self._transcodes_to_jpeg_2000 else [],
-            **({"IngestTranscoding": JPEG2000Lossless} if self._transcodes_to_jpeg_2000 else {}),
+            "Plugins": [_gdcm_plugin()] if self.transcodes_to_jpeg_2000 else [],
+            **({"IngestTranscoding": JPEG2000Lossless} if self.transcodes_to_jpeg_2000 else {}),
             "HttpPort": self._http_port,
             "DicomPort": self.port,
             "DicomAet": self.ae_title,

@@ -35,13 +35,20 @@ def check(receiver: Receiver, batch: Sequence[Series], held: int) -> None:
         raise BenchmarkFailure(f"{receiver.name} was sent {count} instances and holds {gained} more")
 
 
-def sent(receiver: Receiver, batch: Sequence[Series], *, no_delay: bool = True) -> tuple[float, float]:
-    """Send as ``storescu`` does, and check nothing; return when it began and ended, by ``perf_counter``."""
+def sent(
+    receiver: Receiver, batch: Sequence[Series], *, no_delay: bool = True, together: bool = False
+) -> tuple[float, float]:
+    """Send as ``storescu`` does, and check nothing; return when it began and ended, by ``perf_counter``.
+
+    ``together``: all series in one association, one after the other.
+    """
     for series in batch:
         series.renew()
     program = executable("storescu", "dcmtk")
     called = ["-aec", receiver.ae_title, "+sd", HOST, str(receiver.port)]
     commands = [[program, *_syntax(series), *called, str(series.folder)] for series in batch]
+    if together:
+        commands = [[program, *called, *(str(series.folder) for series in batch)]]
     variables = environment(no_delay=no_delay)
     start = time.perf_counter()
     processes = [
