@@ -8,7 +8,7 @@ _SPAN_SECONDS = 0.5
 # A burst is one after so long; until then a few instances are no more than a few.
 _SOON_SECONDS = 0.1
 # A burst is over when nothing has come for so long: a sender waits a few milliseconds for each answer.
-_QUIET_SECONDS = 0.15
+_QUIET_SECONDS = 0.1
 
 
 class Pace:

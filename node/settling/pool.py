@@ -28,7 +28,7 @@ from node.storage.tenure import Tenure
 logger = logging.getLogger(__name__)
 
 #: How far settling stands back; the node's own priority is 0.
-NICENESS = 10
+NICENESS = 19
 #: An instance that ends so many processes is kept as it was received.
 MOST_CRASHES = 2
 #: So often in a row a process may end for reasons outside before the instance waits for its next try.

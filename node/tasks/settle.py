@@ -26,7 +26,7 @@ BURST_PER_SECOND = 50.0
 BURST_PATIENCE_SECONDS = 20.0
 #: After this it shares the priority of receiving, so that the receive log does not grow for ever.
 PATIENCE_SECONDS = 300.0
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.03
 
 
 class SettleTask:

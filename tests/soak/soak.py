@@ -179,6 +179,7 @@ class Soak:
                 self._kill(self._random.choice([*names, "settling process", "analysis"]))
                 next_kill = time.monotonic() + self._random.uniform(*KILL_SECONDS)
         self._end(*senders, "asker")
+        self._keep_up("PACS")  # which the last kill may have been
 
     def _end(self, *names: str) -> None:
         for name in names:
@@ -230,8 +231,19 @@ class Soak:
             counts = Counter(job["state"] for job in self._node.json("jobs", "--limit", "1000000"))
             return not counts["ready"] and not counts["running"]
 
-        wait_until(lambda: self._results() >= self._studies(), ANALYSES_SECONDS, "a result for each study")
+        try:
+            wait_until(
+                lambda: self._results() >= self._studies(), ANALYSES_SECONDS, "a result for each study"
+            )
+        except AssertionError as error:
+            self.report.broken.append(f"{error}\n{self._why()}")
         wait_until(is_done, ANALYSES_SECONDS, "the end of all jobs")
+
+    def _why(self) -> str:
+        """What the node says of a study that has no result."""
+        wanted = {line[0] for line in lines(self._folder, "acknowledged") if line[3] == ANALYSED}
+        wanted -= {line[0] for line in lines(self._folder, "pacs")}
+        return self._node.run("why", min(wanted), check=False).stdout[-3000:] if wanted else ""
 
     def _compare(self) -> None:
         broken = self.report.broken
