@@ -348,7 +348,18 @@ def deflated_samples(encoded: bytes, facts: PixelFacts) -> NDArray[Any]:
     return values(NativeLayout(facts).words(native[:expected]), facts)
 
 
+def _plain(encoded: bytes, facts: PixelFacts) -> NDArray[Any]:
+    """A frame as it is, in a fragment (PS3.5 section A.4.11), with at most a byte of padding."""
+    expected = (facts.frame_samples * facts.bits_allocated + 7) // 8
+    if not expected <= len(encoded) <= expected + 1:
+        raise ValueError(f"the frame has {len(encoded)} bytes instead of {expected}")
+    if facts.bits_allocated == 1:
+        return unpacked_bits(encoded, facts.frame_samples).reshape(facts.frame_shape)
+    return values(NativeLayout(facts).words(encoded[:expected]), facts)
+
+
 _OWN: dict[str, Callable[[bytes, PixelFacts], NDArray[np.generic]]] = {
     uid.RLELossless: _rle,
     "1.2.840.10008.1.2.8.1": deflated_samples,
+    "1.2.840.10008.1.2.1.98": _plain,
 }

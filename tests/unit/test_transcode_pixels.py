@@ -124,6 +124,7 @@ CODED = {
     "1.2.840.10008.1.2.4.110": lambda frame: imagecodecs.jpegxl_encode(frame, lossless=True),
     uid.RLELossless: made.rle_frame,
     "1.2.840.10008.1.2.8.1": lambda frame: zlib.compress(frame.tobytes(), wbits=-15),
+    "1.2.840.10008.1.2.1.98": lambda frame: frame.tobytes(),
     uid.JPEGLosslessSV1: lambda frame: imagecodecs.ljpeg_encode(frame.view(f"u{frame.itemsize}")),
 }
 SIGNLESS = {"1.2.840.10008.1.2.4.110"}
