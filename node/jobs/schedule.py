@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 COMPLETION_SECONDS = 1.0
 SWEEP_SECONDS = 10.0
 REFUSALS_SECONDS = 5.0
-#: How often it is looked whether the next verification is due.
-VERIFY_LOOK_SECONDS = 60.0
+#: At each of so many sweeps it is looked whether the next verification is due.
+SWEEPS_FOR_A_LOOK = 6
 
 
 class Schedule:
@@ -33,6 +33,7 @@ class Schedule:
         self._services = services
         self._scheduler: BackgroundScheduler | None = None
         self._clock_watch = ClockWatch(services, self._begin_ticks)
+        self._sweeps = 0
 
     def start(self) -> None:
         """Start the ticks in a thread of their own; one that is late is made up for once.
@@ -57,8 +58,7 @@ class Schedule:
             return
         ticks = {
             "complete": (self.complete, COMPLETION_SECONDS),
-            "sweep": (self.sweep, SWEEP_SECONDS),
-            "verify": (self.verify, VERIFY_LOOK_SECONDS),
+            "housekeeping": (self._keep_house, SWEEP_SECONDS),
             "refusals": (self._services.refusals.flush, REFUSALS_SECONDS),
         }
         for name, (tick, seconds) in ticks.items():
@@ -81,6 +81,13 @@ class Schedule:
         except NodeError as error:
             logger.error("completion not looked at", extra={"error": error.name, "reason": str(error)})
             return 0
+
+    def _keep_house(self) -> None:
+        """Sweep, and verify when that is due: one tick, for each has a thread where several come at once."""
+        self.sweep()
+        self._sweeps += 1
+        if self._sweeps % SWEEPS_FOR_A_LOOK == 0:
+            self.verify()
 
     def sweep(self) -> None:
         """Enqueue the sweep, unless it waits already."""
