@@ -6,18 +6,18 @@ The node answers scanners; its children settle and analyse with what that leaves
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import os
 import resource
 import signal
 import sys
-import threading
 import time
+import warnings
 from pathlib import Path
 
-#: The fork server is one for the whole process, and who asks for an exit status takes it from others: held
-#: by whoever starts a process by it, or asks how one ended.
-FORK_SERVER_LOCK = threading.RLock()
+#: Processor time that an instance may take: so many seconds, and one more for so many bytes.
+CPU_SECONDS, CPU_BYTES_PER_SECOND = 60.0, 1_000_000
 _PR_SET_PDEATHSIG = 1
 _CRASHES = frozenset(
     {
@@ -31,6 +31,22 @@ _CRASHES = frozenset(
 )
 # Before the node when memory is short, after what has no claim to go on at all (-1000 to 1000).
 _OOM_SCORE_ADJUSTMENT = 500
+
+
+def begin_service(niceness: int) -> None:
+    """What a process does first that works on instances until who started it closes the connection."""
+    # Ctrl-C reaches every process of a terminal; who started this one says when it is time to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(signal.SIGTERM)
+    stand_back(niceness)
+    # What libraries say of a data set may name a patient.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+
+
+def cpu_seconds(data_set_bytes: int) -> float:
+    """Processor time after which an instance of this size is taken to hang its codec."""
+    return CPU_SECONDS + data_set_bytes / CPU_BYTES_PER_SECOND
 
 
 def stand_back(niceness: int) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
-from node.cli.opening import configuration, records
+from node.cli.opening import configuration, keep_others_out, records
 
 if TYPE_CHECKING:
     from node.backup.backup import Summary
     from node.cli.command import Commands
-
-_PATIENTS_ARE_NOBODY_ELSES = 0o077
 
 
 def register(commands: Commands) -> None:
@@ -45,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from node.storage import guard
 
     config = configuration(arguments)
-    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
+    keep_others_out()
     with records(config) as opened:
         with opened.database.read() as connection:
             total = opened.index.counts(connection)["instances"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
-from node.cli.opening import configuration, records
-from node.cli.study_argument import study_named
+from node.cli.named import study_named
+from node.cli.opening import configuration, keep_others_out, records
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-
-_PATIENTS_ARE_NOBODY_ELSES = 0o077
 
 
 def register(commands: Commands) -> None:
@@ -46,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from node import file_set
 
-    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
+    keep_others_out()
     with records(configuration(arguments)) as opened:
         study = study_named(opened, arguments.study)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter as Count
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
-from node.cli.opening import configuration, is_running
+from node.cli.opening import configuration, is_running, keep_others_out
 from node.config.settings import Config
 from node.errors import IntegrityFailure, NodeError, ObjectError, WrongUsage
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from node.importing.intake import Door
     from node.importing.sources import Source
 
-_PATIENTS_ARE_NOBODY_ELSES = 0o077
 _TAKEN = ("stored", "held", "same", "repaired")
 
 
@@ -63,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from node.importing import finding
 
     config = configuration(arguments)
-    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
+    keep_others_out()
     for path in arguments.paths:
         if not path.exists():
             raise WrongUsage(f"{path}: there is no such file or folder")

@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from node.cli import command, output
+from node.cli.named import study_named
 from node.cli.opening import Records, configuration, is_running, records, stale_configuration
-from node.cli.study_argument import study_named
 from node.config.settings import Config
 from node.errors import WrongUsage
 

@@ -100,6 +100,11 @@ def configuration(arguments: argparse.Namespace) -> Config:
     return config_file.defaults()
 
 
+def keep_others_out() -> None:
+    """Let the files that this command writes be its user's alone, for patients stand in them."""
+    os.umask(0o077)
+
+
 def config_argument(config: Config) -> str:
     """Return ``" --config FILE"`` as a command to be typed needs it, empty for the default file."""
     if config.source is None or config.source == DEFAULT_CONFIG:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
-from node.cli.instance_argument import instance_named
-from node.cli.opening import configuration, records
+from node.cli.named import instance_named
+from node.cli.opening import configuration, keep_others_out, records
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-
-_PATIENTS_ARE_NOBODY_ELSES = 0o077
 
 
 def register(commands: Commands) -> None:
@@ -44,7 +41,7 @@ def register(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from node import instance_file
 
-    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
+    keep_others_out()
     with records(configuration(arguments)) as opened:
         stored = instance_named(opened, arguments.instance)
         ending = ".raw" if arguments.data_set else ".dcm"

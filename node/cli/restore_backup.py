@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from node.cli import command, output
 from node.cli.access import refuse_root
-from node.cli.opening import config_argument, configuration
+from node.cli.opening import config_argument, configuration, keep_others_out
 from node.config.settings import Config
 
 if TYPE_CHECKING:
     from node.backup.manifest import Manifest
     from node.backup.restoring import Restored
     from node.cli.command import Commands
-
-_PATIENTS_ARE_NOBODY_ELSES = 0o077
 
 
 def register(commands: Commands) -> None:
@@ -48,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from node.storage.guard import DataDirectory
 
     config = configuration(arguments)
-    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
+    keep_others_out()
     data_dir, state_file = config.node.data_dir, guard.state_file_of(config.source)
     refuse_root(data_dir)
     backup = restoring.whole(arguments.folder)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
-from node.cli.instance_argument import instance_named
-from node.cli.opening import configuration, records
+from node.cli.named import instance_named
+from node.cli.opening import configuration, keep_others_out, records
 from node.errors import StorageFailure, WrongUsage
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
 
-_PATIENTS_ARE_NOBODY_ELSES = 0o077
 _MOST_PIXELS = 1 << 16
 
 
@@ -48,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     number = _whole("--frame", arguments.frame)
     size = None if arguments.size is None else _whole("--size", arguments.size)
     window = None if arguments.window is None else _window(arguments.window)
-    os.umask(_PATIENTS_ARE_NOBODY_ELSES)
+    keep_others_out()
     config = configuration(arguments)
     with records(config) as opened:
         stored = instance_named(opened, arguments.instance)

@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from node.cli import command, output
+from node.cli.named import study_named
 from node.cli.opening import Records, configuration, is_running, records
-from node.cli.study_argument import study_named
 from node.errors import WrongUsage
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
+from node.cli.named import study_named
 from node.cli.opening import Records, configuration, records
-from node.cli.study_argument import study_named
 from node.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
             opened.database.look_through()
         study = None if arguments.study is None else study_named(opened, arguments.study)
         instances = _instances(opened, study, arguments.sample)
-        verifying = Verifying(
-            config.node.data_dir, config.storage, opened.database, opened.index, opened.clock
-        )
+        verifying = Verifying(config, opened.database, opened.index, opened.clock)
         verified = verifying.verify(instances, processes=min(processes, max(1, len(instances))))
         with tqdm(
             total=len(instances), desc="verify", unit="instance", file=sys.stderr, disable=not with_progress

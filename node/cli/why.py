@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
+from node.cli.named import study_named
 from node.cli.opening import configuration, is_running, records
-from node.cli.study_argument import study_named
 
 if TYPE_CHECKING:
     from node.cli.command import Commands

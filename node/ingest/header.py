@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
@@ -127,6 +127,24 @@ def walk(
     )
 
 
+def inflated(data_set: BinaryIO) -> Iterator[bytes]:
+    """Yield what is left of a deflated data set (PS3.5 section A.5), inflated, by pieces of bounded size.
+
+    Raises MalformedDataSet when it is cut short or not deflated; that may come only at the end.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        while not inflater.eof:
+            deflated = inflater.unconsumed_tail or data_set.read(_CHUNK_BYTES)
+            # Without input it may still hold what the last one gave and did not fit.
+            piece = inflater.decompress(deflated, _CHUNK_BYTES)
+            if not deflated and not piece and not inflater.eof:
+                raise MalformedDataSet("the deflated data set is cut short")
+            yield piece
+    except zlib.error as error:
+        raise MalformedDataSet("the data set is not deflated as PS3.5 section A.5 says") from error
+
+
 def inflate(
     data_set: BinaryIO, limits: LimitsConfig, *, keep_bytes: int, into: BinaryIO | None = None
 ) -> tuple[BinaryIO, int]:
@@ -151,23 +169,14 @@ def inflate(
         How many bytes there are in all.
     """
     data_set.seek(0)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     kept = io.BytesIO() if into is None else into
     length = 0
-    try:
-        while not inflater.eof:
-            deflated = inflater.unconsumed_tail or data_set.read(_CHUNK_BYTES)
-            # Without input it may still hold what the last one gave and did not fit.
-            inflated = inflater.decompress(deflated, _CHUNK_BYTES)
-            if not deflated and not inflated and not inflater.eof:
-                raise MalformedDataSet("the deflated data set is cut short")
-            if length < keep_bytes:
-                kept.write(inflated[: keep_bytes - length])
-            length += len(inflated)
-            if length > limits.instance_bytes:
-                raise LimitExceeded(f"the inflated data set is longer than {limits.instance_bytes} bytes")
-    except zlib.error as error:
-        raise MalformedDataSet("the data set is not deflated as PS3.5 section A.5 says") from error
+    for piece in inflated(data_set):
+        if length < keep_bytes:
+            kept.write(piece[: keep_bytes - length])
+        length += len(piece)
+        if length > limits.instance_bytes:
+            raise LimitExceeded(f"the inflated data set is longer than {limits.instance_bytes} bytes")
     return kept, length
 
 

@@ -12,11 +12,8 @@ from pydicom.dataset import Dataset
 
 from node.config.settings import LimitsConfig
 from node.errors import UnsupportedPixelData
-from node.ingest.elements import PIXEL_DATA_TAGS, ElementWalk
-from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, walk
-from node.transcode import pixels, reduced
+from node.transcode import pixel_data, pixels, reduced
 from node.transcode.facts import PixelFacts, facts_of
-from node.transcode.spool import spool
 
 
 @dataclass(frozen=True)
@@ -74,26 +71,18 @@ def read_frame(
     MalformedDataSet, LimitExceeded
         The data set cannot be walked.
     """
-    if transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
-        with spool() as inflated:
-            inflate(data_set, limits, keep_bytes=limits.instance_bytes, into=inflated)
-            elements = walk(inflated, transfer_syntax_uid, max_depth=limits.nesting_depth)
-            return _frame(elements, transfer_syntax_uid, number, limits, longest_side)
-    elements = walk(data_set, transfer_syntax_uid, max_depth=limits.nesting_depth)
-    return _frame(elements, transfer_syntax_uid, number, limits, longest_side)
+    with pixel_data.opened(data_set, transfer_syntax_uid, limits) as (header, value):
+        return _frame(header, transfer_syntax_uid, value, number, limits, longest_side)
 
 
 def _frame(
-    elements: ElementWalk,
+    header: Dataset,
     transfer_syntax_uid: str,
+    value: BinaryIO,
     number: int,
     limits: LimitsConfig,
     longest_side: int | None,
 ) -> Frame:
-    place = next((one for one in elements.elements() if one.tag in PIXEL_DATA_TAGS), None)
-    if place is None:
-        raise UnsupportedPixelData("the instance has no pixels")
-    header = data_set_without_pixels(elements)
     facts = facts_of(header, frame_bytes=limits.frame_bytes)
     if not 1 <= number <= facts.number_of_frames:
         raise UnsupportedPixelData(f"there is no frame {number}: the image has {facts.number_of_frames}")
@@ -101,7 +90,7 @@ def _frame(
     decoded = pixels.decoded(
         header,
         transfer_syntax_uid,
-        elements.file_at(place.value_offset),
+        value,
         frame_bytes=limits.frame_bytes,
         decode=lambda encoded, facts, uid: reduced.decode(encoded, facts, uid, levels),
         skip=number - 1,

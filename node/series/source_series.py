@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.config.settings import LimitsConfig
-from node.errors import IntegrityFailure, StorageFailure, UnsupportedPixelData
+from node.errors import IntegrityFailure, StorageFailure
 from node.index.index import StoredInstance
-from node.ingest.elements import PIXEL_DATA_TAGS
-from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, data_set_without_pixels, inflate, read_header, walk
+from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, read_header
 from node.services import Services
-from node.transcode import pixels
+from node.transcode import pixel_data, pixels
 from node.transcode.outgoing import Outgoing
-from node.transcode.spool import spool
 from node.verification import note_damage
 
 
@@ -64,28 +62,8 @@ def _source(services: Services, stored: StoredInstance) -> SourceInstance:
 
 def _frames(file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig) -> Iterator[NDArray[Any]]:
     """Decode frame by frame, so that memory does not grow with the object."""
-    if transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
-        with spool() as inflated:
-            inflate(file, limits, keep_bytes=limits.instance_bytes, into=inflated)
-            yield from _inflated_frames(inflated, transfer_syntax_uid, limits)
-    else:
-        yield from _inflated_frames(file, transfer_syntax_uid, limits)
-
-
-def _inflated_frames(
-    file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig
-) -> Iterator[NDArray[Any]]:
-    elements = walk(file, transfer_syntax_uid, max_depth=limits.nesting_depth)
-    data_set = data_set_without_pixels(elements)
-    element = next((one for one in elements.elements() if one.tag in PIXEL_DATA_TAGS), None)
-    if element is None:
-        raise UnsupportedPixelData("the instance has no pixels")
-    yield from pixels.frames(
-        data_set,
-        transfer_syntax_uid,
-        elements.file_at(element.value_offset),
-        frame_bytes=limits.frame_bytes,
-    )
+    with pixel_data.opened(file, transfer_syntax_uid, limits) as (header, value):
+        yield from pixels.frames(header, transfer_syntax_uid, value, frame_bytes=limits.frame_bytes)
 
 
 @contextmanager

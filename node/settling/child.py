@@ -6,10 +6,8 @@ node over one socket. What a codec does here, it does to this process alone.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
-import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -25,33 +23,20 @@ from node.storage.tenure import Tenure
 
 #: Exit status of a process that was told to end in the middle of its work.
 TOLD_TO_END = 75
-#: Processor time that an instance may take: so many seconds, and one more for so many bytes.
-CPU_SECONDS, CPU_BYTES_PER_SECOND = 60.0, 1_000_000
-
-
-def cpu_seconds(order: Order) -> float:
-    """Processor time after which an instance is taken to hang its codec."""
-    return CPU_SECONDS + order.data_set_bytes / CPU_BYTES_PER_SECOND
 
 
 def main(
     connection: Connection, data_dir: str, config: StorageConfig, niceness: int, tenure: Tenure | None
 ) -> None:
     """Serve ``connection`` until the node closes it; the target of the process."""
-    # Ctrl-C reaches every process of a terminal; the node says when it is time to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    subordinate.end_with_parent(signal.SIGTERM)
-    subordinate.stand_back(niceness)
-    # What libraries say of a data set may name a patient.
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
+    subordinate.begin_service(niceness)
     storage = Storage(Path(data_dir), config, Clock(), tenure=tenure)
     try:
         work_folder.use_for_temporary_files(Path(data_dir))
         while True:
             for order in decode_orders(connection.recv_bytes()):
-                subordinate.limit_processor_time(cpu_seconds(order))
+                subordinate.limit_processor_time(subordinate.cpu_seconds(order.data_set_bytes))
                 connection.send_bytes(_answer(storage, order))
     except (EOFError, OSError, NodeError):
         # The node ended, or ended this process; or nothing can be written in its data directory.

@@ -3,22 +3,18 @@
 Encoding and proving take the processor for long, and hold what a process shares: the interpreter's
 lock, memory, the fate of a faulty codec. So they are done in processes of their own, at low priority,
 while the node receives.
-
-Each is forked by multiprocessing's fork server, a process with one thread that has the modules loaded
-already: a start takes milliseconds, and nothing of the node's threads and locks is copied.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from node import subordinate
+from node import forked, subordinate
 from node.config.settings import StorageConfig
 from node.errors import AnodeError, StorageFailure, UnexpectedFailure
 from node.settling import child
@@ -35,11 +31,8 @@ MOST_CRASHES = 2
 _MOST_ENDS = 3
 #: Of the time that an instance may take by the clock, the part that it may take of a processor.
 _LEAST_SHARE_OF_PROCESSOR = 0.05
-_ENDS_WITHIN_SECONDS = 5.0
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([child.__name__])
-_LOCK = subordinate.FORK_SERVER_LOCK
+forked.preload(child.__name__)
 
 
 class SettlingStopped(Exception):
@@ -118,9 +111,9 @@ class Settlers:
             settlers = list(self._all)
             idle, self._idle = self._idle, []
         for settler in settlers:
-            settler.tell_to_end()
+            settler.process.tell_to_end()
         for settler in settlers:
-            settler.end()
+            settler.process.end()
         for settler in idle:
             self._end(settler)
 
@@ -153,8 +146,8 @@ class Settlers:
     def _end(self, settler: _Settler) -> None:
         with self._lock:
             self._all.discard(settler)
-        settler.end()
-        settler.close()
+        settler.process.end()
+        settler.process.connection.close()  # only by the thread that uses it, once it has ended
 
 
 class _Settler:
@@ -164,29 +157,18 @@ class _Settler:
         self.niceness = niceness
         self.end_reason = ""
         self.is_crashed = False
-        self._connection, theirs = _CONTEXT.Pipe()
-        with _LOCK, theirs:
-            self._process = _CONTEXT.Process(
-                target=child.main,
-                args=(theirs, data_dir, config, niceness, tenure),
-                name="settling",
-                daemon=True,
-            )
-            try:
-                self._process.start()
-            except (OSError, EOFError) as error:
-                self._connection.close()
-                raise StorageFailure(f"no process that settles can be started: {error}") from error
+        self.process = forked.Forked("settles", child.main, data_dir, config, niceness, tenure)
 
     def answers(self, orders: Sequence[Order]) -> Iterator[Settled | AnodeError]:
         """Yield the answer to each order; fewer when the process dies or hangs."""
         try:
-            self._connection.send_bytes(encode_orders(orders))
+            self.process.connection.send_bytes(encode_orders(orders))
             for order in list(orders):
-                if not self._connection.poll(child.cpu_seconds(order) / _LEAST_SHARE_OF_PROCESSOR):
+                seconds = subordinate.cpu_seconds(order.data_set_bytes) / _LEAST_SHARE_OF_PROCESSOR
+                if not self.process.connection.poll(seconds):
                     self._hangs()
                     return
-                answer, frames = decode_answer(self._connection.recv_bytes())
+                answer, frames = decode_answer(self.process.connection.recv_bytes())
                 if isinstance(answer, UnexpectedFailure):
                     logger.error("task failed", extra={"kind": "settle", "frames": frames})
                 yield answer
@@ -194,35 +176,10 @@ class _Settler:
             self._explain()
 
     def _hangs(self) -> None:
-        self._process.kill()
+        self.process.kill()
         self.end_reason, self.is_crashed = "it took too long", True
 
     def _explain(self) -> None:
         """Find out why the connection broke."""
-        with _LOCK:
-            self._process.join(_ENDS_WITHIN_SECONDS)
-            status = self._process.exitcode
-        if status is not None and status < 0:
-            self.end_reason, self.is_crashed = subordinate.signal_in_words(-status), True
-        else:
-            self.end_reason = f"exit status {status}"
-
-    def tell_to_end(self) -> None:
-        """Ask the process to end; it leaves no file behind then."""
-        with _LOCK:
-            # Who has ended may have lost its number to another process.
-            if self._process.exitcode is None:
-                self._process.terminate()
-
-    def end(self) -> None:
-        """Have the process ended, the hard way when it does not end by itself."""
-        self.tell_to_end()
-        with _LOCK:
-            self._process.join(_ENDS_WITHIN_SECONDS)
-            if self._process.exitcode is None:
-                self._process.kill()
-                self._process.join(_ENDS_WITHIN_SECONDS)
-
-    def close(self) -> None:
-        """Free what belonged to it; only by the thread that uses it, once it has ended."""
-        self._connection.close()
+        ending = self.process.ending()
+        self.end_reason, self.is_crashed = ending.reason, ending.signal != 0

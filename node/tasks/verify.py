@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
-import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
 
 from node import alarms
 from node.jobs.task import Done, Job, Outcome
@@ -27,64 +24,36 @@ class VerifyTask:
     batch = 1
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._cancellations = 0
-        self._wakes: list[Connection] = []
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Verify once, for however many jobs; nothing is yielded when the node stops meanwhile."""
-        with self._lock:
-            cancellations = self._cancellations
-            wake, theirs = multiprocessing.Pipe(duplex=False)
-            self._wakes.append(theirs)
-        try:
-            if not self._verify(services, wake, cancellations):
-                return
-        finally:
-            with self._lock:
-                self._wakes.remove(theirs)
-            theirs.close()
-            wake.close()
-        yield from ((job, Done()) for job in jobs)
+        if self._is_verified(services, self._cancellations):
+            yield from ((job, Done()) for job in jobs)
 
     def cancel(self) -> None:
         """Leave the present work, because the node stops; what was verified is marked."""
-        with self._lock:
-            self._cancellations += 1
-            for wake in self._wakes:
-                wake.send_bytes(b".")
+        self._cancellations += 1
 
-    def _is_wanted(self, cancellations: int) -> bool:
-        with self._lock:
+    def _is_verified(self, services: Services, cancellations: int) -> bool:
+        """Verify the sample; whether that came to its end."""
+
+        def is_wanted() -> bool:
             return self._cancellations == cancellations
 
-    def _verify(self, services: Services, wake: Connection, cancellations: int) -> bool:
-        """Verify the sample; whether that came to its end."""
         percent = services.config.verify.sample_percent
         with services.database.read() as connection:
             count = math.ceil(services.index.count(connection) * percent / 100)
             sample = services.index.longest_unverified(connection, count)
-        verifying = Verifying(
-            services.config.node.data_dir,
-            services.config.storage,
-            services.database,
-            services.index,
-            services.clock,
-        )
+        verifying = Verifying(services.config, services.database, services.index, services.clock)
         good = damaged = 0
-        for _, verdict in verifying.verify(
-            sample,
-            processes=1,
-            niceness=NICENESS,
-            is_wanted=lambda: self._is_wanted(cancellations),
-            wake=wake,
-        ):
+        for _, verdict in verifying.verify(sample, processes=1, niceness=NICENESS, is_wanted=is_wanted):
             if verdict.problem and verdict.is_known:
                 logger.error("an instance is damaged", extra={"problem": verdict.problem})
                 damaged += 1
             else:
                 good += not verdict.problem
-        if not self._is_wanted(cancellations):
+        if not is_wanted():
             return False
         logger.info("a sample was verified", extra={"good": good, "damaged": damaged})
         _tell(services)

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from node.errors import IntegrityFailure
+from node.errors import IntegrityFailure, MalformedDataSet
+from node.ingest.header import inflated
 from node.transcode import unused_bits
 from node.transcode.codecs import by_name
 from node.transcode.codestreams import FAILURES
@@ -176,16 +177,9 @@ def _checked(data: Iterator[bytes], expected: Mapping[str, Any], problem: str) -
 
 
 def _inflated(data_set: BinaryIO) -> Iterator[bytes]:
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        while not unpacker.eof:
-            packed_piece = unpacker.unconsumed_tail or data_set.read(_CHUNK_BYTES)
-            # Without input it may still hold what the last one gave and did not fit.
-            plain = unpacker.decompress(packed_piece, _CHUNK_BYTES)
-            if not packed_piece and not plain:
-                return
-            yield plain
-    except zlib.error as error:
+        yield from inflated(data_set)
+    except MalformedDataSet as error:
         raise IntegrityFailure("the deflated data set of an instance is damaged") from error
 
 

@@ -20,13 +20,14 @@ from pydicom.uid import (
 from node.config.settings import LimitsConfig
 from node.errors import UnsupportedPixelData
 from node.ingest.elements import Element, ElementWalk
-from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, inflate, is_implicit_vr, walk
+from node.ingest.header import is_implicit_vr, walk
 from node.transcode import headers, pixels
 from node.transcode.codestreams import FAILURES
 from node.transcode.encapsulation import EXTENDED_OFFSET_TABLES
 from node.transcode.facts import MOST_FRAME_BYTES, PixelFacts, facts_from
 from node.transcode.native import packed_frames
 from node.transcode.native_image import DEEPEST_NESTING, PIXEL_DATA, value_reader
+from node.transcode.pixel_data import plain
 from node.transcode.side_by_side import CORES
 from node.transcode.spool import spool
 
@@ -77,12 +78,8 @@ def uncompressed(
     MalformedDataSet, LimitExceeded
         The data set cannot be walked.
     """
-    if from_transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES:
-        limits = LimitsConfig()
-        with spool() as inflated:
-            inflate(data_set, limits, keep_bytes=limits.instance_bytes, into=inflated)
-            return _encoded_anew(inflated, from_transfer_syntax_uid, to_transfer_syntax_uid, frame_bytes)
-    return _encoded_anew(data_set, from_transfer_syntax_uid, to_transfer_syntax_uid, frame_bytes)
+    with plain(data_set, from_transfer_syntax_uid, LimitsConfig()) as file:
+        return _encoded_anew(file, from_transfer_syntax_uid, to_transfer_syntax_uid, frame_bytes)
 
 
 def _encoded_anew(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,30 +14,16 @@ from node.storage.storage import Storage
 from node.verification import problem_of
 from node.verifying.verdict import Verdict
 
-#: Processor time that an instance may take: so many seconds, and one more for so many bytes.
-CPU_SECONDS, CPU_BYTES_PER_SECOND = 60.0, 1_000_000
-
-
-def cpu_seconds(stored: StoredInstance) -> float:
-    """Processor time after which an instance is taken to hang its codec."""
-    return CPU_SECONDS + stored.data_set_bytes / CPU_BYTES_PER_SECOND
-
 
 def main(connection: Connection, data_dir: str, config: StorageConfig, niceness: int) -> None:
     """Serve ``connection`` until it is closed; the target of the process."""
-    # Ctrl-C reaches every process of a terminal; who started this one says when it is time to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    subordinate.end_with_parent(signal.SIGTERM)
-    subordinate.stand_back(niceness)
-    # What libraries say of a data set may name a patient.
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
+    subordinate.begin_service(niceness)
     storage = Storage(Path(data_dir), config, Clock())
     try:
         with work_folder.temporary_files(Path(data_dir)):
             while True:
                 stored: StoredInstance = connection.recv()
-                subordinate.limit_processor_time(cpu_seconds(stored))
+                subordinate.limit_processor_time(subordinate.cpu_seconds(stored.data_set_bytes))
                 connection.send(_verdict(storage, stored))
     except (EOFError, OSError, NodeError):
         # Who asked has ended, or ended this process; or nothing can be written in the data directory.

@@ -7,29 +7,26 @@ goes on with the rest.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
 
-from node import subordinate
+from node import forked, subordinate
 from node.config.settings import StorageConfig
 from node.errors import StorageFailure
 from node.index.index import StoredInstance
 from node.verifying import child
 from node.verifying.verdict import Verdict
 
-_CONTEXT = multiprocessing.get_context("forkserver")
 #: So many instances are given to a process at a time, so that it never waits for the next.
 _AHEAD = 4
-_ENDS_WITHIN_SECONDS = 5.0
-#: How often it is looked whether an instance takes too long by the clock,
-_LOOK_SECONDS = 5.0
+#: How often it is looked whether the answers are still wanted, and whether an instance takes too long by the
+#: clock,
+_LOOK_SECONDS = 0.5
 #: of which it may have so many times of the processor time that is allowed: others work too.
 _PATIENCE = 20.0
 #: An instance over which so many processes crash is damaged.
@@ -46,7 +43,6 @@ def verified(
     processes: int,
     niceness: int = 0,
     is_wanted: Callable[[], bool] = lambda: True,
-    wake: Connection | None = None,
 ) -> Iterator[tuple[StoredInstance, Verdict]]:
     """Verify ``instances``, and yield each with what came of it, as they become ready.
 
@@ -60,8 +56,8 @@ def verified(
         How many work side by side.
     niceness : int
         How far they stand back.
-    is_wanted, wake
-        When ``wake`` can be read, ``is_wanted`` is asked; false ends the iteration.
+    is_wanted : callable
+        Is asked now and then; false ends the iteration.
 
     Raises
     ------
@@ -77,16 +73,15 @@ def verified(
             busy: dict[Connection, _Worker] = {one.connection: one for one in workers if one.asked}
             if not busy:
                 return
-            ready = wait([*busy, *([wake] if wake is not None else [])], _LOOK_SECONDS)
+            ready = wait(busy, _LOOK_SECONDS)
             if not is_wanted():
                 return
             for worker in busy.values():
                 worker.kill_if_late()
             for connection in ready:
-                if connection is not wake:
-                    answer = busy[cast(Connection, connection)].answer()
-                    if answer is not None:
-                        yield answer
+                answer = busy[cast(Connection, connection)].answer()
+                if answer is not None:
+                    yield answer
     finally:
         for worker in workers:
             worker.end()
@@ -102,7 +97,11 @@ class _Worker:
         self._ends = 0
         self._is_late = False
         self._began = time.monotonic()
-        self.connection, self._process = self._started()
+        self._process = self._started()
+
+    @property
+    def connection(self) -> Connection:
+        return self._process.connection
 
     def ask(self, instances: Iterable[StoredInstance]) -> None:
         for stored in instances:
@@ -123,7 +122,7 @@ class _Worker:
 
     def kill_if_late(self) -> None:
         """End the process where its first instance takes too long by the clock."""
-        seconds = _PATIENCE * child.cpu_seconds(self.asked[0])
+        seconds = _PATIENCE * subordinate.cpu_seconds(self.asked[0].data_set_bytes)
         if time.monotonic() - self._began > seconds:
             self._is_late = True
             self._process.kill()
@@ -131,20 +130,11 @@ class _Worker:
     def end(self) -> None:
         """End the process, in the middle of its work too."""
         self.connection.close()
-        with subordinate.FORK_SERVER_LOCK:
-            self._process.terminate()
-            self._process.join(_ENDS_WITHIN_SECONDS)
-            if self._process.exitcode is None:
-                self._process.kill()
-                self._process.join(_ENDS_WITHIN_SECONDS)
+        self._process.end()
 
     def _replaced(self) -> tuple[StoredInstance, Verdict] | None:
         """Start another process in place of one that ended; what is known of the first instance now."""
-        with subordinate.FORK_SERVER_LOCK:
-            self._process.join(_ENDS_WITHIN_SECONDS)
-            status = self._process.exitcode
-        number = -status if status is not None and status < 0 else 0
-        why = subordinate.signal_in_words(number) if number else f"exit status {status}"
+        why, number = self._process.ending()
         first = self.asked[0]
         verdict: Verdict | None = None
         if self._is_late:
@@ -161,7 +151,7 @@ class _Worker:
         if verdict is not None:
             self.asked.popleft()
         self.connection.close()
-        self.connection, self._process = self._started()
+        self._process = self._started()
         self._began = time.monotonic()
         for stored in self.asked:
             self._send(stored)
@@ -173,15 +163,5 @@ class _Worker:
         except OSError:
             return  # it has ended, which the answer will tell
 
-    def _started(self) -> tuple[Connection, BaseProcess]:
-        ours, theirs = _CONTEXT.Pipe()
-        with subordinate.FORK_SERVER_LOCK, theirs:
-            process = _CONTEXT.Process(
-                target=child.main, args=(theirs, *self._arguments), name="verifying", daemon=True
-            )
-            try:
-                process.start()
-            except (OSError, EOFError) as error:
-                ours.close()
-                raise StorageFailure(f"no process that verifies can be started: {error}") from error
-        return ours, process
+    def _started(self) -> forked.Forked:
+        return forked.Forked("verifies", child.main, *self._arguments)

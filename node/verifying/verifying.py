@@ -5,11 +5,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 from node.clock import Clock
-from node.config.settings import StorageConfig
+from node.config.settings import Config
 from node.index.database import Database
 from node.index.index import Index, StoredInstance
 from node.verifying import pool
@@ -24,17 +22,15 @@ class Verifying:
 
     Parameters
     ----------
-    data_dir, storage
-        Where they are, and its configuration.
+    config
+        Where they are.
     database, index, clock
         Where their rows are, and what time it is.
     """
 
-    def __init__(
-        self, data_dir: Path, storage: StorageConfig, database: Database, index: Index, clock: Clock
-    ) -> None:
-        self._data_dir = data_dir
-        self._storage = storage
+    def __init__(self, config: Config, database: Database, index: Index, clock: Clock) -> None:
+        self._data_dir = config.node.data_dir
+        self._storage = config.storage
         self._database = database
         self._index = index
         self._clock = clock
@@ -48,7 +44,6 @@ class Verifying:
         processes: int,
         niceness: int = 0,
         is_wanted: Callable[[], bool] = lambda: True,
-        wake: Connection | None = None,
     ) -> Iterator[tuple[str, Verdict]]:
         """Yield each instance with what came of it, and mark it; ones that are held no more are left out.
 
@@ -71,7 +66,6 @@ class Verifying:
                 processes=processes,
                 niceness=niceness,
                 is_wanted=is_wanted,
-                wake=wake,
             )
 
         try:

@@ -15,14 +15,12 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pynetdicom import AE, build_role, evt
 
 from node.config.settings import LimitsConfig
 from node.index.index import Provenance
 from node.verification import verify
-from tests.integration.test_settle_task import settle
-from tests.support import hostile_streams, made
-from tests.support.retrieving import identifier
+from tests.support import hostile_streams, made, workstation
+from tests.support.settling import settle
 from tests.support.small_node import SmallNode, config, small_node
 
 #: Of each of four kinds of damage: 1,000 in all for each stream.
@@ -175,29 +173,14 @@ def made_provenance() -> Provenance:
 
 def got(node: SmallNode, data_set: Dataset, transfer_syntax_uid: str) -> tuple[int, bytes | None, str]:
     """C-GET one instance: the final status, the data set, the Error Comment."""
-    found: list[bytes] = []
-
-    def store(event: evt.Event) -> int:
-        found.append(event.request.DataSet.getvalue())
-        return 0
-
-    ae = AE("WORKSTATION")
-    ae.add_requested_context(STUDY_ROOT_GET, EXPLICIT)
-    ae.add_requested_context(data_set.SOPClassUID, transfer_syntax_uid)
-    association = ae.associate(
-        "127.0.0.1",
+    found = workstation.get(
         node.port,
-        ae_title="ANODE",
-        ext_neg=[build_role(data_set.SOPClassUID, scp_role=True)],
-        evt_handlers=[(evt.EVT_C_STORE, store)],
-    )
-    assert association.is_established
-    asked = identifier(
-        "IMAGE",
+        data_set.SOPClassUID,
+        transfer_syntax_uid,
+        level="IMAGE",
         StudyInstanceUID=data_set.StudyInstanceUID,
         SeriesInstanceUID=data_set.SeriesInstanceUID,
         SOPInstanceUID=data_set.SOPInstanceUID,
     )
-    *_, (answer, _) = association.send_c_get(asked, STUDY_ROOT_GET)
-    association.release()
-    return int(answer.Status), found[0] if found else None, str(answer.get("ErrorComment") or "")
+    _, came = found.instances.get(data_set.SOPInstanceUID, ("", None))
+    return found.status, came, found.comment

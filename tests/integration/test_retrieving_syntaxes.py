@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_role, evt
 
 from node.config.settings import PeerConfig
 from node.wire import scu
-from tests.integration.test_settle_task import settle
-from tests.support import made
+from tests.support import made, workstation
 from tests.support.retrieving import STUDY_ROOT_MOVE, connect, identifier
 from tests.support.scripted_pacs import ScriptedPacs, scripted_pacs
+from tests.support.settling import settle
 from tests.support.small_node import SmallNode, config, small_node
 
 EXPLICIT, IMPLICIT = str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian)
@@ -97,33 +96,16 @@ def test_what_is_sent_by_c_move(
 
 
 def test_what_is_sent_by_c_get(node: SmallNode, image: Dataset, case: tuple[list[str], str | None]) -> None:
-    got: list[tuple[str, bytes]] = []
-
-    def store(event: evt.Event) -> int:
-        got.append((str(event.context.transfer_syntax), event.request.DataSet.getvalue()))
-        return 0
-
-    ae = AE("WORKSTATION")
-    ae.add_requested_context("1.2.840.10008.5.1.4.1.2.2.3", EXPLICIT)
-    for transfer_syntax_uid in case[0]:
-        ae.add_requested_context(made.CT_IMAGE_STORAGE, transfer_syntax_uid)
-    association = ae.associate(
-        "127.0.0.1",
-        node.port,
-        ae_title="ANODE",
-        ext_neg=[build_role(made.CT_IMAGE_STORAGE, scp_role=True)],
-        evt_handlers=[(evt.EVT_C_STORE, store)],
+    got = workstation.get(
+        node.port, made.CT_IMAGE_STORAGE, *case[0], level="STUDY", StudyInstanceUID=image.StudyInstanceUID
     )
-    assert association.is_established
-    asked = identifier("STUDY", StudyInstanceUID=image.StudyInstanceUID)
-    *_, (answer, failed) = association.send_c_get(asked, "1.2.840.10008.5.1.4.1.2.2.3")
-    association.release()
     if case[1] is None:
-        assert answer.Status == 0xA702
-        assert failed.FailedSOPInstanceUIDList == image.SOPInstanceUID
-        assert "transfer syntax" in answer.ErrorComment
+        assert got.status == 0xA702
+        assert got.failed_sop_instance_uids == [image.SOPInstanceUID]
+        assert "transfer syntax" in got.comment
         return
-    assert answer.Status == 0
-    ((transfer_syntax_uid, data_set),) = got
+    assert got.status == 0
+    assert list(got.instances) == [image.SOPInstanceUID]
+    transfer_syntax_uid, data_set = got.instances[image.SOPInstanceUID]
     assert transfer_syntax_uid == case[1]
     assert_is(data_set, case[1], image)

@@ -15,13 +15,12 @@ from pydicom.dataset import Dataset
 
 from node.config.settings import StorageConfig, TranscodeConfig, TranscodeRule
 from node.errors import IntegrityFailure, OutOfSpace
-from node.jobs.task import Done, Job, Outcome, Retry, SetAside
-from node.services import Services
+from node.jobs.task import Done, Job, Retry, SetAside
 from node.storage import archive
-from node.tasks.settle import SettleTask
 from node.transcode.outgoing import Outgoing
 from node.verification import verify
 from tests.support import made, made_pixels
+from tests.support.settling import run, settle
 from tests.support.small_node import SmallNode, config, small_node
 
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
@@ -33,28 +32,6 @@ PIXELS = (np.arange(64 * 50).reshape(64, 50) // 9 - 100).astype(np.int16)
 def node(tmp_path: Path) -> Iterator[SmallNode]:
     with small_node(config(tmp_path / "data")) as running:
         yield running
-
-
-def settle(node: SmallNode, *sop_instance_uids: str) -> list[Outcome]:
-    """Run the task as the engine does, and apply what it says."""
-    jobs = [
-        Job(number, "settle", one, "", {"sop_instance_uid": one}, "1.2", 1, 0.0)
-        for number, one in enumerate(sop_instance_uids)
-    ]
-    outcomes = []
-    for _, outcome in run(node.services, *jobs):
-        if isinstance(outcome, Done) and outcome.apply is not None:
-            node.services.database.write(outcome.apply)
-        outcomes.append(outcome)
-    return outcomes
-
-
-def run(services: Services, *jobs: Job) -> list[tuple[Job, Outcome]]:
-    task = SettleTask()
-    try:
-        return list(task.run(services, jobs))
-    finally:
-        task.cancel()
 
 
 def outgoing(node: SmallNode, sop_instance_uid: str) -> Outgoing:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from pydicom import uid
 
+from node import subordinate
 from node.app import App
 from node.config.settings import Config, JobsConfig, NodeConfig, StorageConfig
 from node.errors import StorageFailure, UnexpectedFailure
 from node.index.index import Provenance
 from node.jobs.task import Done, Job, Outcome, Retry
-from node.settling import child, pool
+from node.settling import pool
 from node.tasks import settle
 from node.tasks.settle import SettleTask
 from node.verification import verify
@@ -64,7 +65,7 @@ def run(task: SettleTask, node: SmallNode, *sop_instance_uids: str) -> list[Outc
 
 
 def settling_processes() -> list[int]:
-    return [process.pid or 0 for process in multiprocessing.active_children() if process.name == "settling"]
+    return [process.pid or 0 for process in multiprocessing.active_children() if process.name == "settles"]
 
 
 def test_a_process_that_is_killed_in_the_middle_loses_nothing(node, task, tmp_path, monkeypatch):
@@ -107,7 +108,7 @@ def test_an_instance_that_hangs_its_process_is_kept_as_received(node, task, monk
     """A codec that never comes back is ended, whether it takes the processor or not."""
     (poison,) = received(node)
     if not is_busy:
-        monkeypatch.setattr(child, "CPU_SECONDS", 0.1)
+        monkeypatch.setattr(subordinate, "CPU_SECONDS", 0.1)
     faulty_settling.inject(monkeypatch, faulty_settling.hangs_in, poison, is_busy)
     assert [type(outcome) for outcome in run(task, node, poison)] == [Done]
     assert node.stored(poison).kept_reason == "settling it ended 2 processes: it took too long"
@@ -223,7 +224,7 @@ def test_a_process_that_was_given_back_is_not_ended_under_the_next_thread(node, 
     assert isinstance(run(task, node, second)[0], Done)
     monkeypatch.undo()
     (settler,) = taken
-    assert settler._process.is_alive()
+    assert settler.process._process.is_alive()
     settlers._give_back(settler)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from node.tasks.verify import VerifyTask
 from node.verifying import child, pool
 from node.verifying.verdict import Verdict
 from node.verifying.verifying import Verifying
-from tests.integration.test_settle_task import settle
 from tests.support import made
 from tests.support.made_pixels import multi_frame, segments
 from tests.support.manual_clock import ManualClock
+from tests.support.settling import settle
 from tests.support.small_node import SmallNode, config, small_node
 
 _serve = child.main
@@ -46,13 +46,7 @@ def node(tmp_path: Path, clock: ManualClock) -> Iterator[SmallNode]:
 
 def verify(node: SmallNode, *sop_instance_uids: str, processes: int = 2) -> dict[str, Verdict]:
     services = node.services
-    verifying = Verifying(
-        services.config.node.data_dir,
-        services.config.storage,
-        services.database,
-        services.index,
-        services.clock,
-    )
+    verifying = Verifying(services.config, services.database, services.index, services.clock)
     return dict(verifying.verify(sop_instance_uids, processes=processes))
 
 
@@ -104,17 +98,39 @@ def test_a_header_that_differs_is_told_from_pixels_that_do(node: SmallNode) -> N
     assert found.endswith("every frame gives the pixels that were received")
 
 
-def dies_of(sop_instance_uid: str, *arguments: Any) -> None:
-    """A process whose codec crashes, of one instance alone."""
+def inject(monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], *facts: object) -> None:
+    """Have every verifying process that is started from now on show ``fault`` before an instance."""
+    monkeypatch.setattr(child, "main", partial(_faulty, partial(fault, *facts)))
+
+
+def _faulty(fault: Callable[[str], None], *arguments: Any) -> None:
     honest = child.problem_of
 
     def problem_of(storage: Storage, stored: Any) -> str:
-        if stored.sop_instance_uid == sop_instance_uid:
-            os.kill(os.getpid(), signal.SIGSEGV)
+        fault(stored.sop_instance_uid)
         return honest(storage, stored)
 
     child.problem_of = problem_of  # type: ignore[assignment]
     _serve(*arguments)
+
+
+def dies_of(poison: str, sop_instance_uid: str) -> None:
+    """Crash in the codec, of one instance alone."""
+    if sop_instance_uid == poison:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def is_killed_once(marker: Path, poison: str, number: int, sop_instance_uid: str) -> None:
+    """Be ended by somebody, once, over one instance."""
+    if sop_instance_uid == poison and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), number)
+
+
+def sleeps_over(poison: str, sop_instance_uid: str) -> None:
+    """Wait for ever over one instance, without computing."""
+    while sop_instance_uid == poison:
+        time.sleep(1)
 
 
 def test_an_instance_that_ends_its_process_is_told_and_the_rest_is_verified(
@@ -122,7 +138,7 @@ def test_an_instance_that_ends_its_process_is_told_and_the_rest_is_verified(
 ) -> None:
     instances = node.receive(*(made.ct_image() for _ in range(12)))
     poison = instances[5]
-    monkeypatch.setattr(child, "main", partial(dies_of, poison))
+    inject(monkeypatch, dies_of, poison)
     for processes in (1, 3):
         found = verify(node, *instances, processes=processes)
         assert set(found) == set(instances)
@@ -130,26 +146,12 @@ def test_an_instance_that_ends_its_process_is_told_and_the_rest_is_verified(
         assert set(found.values()) == {Verdict("")}
 
 
-def killed_once(marker: Path, sop_instance_uid: str, number: int, *arguments: Any) -> None:
-    """A process that somebody ends, once, over one instance."""
-    honest = child.problem_of
-
-    def problem_of(storage: Storage, stored: Any) -> str:
-        if stored.sop_instance_uid == sop_instance_uid and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), number)
-        return honest(storage, stored)
-
-    child.problem_of = problem_of  # type: ignore[assignment]
-    _serve(*arguments)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_is_ended_from_outside_is_no_fault_of_its_instance(
     node: SmallNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
 ) -> None:
     instances = node.receive(*(made.ct_image() for _ in range(6)))
-    monkeypatch.setattr(child, "main", partial(killed_once, tmp_path / "x", instances[2], int(number)))
+    inject(monkeypatch, is_killed_once, tmp_path / "x", instances[2], int(number))
     assert verify(node, *instances, processes=1) == dict.fromkeys(instances, Verdict(""))
 
 
@@ -161,23 +163,10 @@ def test_processes_that_do_not_stay_are_told_and_mark_nothing(
     node: SmallNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instances = node.receive(*(made.ct_image() for _ in range(3)))
-    monkeypatch.setattr(child, "main", partial(ends))
+    monkeypatch.setattr(child, "main", ends)
     with pytest.raises(StorageFailure, match="the processes that verify end: exit status 0"):
         verify(node, *instances, processes=2)
     assert [problem(node, one) for one in instances] == [("", None)] * 3
-
-
-def sleeps_over(sop_instance_uid: str, *arguments: Any) -> None:
-    """A process that waits for ever over one instance, without computing."""
-    honest = child.problem_of
-
-    def problem_of(storage: Storage, stored: Any) -> str:
-        while stored.sop_instance_uid == sop_instance_uid:
-            time.sleep(1)
-        return honest(storage, stored)
-
-    child.problem_of = problem_of  # type: ignore[assignment]
-    _serve(*arguments)
 
 
 def test_of_an_instance_over_which_a_process_hangs_nothing_is_known(
@@ -186,7 +175,7 @@ def test_of_an_instance_over_which_a_process_hangs_nothing_is_known(
     instances = node.receive(*(made.ct_image() for _ in range(4)))
     monkeypatch.setattr(pool, "_PATIENCE", 0.02)
     monkeypatch.setattr(pool, "_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(child, "main", partial(sleeps_over, instances[1]))
+    inject(monkeypatch, sleeps_over, instances[1])
     found = verify(node, *instances, processes=1)
     assert found.pop(instances[1]) == Verdict("cannot be verified for now: it took too long", is_known=False)
     assert set(found.values()) == {Verdict("")}

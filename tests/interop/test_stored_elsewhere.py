@@ -24,7 +24,9 @@ from tests.support import made
 from tests.support.dcmtk import dcmtk
 from tests.support.made_pixels import KINDS
 from tests.support.orthanc import Orthanc, running_orthanc
-from tests.unit.test_transcode_lossless import EXPLICIT, settled
+from tests.support.settling import settled
+
+EXPLICIT = str(uid.ExplicitVRLittleEndian)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

@@ -16,7 +16,6 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels import iter_pixels
-from pynetdicom import AE, build_role, evt
 
 from node.config.settings import PeerConfig
 from node.sending import dicom_files
@@ -26,11 +25,10 @@ from node.sending.sending import Sender
 from node.storage import archive
 from node.transcode.codecs import CODECS
 from node.transcode.facts import facts_of
-from tests.support import made
+from tests.support import made, workstation
 from tests.support.anode_process import AnodeProcess
 from tests.support.dcmtk import dcmtk
 from tests.support.made_pixels import KINDS, smooth
-from tests.support.retrieving import identifier
 from tests.support.waiting import wait_until
 
 pytestmark = [
@@ -60,33 +58,11 @@ class Held:
         self, sop_class_uid: str, *transfer_syntax_uids: str, study: str = STUDY
     ) -> dict[str, tuple[str, bytes]]:
         """C-GET of a study by a peer that takes these alone: (transfer syntax, data set) by UID."""
-        got: dict[str, tuple[str, bytes]] = {}
-
-        def store(event: evt.Event) -> int:
-            request = event.request
-            got[str(request.AffectedSOPInstanceUID)] = (
-                str(event.context.transfer_syntax),
-                request.DataSet.getvalue(),
-            )
-            return 0
-
-        ae = AE("WORKSTATION")
-        ae.add_requested_context(STUDY_ROOT_GET, EXPLICIT)
-        for transfer_syntax_uid in transfer_syntax_uids:
-            ae.add_requested_context(sop_class_uid, transfer_syntax_uid)
-        association = ae.associate(
-            "127.0.0.1",
-            self.node.port,
-            ae_title="ANODE",
-            ext_neg=[build_role(sop_class_uid, scp_role=True)],
-            evt_handlers=[(evt.EVT_C_STORE, store)],
+        got = workstation.get(
+            self.node.port, sop_class_uid, *transfer_syntax_uids, level="STUDY", StudyInstanceUID=study
         )
-        assert association.is_established
-        asked = identifier("STUDY", StudyInstanceUID=study)
-        statuses = [status.Status for status, _ in association.send_c_get(asked, STUDY_ROOT_GET)]
-        association.release()
-        assert statuses[-1] in (0x0000, 0xB000)
-        return got
+        assert got.status in (0x0000, 0xB000)
+        return got.instances
 
 
 def prepared(kind: str, choice: str) -> Dataset:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from node import subordinate
 from node.settling import child
 from node.settling.order import Order
 from node.storage import disk
@@ -47,7 +48,7 @@ def hangs_in(sop_instance_uid: str, is_busy: bool, *arguments: Any) -> None:
                 if not is_busy:
                     time.sleep(1)
 
-    child.CPU_SECONDS = 0.0
+    subordinate.CPU_SECONDS = 0.0
     _with(before, *arguments)
 
 

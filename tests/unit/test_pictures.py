@@ -19,7 +19,7 @@ from node.transcode import codestreams, reduced
 from node.transcode.codecs import CODECS
 from tests.support import made
 from tests.support.made_pixels import KINDS, colour, grey, multi_frame, segments, smooth, with_palette
-from tests.unit.test_transcode_lossless import settled
+from tests.support.settling import settled
 
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
 

@@ -36,6 +36,7 @@ from tests.support.made_pixels import (
     smooth,
     stored_bits,
 )
+from tests.support.settling import settled
 
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
 IMPLICIT = str(uid.ImplicitVRLittleEndian)
@@ -55,16 +56,6 @@ REFUSED_BY: dict[str, tuple[str, ...]] = {
     "12 upper bits": ONLY_RLE,
 }
 """Beginnings of the names of the codecs that do not take a kind."""
-
-
-def settled(
-    encoded: bytes, transfer_syntax_uid: str, *choices: str, **options: Any
-) -> tuple[lossless.Settlement, bytes]:
-    digest = hashlib.sha256(encoded).hexdigest()
-    with lossless.settle(
-        io.BytesIO(encoded), transfer_syntax_uid, choices, data_set_sha256=digest, **options
-    ) as settlement:
-        return settlement, b"".join(settlement.chunks())
 
 
 def restored(stored: bytes, settlement: lossless.Settlement) -> bytes:
