@@ -7,182 +7,40 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from node.config import config_lines, peer_values
+from node.config import config_lines, config_tables
 from node.config.config_values import (
     Reader,
-    ae_title,
-    boolean,
-    choice,
     is_loopback,
     listed,
     matchable_keyword,
-    name,
-    number,
     pattern_text,
-    several,
     shown,
     suggestion,
-    syslog_address,
-    text,
-    whole,
 )
 from node.config.settings import (
     AnalysisConfig,
     AuditConfig,
-    CodecName,
     Config,
     JobsConfig,
     LimitsConfig,
     LogConfig,
     NodeConfig,
     PeerConfig,
-    ResultKind,
     RouteConfig,
     StorageConfig,
     StudyConfig,
     TlsConfig,
     TranscodeConfig,
     TranscodeRule,
-    Verb,
     VerifyConfig,
 )
 from node.errors import ConfigurationError
 
-_VERBS: tuple[str, ...] = get_args(Verb)
-_KINDS: tuple[str, ...] = get_args(ResultKind)
-_PEER_NAMES = several(ae_title, "peer", may_be_empty=True)
-_ASSOCIATIONS = whole(1, 10_000)
-_PDU_BYTES = whole(4096, 16 * 1024**2)
-_CODECS: tuple[str, ...] = get_args(CodecName)
-_CHOICE = choice("keep", *_CODECS, "best")
-
-_TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
-    "node": (
-        NodeConfig,
-        {
-            "ae_title": ae_title,
-            "host": text,
-            "port": whole(0, 65535),
-            "data_dir": text,
-            "accept_unknown_peers": boolean,
-            "check_called_ae_title": boolean,
-            "accept_unknown_sop_classes": boolean,
-            "stop_grace_seconds": number(0),
-        },
-    ),
-    "limits": (
-        LimitsConfig,
-        {
-            "associations": _ASSOCIATIONS,
-            "associations_per_peer": _ASSOCIATIONS,
-            "max_pdu_bytes": _PDU_BYTES,
-            "network_timeout_seconds": number(0, above=True),
-            "artim_timeout_seconds": number(0, above=True),
-            "instance_bytes": whole(1024),
-            "header_bytes": whole(1024),
-            "nesting_depth": whole(1, 200),
-            "identifier_bytes": whole(1024),
-            "association_seconds": number(0),
-            "element_bytes": whole(1024**2),
-            "frame_bytes": whole(1024**2),
-        },
-    ),
-    "storage": (
-        StorageConfig,
-        {
-            "segment_bytes": whole(1024**2, 16 * 1024**3),
-            "spare_segments": whole(1, 1024),
-            "free_space_reserve_bytes": whole(0),
-        },
-    ),
-    "transcode": (
-        TranscodeConfig,
-        {
-            "to": _CHOICE,
-            "codecs": several(choice(*_CODECS), "codec"),
-            "deflate_bytes": whole(0),
-            "decoded_cache_bytes": whole(0),
-        },
-    ),
-    "verify": (VerifyConfig, {"every_days": number(0), "sample_percent": number(0, 100)}),
-    "study": (StudyConfig, {"quiet_seconds": number(0)}),
-    "jobs": (
-        JobsConfig,
-        {
-            "workers": whole(1, 256),
-            "analyses": whole(1, 64),
-            "tries": whole(1, 1000),
-            "window_seconds": number(0),
-            "timeout_seconds": number(0, above=True),
-            "memory_mb": whole(0),
-            "delivery_days": number(0),
-            "delivery_retry_max_seconds": number(0, above=True),
-            "delivery_retry_first_seconds": number(0, above=True),
-            "keep_done_days": number(0),
-        },
-    ),
-    "audit": (
-        AuditConfig,
-        {
-            "enabled": boolean,
-            "keep_days": number(0, above=True),
-            "keep_bytes": whole(1024**2),
-            "syslog": syslog_address,
-            "ca": text,
-            "source_id": name,
-            "site_id": name,
-        },
-    ),
-    "log": (
-        LogConfig,
-        {"level": choice("DEBUG", "INFO", "WARNING", "ERROR"), "format": choice("text", "json")},
-    ),
-}
-
 _TLS_PATH = ("node", "tls")
-_TLS: dict[str, Reader] = {
-    "port": whole(0, 65535),
-    "host": text,
-    "certificate": text,
-    "key": text,
-    "ca": text,
-    "crl": text,
-    "verify_peers": boolean,
-}
-_PEER: dict[str, Reader] = {
-    "ae_title": ae_title,
-    "host": text,
-    "port": whole(1, 65535),
-    "allow": several(choice(*_VERBS), "verb", may_be_empty=True),
-    "confirm_results": boolean,
-    "tls": boolean,
-    "tls_check_host_name": boolean,
-    "tls_ca": text,
-    "tls_certificate": text,
-    "tls_key": text,
-    "addresses": peer_values.calling_addresses,
-    "require_tls": boolean,
-    "certificate_names": peer_values.certificate_names,
-    "certificate_sha256": peer_values.fingerprints,
-    "associations": _ASSOCIATIONS,
-    "network_timeout_seconds": number(0, above=True),
-    "max_pdu_bytes": _PDU_BYTES,
-    "transfer_syntaxes": peer_values.transfer_syntaxes,
-    "send_transfer_syntaxes": peer_values.sent_transfer_syntaxes,
-}
-_ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
-_ROUTE: dict[str, Reader] = {"send_to": several(ae_title, "peer")}  # ``when`` is read key by key
 _RULES_PATH = ("transcode", "rules")
-_RULE: dict[str, Reader] = {"to": _CHOICE}  # and ``when``
-_ANALYSIS: dict[str, Reader] = {
-    "name": name,
-    "model": text,
-    "results": several(choice(*_KINDS), "kind of result"),
-    "send_to": _PEER_NAMES,
-    "quiet_seconds": number(0),
-}
+_ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
 
 
 def load(path: Path) -> Config:
@@ -249,14 +107,14 @@ class _Reading:
         self._only_call_us: dict[str, int] = {}  # AE titles of peers that cannot be called, and their lines
 
     def config(self) -> Config:
-        known = [*_TABLES, "peers", "routes", "analyses"]
+        known = [*config_tables.TABLES, "peers", "routes", "analyses"]
         for key, value in self.document.items():
             if key not in known:
                 what = f"[{key}]" if isinstance(value, dict) else f"[[{key}]]" if _is_tables(value) else key
                 kind = "key" if what == key else "table"
                 hint = suggestion(key, known) or self._home_of(key)
                 self._problem((key,), f"{what}: unknown {kind}{hint}")
-        tables = {table: self._table(table) for table in _TABLES}
+        tables = {table: self._table(table) for table in config_tables.TABLES}
         tables["transcode"]["rules"] = tuple(self._rules())
         tls = self._tls()
         peers = self._peers()
@@ -314,7 +172,7 @@ class _Reading:
         if not isinstance(raw, dict):
             self._problem(_TLS_PATH, f"[node] tls: {shown(raw)} is no table; write [node.tls]")
             return None
-        values = self._values(_TLS_PATH, "[node.tls]", raw, _TLS)
+        values = self._values(_TLS_PATH, "[node.tls]", raw, config_tables.TLS)
         self._resolve(values, "certificate", "key", "ca", "crl")
         wanted = {
             "certificate": "key" in raw or "port" in raw,
@@ -351,7 +209,7 @@ class _Reading:
         for path, raw in self._elements("peers"):
             only_calls_us = "addresses" in raw and "host" not in raw and "port" not in raw
             required = ("ae_title",) if only_calls_us else ("ae_title", "host", "port")
-            values = self._values(path, "[[peers]]", raw, _PEER, required=required)
+            values = self._values(path, "[[peers]]", raw, config_tables.PEER, required=required)
             title = values.get("ae_title")
             if title in lines:
                 message = f"[[peers]] ae_title: '{title}' is already the peer of line {lines[title]}"
@@ -360,7 +218,7 @@ class _Reading:
                 lines[title] = self._line_of(path)
             self._tls_of_peer(path, values, raw)
             self._certificates(path, values)
-            values.setdefault("confirm_results", "commit" in values.get("allow", _VERBS))
+            values.setdefault("confirm_results", "commit" in values.get("allow", config_tables.VERBS))
             if title is not None:  # kept with faults in the rest, so that send_to may name it
                 peers.append(PeerConfig(**values))
                 if only_calls_us:
@@ -407,7 +265,7 @@ class _Reading:
         routes = []
         for path, raw in self._elements("routes"):
             required = () if "send_to" in raw else ("send_to",)
-            values = self._values(path, "[[routes]]", raw, _ROUTE, required=required, when=True)
+            values = self._values(path, "[[routes]]", raw, config_tables.ROUTE, required=required, when=True)
             self._destinations((*path, "send_to"), "[[routes]]", values, peers)
             routes.append(RouteConfig(**values))
         return routes
@@ -417,7 +275,9 @@ class _Reading:
         raw = transcode.get("rules", []) if isinstance(transcode, dict) else []
         rules = []
         for path, rule in self._tables_of(_RULES_PATH, raw):
-            values = self._values(path, "[[transcode.rules]]", rule, _RULE, required=("to",), when=True)
+            values = self._values(
+                path, "[[transcode.rules]]", rule, config_tables.RULE, required=("to",), when=True
+            )
             rules.append(TranscodeRule(**{"to": "keep", **values}))
         return rules
 
@@ -425,7 +285,9 @@ class _Reading:
         analyses = []
         lines: dict[str, int] = {}
         for path, raw in self._elements("analyses"):
-            values = self._values(path, "[[analyses]]", raw, _ANALYSIS, required=("name", "model"), when=True)
+            values = self._values(
+                path, "[[analyses]]", raw, config_tables.ANALYSIS, required=("name", "model"), when=True
+            )
             free_name = values.get("name")
             if free_name in lines:
                 message = (
@@ -471,7 +333,7 @@ class _Reading:
             self._problem((table,), f"[{table}]: {wrong}; write [{table}]")
             return {}
         plain = {key: value for key, value in raw.items() if (table, key) not in (_TLS_PATH, _RULES_PATH)}
-        return self._values((table,), f"[{table}]", plain, _TABLES[table][1])
+        return self._values((table,), f"[{table}]", plain, config_tables.TABLES[table][1])
 
     def _elements(self, array: str) -> list[tuple[config_lines.Path, dict[str, Any]]]:
         return self._tables_of((array,), self.document.get(array, []))
@@ -534,9 +396,9 @@ class _Reading:
 
     def _home_of(self, key: str) -> str:
         """Name the table in which a misplaced key is known."""
-        homes = [f"[{table}]" for table, (_, readers) in _TABLES.items() if key in readers]
-        homes += ["[node.tls]"] if key in _TLS else []
-        homes += [f"[[{title}]]" for title, readers in _ARRAYS.items() if key in readers]
+        homes = [f"[{table}]" for table, (_, readers) in config_tables.TABLES.items() if key in readers]
+        homes += ["[node.tls]"] if key in config_tables.TLS else []
+        homes += [f"[[{title}]]" for title, readers in config_tables.ARRAYS.items() if key in readers]
         return f"; it belongs in {' or '.join(homes)}" if homes else ""
 
     def _problem(self, path: config_lines.Path, message: str) -> None:
@@ -546,9 +408,6 @@ class _Reading:
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
-
-
-_ARRAYS = {"peers": _PEER, "routes": _ROUTE, "analyses": _ANALYSIS, "transcode.rules": _RULE}
 
 
 def _is_tables(value: Any) -> bool:

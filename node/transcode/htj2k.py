@@ -60,9 +60,9 @@ def encoded(
     is_narrow = bits_stored < 8 * samples.dtype.itemsize
     if is_narrow and not is_signed:
         offset = 1 << (bits_stored - 1)
-        samples = samples.view(samples.dtype.str.replace("u", "i")) - samples.dtype.type(offset).view(
-            samples.dtype.str.replace("u", "i")
-        )
+        # in words that wrap around, which read as signed are what was meant
+        shifted = samples - samples.dtype.type(offset)
+        samples = shifted.view(shifted.dtype.str.replace("u", "i"))
     stream = bytearray(
         imagecodecs.htj2k_encode(
             np.ascontiguousarray(samples),

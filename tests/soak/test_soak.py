@@ -27,3 +27,10 @@ def test_growth_is_what_memory_gained_after_the_first_third() -> None:
     growing = Report(memory_bytes=[*warm_up, *range(300, 900, 10)])
     assert flat.growth_bytes == 0
     assert growing.growth_bytes > 500
+
+
+def test_pages_of_the_index_may_fill_their_cache_and_no_more() -> None:
+    filling = Report(index_bytes=[number << 20 for number in range(120)])
+    full = Report(index_bytes=[number << 20 for number in range(200, 320)])
+    assert 0 < filling.cache_growth_bytes < 64 << 20
+    assert full.cache_growth_bytes == 0
