@@ -1,4 +1,6 @@
-"""A settling process: settles what it is asked to, one instance after the other, until nobody asks.
+"""A settling process: settles what it is asked to, until nobody asks.
+
+The instances of a message are encoded and proven one after the other, and their files made durable together.
 
 It is forked from a clean process (``node/settling/pool.py``), opens no database and speaks with the
 node over one socket. What a codec does here, it does to this process alone.
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -17,12 +21,14 @@ from node.clock import Clock
 from node.config.settings import StorageConfig
 from node.errors import AnodeError, NodeError, UnexpectedFailure
 from node.settling.order import Order, decode_orders, encode_answer
-from node.settling.writing import write
+from node.settling.writing import Begun, begin, finish
 from node.storage.storage import Storage
 from node.storage.tenure import Tenure
 
 #: Exit status of a process that was told to end in the middle of its work.
 TOLD_TO_END = 75
+#: Files are made durable together until their instances are so long.
+_TOGETHER_BYTES = 64 << 20
 
 
 def main(
@@ -35,22 +41,58 @@ def main(
     try:
         work_folder.use_for_temporary_files(Path(data_dir))
         while True:
-            for order in decode_orders(connection.recv_bytes()):
-                subordinate.limit_processor_time(subordinate.cpu_seconds(order.data_set_bytes))
-                connection.send_bytes(_answer(storage, order))
+            for answer in _answers(storage, decode_orders(connection.recv_bytes())):
+                connection.send_bytes(answer)
     except (EOFError, OSError, NodeError):
         # The node ended, or ended this process; or nothing can be written in its data directory.
         return
 
 
-def _answer(storage: Storage, order: Order) -> bytes:
+def _answers(storage: Storage, orders: Sequence[Order]) -> Iterator[bytes]:
+    """Settle instances; yield the answers in their order, some at a time."""
+    group: list[Begun | bytes] = []
     try:
-        return encode_answer(write(storage, order))
+        size = 0
+        for order in orders:
+            subordinate.limit_processor_time(subordinate.cpu_seconds(order.data_set_bytes))
+            group.append(_begun(storage, order))
+            size += order.data_set_bytes
+            if size > _TOGETHER_BYTES:
+                yield from _finished(storage, group)
+                size = 0
+        yield from _finished(storage, group)
+    finally:
+        for one in group:
+            if isinstance(one, Begun):
+                one.file.discard()
+
+
+def _begun(storage: Storage, order: Order) -> Begun | bytes:
+    """Begin an instance; the answer where that fails."""
+    try:
+        return begin(storage, order)
     except AnodeError as error:
         return encode_answer(error, logs.frames(error))
     except Exception as error:
-        unexpected = UnexpectedFailure(f"{type(error).__name__}: {error}")
-        return encode_answer(unexpected, logs.frames(error))
+        return _unforeseen(error)
+
+
+def _finished(storage: Storage, group: list[Begun | bytes]) -> Iterator[bytes]:
+    """Finish what was begun, and take it from the list; yield the answers."""
+    begun = [one for one in group if isinstance(one, Begun)]
+    answers: Iterator[bytes]
+    try:
+        answers = map(encode_answer, finish(storage, begun))
+    except Exception as error:
+        answers = repeat(_unforeseen(error))
+    together = group.copy()
+    group.clear()
+    for one in together:
+        yield next(answers) if isinstance(one, Begun) else one
+
+
+def _unforeseen(error: Exception) -> bytes:
+    return encode_answer(UnexpectedFailure(f"{type(error).__name__}: {error}"), logs.frames(error))
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

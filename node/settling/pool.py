@@ -64,10 +64,11 @@ class Settlers:
     def settle(
         self, orders: Sequence[Order], *, niceness: int = NICENESS
     ) -> Iterator[tuple[Order, Settled | AnodeError]]:
-        """Settle instances one after the other in one process; yield what became of each.
+        """Settle instances in one process; yield what became of each.
 
-        A process that dies is replaced and its instance tried again. One that kills ``MOST_CRASHES``
-        processes is kept as received, with the reason.
+        A process that dies is replaced, and what it had not answered is settled again, one by one: so it is
+        known whose fault a further death is. One that kills ``MOST_CRASHES`` processes is kept as received,
+        with the reason.
 
         Raises
         ------
@@ -75,12 +76,16 @@ class Settlers:
             ``stop`` was called.
         """
         left = deque(orders)
-        crashes = ends = 0
+        is_together = len(left) > 1
+        crashes = ends = 0  # of the next one
+        crashes_together = 0  # of one that is not known yet
         while left:
             settler = self._take(niceness)
             is_given_back = False
             try:
-                for answer in settler.answers(left):
+                for answer in settler.answers(left, is_together=is_together):
+                    if crashes:
+                        crashes_together = 0  # it was this one
                     crashes = ends = 0
                     yield left.popleft(), answer
                 if not left:
@@ -93,15 +98,19 @@ class Settlers:
             if self._is_stopped:
                 raise SettlingStopped
             logger.error("settling process ended", extra={"reason": settler.end_reason})
-            if settler.is_crashed:
-                crashes += 1
-            else:
+            if not settler.is_crashed:
                 ends += 1
-            if crashes == MOST_CRASHES and not left[0].keep_reason:
-                reason = f"settling it ended {crashes} processes: {settler.end_reason}"
+            elif is_together and len(left) > 1:
+                crashes_together = 1
+            else:
+                crashes += 1
+            is_together = False
+            total = crashes + crashes_together if crashes else 0
+            if total == MOST_CRASHES and not left[0].keep_reason:
+                reason = f"settling it ended {MOST_CRASHES} processes: {settler.end_reason}"
                 left[0] = replace(left[0], keep_reason=reason)
-            elif crashes > MOST_CRASHES or ends >= _MOST_ENDS:
-                crashes = ends = 0
+            elif total > MOST_CRASHES or ends >= _MOST_ENDS:
+                crashes = ends = crashes_together = 0
                 yield left.popleft(), StorageFailure(f"the settling process ended: {settler.end_reason}")
 
     def stop(self) -> None:
@@ -159,27 +168,35 @@ class _Settler:
         self.is_crashed = False
         self.process = forked.Forked("settles", child.main, data_dir, config, niceness, tenure)
 
-    def answers(self, orders: Sequence[Order]) -> Iterator[Settled | AnodeError]:
-        """Yield the answer to each order; fewer when the process dies or hangs."""
+    def answers(self, orders: Sequence[Order], *, is_together: bool) -> Iterator[Settled | AnodeError]:
+        """Yield the answer to each order; fewer when the process dies or hangs.
+
+        Together they take less time, but then it is not known at which of them it died.
+        """
+        groups = [list(orders)] if is_together else [[order] for order in orders]
         try:
-            self.process.connection.send_bytes(encode_orders(orders))
-            for order in list(orders):
-                seconds = subordinate.cpu_seconds(order.data_set_bytes) / _LEAST_SHARE_OF_PROCESSOR
-                if not self.process.connection.poll(seconds):
-                    self._hangs()
-                    return
-                answer, frames = decode_answer(self.process.connection.recv_bytes())
-                if isinstance(answer, UnexpectedFailure):
-                    logger.error("task failed", extra={"kind": "settle", "frames": frames})
-                yield answer
-        except (EOFError, OSError):
-            self._explain()
+            for group in groups:
+                yield from self._of_group(group)
+        except (EOFError, OSError) as error:
+            self._explain(error)
 
-    def _hangs(self) -> None:
-        self.process.kill()
-        self.end_reason, self.is_crashed = "it took too long", True
+    def _of_group(self, orders: Sequence[Order]) -> Iterator[Settled | AnodeError]:
+        self.process.connection.send_bytes(encode_orders(orders))
+        for number in range(len(orders)):
+            # They may come all at once.
+            cpu_seconds = sum(subordinate.cpu_seconds(order.data_set_bytes) for order in orders[number:])
+            if not self.process.connection.poll(cpu_seconds / _LEAST_SHARE_OF_PROCESSOR):
+                raise TimeoutError
+            answer, frames = decode_answer(self.process.connection.recv_bytes())
+            if isinstance(answer, UnexpectedFailure):
+                logger.error("task failed", extra={"kind": "settle", "frames": frames})
+            yield answer
 
-    def _explain(self) -> None:
-        """Find out why the connection broke."""
+    def _explain(self, error: Exception) -> None:
+        """Find out why there was no answer."""
+        if isinstance(error, TimeoutError):
+            self.process.kill()
+            self.end_reason, self.is_crashed = "it took too long", True
+            return
         ending = self.process.ending()
         self.end_reason, self.is_crashed = ending.reason, ending.signal != 0

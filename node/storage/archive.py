@@ -7,14 +7,13 @@ that the stored form cannot give back. So the index can be rebuilt from these fi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -206,57 +205,6 @@ def quarantine_path(sop_instance_uid: str, data_set_sha256: str) -> str:
     return f"{QUARANTINE}/{name}.dcm"
 
 
-def write(archive: Path, relative: str, file_bytes: Iterable[bytes]) -> int:
-    """Write a file below ``archive`` so that it is there whole and durable, or not at all.
-
-    Parameters
-    ----------
-    archive : Path
-        The archive folder; unfinished files lie in its folder ``partial``.
-    relative : str
-        Where the file shall be. One that is there is replaced in one step.
-    file_bytes : iterable of bytes
-        The content, written as it comes.
-
-    Returns
-    -------
-    int
-        Bytes written.
-
-    Raises
-    ------
-    OutOfSpace, StorageFailure
-        Nothing is left behind, and a file that was there is still there.
-    """
-    target = archive / relative
-    partial = archive / "partial" / f"{uuid.uuid4().hex}.part"
-    disk.make_directory(partial.parent, below=archive)
-    disk.make_directory(target.parent, below=archive)
-    try:
-        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise disk.failure(error, "creating an archive file") from error
-    try:
-        position = 0
-        try:
-            for chunk in file_bytes:
-                disk.write_at(file, chunk, position)
-                position += len(chunk)
-            disk.sync_data(file)
-        finally:
-            os.close(file)
-        try:
-            partial.replace(target)
-        except OSError as error:
-            raise disk.failure(error, "naming an archive file") from error
-    except BaseException:
-        with contextlib.suppress(OSError):  # a file system that went read-only
-            partial.unlink(missing_ok=True)
-        raise
-    disk.sync_directory(target.parent)
-    return position
-
-
 def set_aside_other(archive: Path, relative: str, data_set_sha256: str) -> None:
     """Keep a file that is in the place of an instance and is not an earlier copy of it.
 
@@ -278,12 +226,3 @@ def set_aside_other(archive: Path, relative: str, data_set_sha256: str) -> None:
     except OSError as error:
         raise disk.failure(error, "setting an archive file aside") from error
     disk.sync_directory(aside.parent)
-
-
-def remove_unfinished(archive: Path) -> int:
-    """Remove what a stopped process left in ``partial``; return how many files. Only at start."""
-    count = 0
-    for path in (archive / "partial").glob("*.part"):
-        path.unlink(missing_ok=True)
-        count += 1
-    return count

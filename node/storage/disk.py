@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -152,21 +152,34 @@ def make_directory(path: Path, *, below: Path | None = None) -> None:
     Who made one that exists may have been stopped before its name was durable. So each process flushes
     the folders above once, before it relies on them; up to ``below``, whose name is known to be durable.
     """
+    made = begin_directory(path, below=below)
+    for folder in made:
+        sync_directory(folder.parent)
+    note_durable(made)
+
+
+def begin_directory(path: Path, *, below: Path | None = None) -> list[Path]:
+    """Create folder ``path`` and its parents; return those made, whose names are not durable yet."""
     folder = path.absolute()
     if str(folder) in _durable and folder.is_dir():
-        return
+        return []
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
     _make_durable(folder, below.absolute() if below else None)
-    for folder in reversed(missing):
+    missing.reverse()
+    for folder in missing:
         try:
             folder.mkdir(0o750, exist_ok=True)
         except OSError as error:
             raise failure(error, f"creating the folder {folder.name}") from error
-        sync_directory(folder.parent)
-        _durable.add(str(folder))
+    return missing
+
+
+def note_durable(folders: Iterable[Path]) -> None:
+    """Note that the folders above these were flushed since they were made."""
+    _durable.update(map(str, folders))
 
 
 def _make_durable(folder: Path, below: Path | None) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from node.clock import Clock
 from node.config.settings import StorageConfig
-from node.errors import StorageFailure
+from node.errors import NodeError, StorageFailure
 from node.repairs import Repairs
-from node.storage import archive, disk
+from node.storage import archive, disk, unfinished
 from node.storage.location import Location
 from node.storage.receive_log import ReceiveLog, ReplayedRecord, Report
 from node.storage.reception import Reception
 from node.storage.tenure import Tenure
+from node.storage.unfinished import Unfinished
 from node.storage.window import LastingWindow, Window
 
 # Settling may take all of the reserve but one part in so many.
@@ -100,7 +101,7 @@ class Storage:
         What a stopped process left unfinished is removed, and counted in ``repairs``.
         """
         repairs = repairs or Repairs()
-        repairs.files_removed += archive.remove_unfinished(self._archive)
+        repairs.files_removed += unfinished.remove(self._archive)
         return self._log.replay(is_known, repairs, is_used)
 
     def survey(self, report: Report) -> Iterator[ReplayedRecord]:
@@ -108,7 +109,7 @@ class Storage:
 
         Only while no node runs. What a stopped process left unfinished is removed.
         """
-        archive.remove_unfinished(self._archive)
+        unfinished.remove(self._archive)
         return self._log.survey(report)
 
     def archived(self) -> Iterator[Location]:
@@ -150,24 +151,55 @@ class Storage:
         was received. A file of other content that is there is set aside. Raises OutOfSpace or
         StorageFailure; a file that was there before is then still there.
         """
-        relative = archive.relative_path(sop_instance_uid)
-        return self._write(relative, file_bytes, data_set_sha256=data_set_sha256)
+        file = self.begin_settling(sop_instance_uid, file_bytes, data_set_sha256=data_set_sha256)
+        return self._finish(file)
 
     def settle_quarantine(
         self, sop_instance_uid: str, data_set_sha256: str, file_bytes: Iterable[bytes]
     ) -> Location:
         """Write an archive file for content that conflicts with what is held; as ``settle``."""
-        return self._write(archive.quarantine_path(sop_instance_uid, data_set_sha256), file_bytes)
+        return self._finish(
+            self._begin(archive.quarantine_path(sop_instance_uid, data_set_sha256), file_bytes)
+        )
 
-    def _write(self, relative: str, file_bytes: Iterable[bytes], *, data_set_sha256: str = "") -> Location:
-        with contextlib.nullcontext() if self.tenure is None else self.tenure.writing("archive"):
+    def begin_settling(
+        self, sop_instance_uid: str, file_bytes: Iterable[bytes], *, data_set_sha256: str = ""
+    ) -> Unfinished:
+        """Write the archive file of an instance, and leave it to ``finish_settling``; as ``settle``."""
+        relative = archive.relative_path(sop_instance_uid)
+        return self._begin(relative, file_bytes, data_set_sha256=data_set_sha256)
+
+    def finish_settling(self, files: Sequence[Unfinished]) -> list[Location | NodeError]:
+        """Make files durable and put them in their places, together; where each is, or what is wrong."""
+        try:
+            with self._turn():
+                problems = unfinished.finish(files)
+        except NodeError as error:
+            for file in files:
+                file.discard()
+            return [error for _ in files]
+        return [
+            Location("archive", file.target.relative_to(self._archive).as_posix()) if error is None else error
+            for file, error in zip(files, problems, strict=True)
+        ]
+
+    def _begin(self, relative: str, file_bytes: Iterable[bytes], *, data_set_sha256: str = "") -> Unfinished:
+        with self._turn():
             disk.make_directory(self._archive, below=self._archive)
             # To settle frees more of the log than it takes: it goes on where nothing is received any more.
             disk.check_free_space(self._archive, self._reserve_bytes // _SETTLING_PART)
             if data_set_sha256:
                 archive.set_aside_other(self._archive, relative, data_set_sha256)
-            archive.write(self._archive, relative, file_bytes)
-        return Location("archive", relative)
+            return Unfinished(self._archive, relative, file_bytes)
+
+    def _finish(self, file: Unfinished) -> Location:
+        (settled,) = self.finish_settling([file])
+        if isinstance(settled, NodeError):
+            raise settled
+        return settled
+
+    def _turn(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.tenure is None else self.tenure.writing("archive")
 
     def check_folders(self) -> None:
         """Raise StorageFailure when the archive or the log is not the folder that it was at the start."""

@@ -26,7 +26,7 @@ from node.errors import (
 from node.jobs.task import Job
 from node.series import source_series
 from node.status import STORE_OUT_OF_RESOURCES, SUCCESS
-from node.storage import archive
+from node.storage import unfinished
 from node.tasks.sweep import SweepTask
 from node.verification import verify
 from tests.integration.test_ingest_damage import (
@@ -115,16 +115,16 @@ def test_what_cannot_be_read_back_after_a_failed_flush_is_shown_and_the_rest_is_
 def test_an_archive_file_that_cannot_be_written_leaves_nothing_and_says_why(
     tmp_path, monkeypatch, call, code
 ):
-    archive.write(tmp_path, "ab/cd/one.dcm", [b"first"])
+    unfinished.write(tmp_path, "ab/cd/one.dcm", [b"first"])
     with monkeypatch.context() as failing:
         is_meant = (lambda path, flags, *_: flags & os.O_CREAT) if call == "open" else (lambda *_: True)
         failing.setattr(os, call, fail_with(code, getattr(os, call), is_meant))
         if code == errno.EROFS:
             failing.setattr(Path, "unlink", fail_with(code, Path.unlink))
         with pytest.raises(NodeError):
-            archive.write(tmp_path, "ab/cd/two.dcm", [b"second"])
+            unfinished.write(tmp_path, "ab/cd/two.dcm", [b"second"])
     assert (tmp_path / "ab" / "cd" / "one.dcm").read_bytes() == b"first"
-    archive.write(tmp_path, "ab/cd/two.dcm", [b"second"])
+    unfinished.write(tmp_path, "ab/cd/two.dcm", [b"second"])
     assert (tmp_path / "ab" / "cd" / "two.dcm").read_bytes() == b"second"
 
 

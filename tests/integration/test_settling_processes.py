@@ -92,7 +92,7 @@ def test_an_instance_that_kills_its_process_twice_is_kept_as_received(
     """Its neighbours are compressed and proven, and it is settled with the reason after two deaths."""
     before, poison, after = received(node, 3)
     tries = tmp_path / "tries"
-    faulty_settling.inject(monkeypatch, faulty_settling.dies_of, poison, int(number), tries)
+    faulty_settling.inject(monkeypatch, faulty_settling.dies_of, [poison], int(number), tries)
     outcomes = run(task, node, before, poison, after)
     assert [type(outcome) for outcome in outcomes] == [Done] * 3
     assert tries.read_text() == "xx"
@@ -101,6 +101,19 @@ def test_an_instance_that_kills_its_process_twice_is_kept_as_received(
     assert stored.stored_transfer_syntax_uid == uid.ExplicitVRLittleEndian
     assert verify(node.services, stored) == ""
     assert [node.stored(one).kept_reason for one in (before, after)] == ["", ""]
+
+
+def test_each_of_several_that_kill_their_processes_is_kept_and_no_other_is(node, task, tmp_path, monkeypatch):
+    """Files of a batch are made durable together, and yet it is found whose fault a death is."""
+    instances = received(node, 4)
+    poisons = instances[1:3]
+    tries = tmp_path / "tries"
+    faulty_settling.inject(monkeypatch, faulty_settling.dies_of, poisons, int(signal.SIGSEGV), tries)
+    assert [type(outcome) for outcome in run(task, node, *instances)] == [Done] * 4
+    for one in instances:
+        assert node.stored(one).kept_reason.startswith("settling it ended 2" if one in poisons else "")
+        assert bool(node.stored(one).kept_reason) == (one in poisons)
+        assert verify(node.services, node.stored(one)) == ""
 
 
 @pytest.mark.parametrize("is_busy", [True, False], ids=["busy", "asleep"])

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ def inject(monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], *facts: 
     monkeypatch.setattr(child, "main", partial(fault, *facts))
 
 
-def dies_of(sop_instance_uid: str, number: int, tries: Path, *arguments: Any) -> None:
-    """End by the signal ``number`` in the codec, of one instance alone."""
+def dies_of(sop_instance_uids: Sequence[str], number: int, tries: Path, *arguments: Any) -> None:
+    """End by the signal ``number`` in the codec, of these instances alone."""
 
     def before(order: Order) -> None:
-        if order.sop_instance_uid == sop_instance_uid and not order.keep_reason:
+        if order.sop_instance_uid in sop_instance_uids and not order.keep_reason:
             with tries.open("a") as file:
                 file.write("x")
             os.kill(os.getpid(), number)
@@ -86,11 +86,11 @@ def stalls_once(folder: Path, *arguments: Any) -> None:
 
 
 def _with(before: Callable[[Order], None], *arguments: Any) -> None:
-    write = child.write
+    begin = child.begin
 
     def faulty(storage: Any, order: Order) -> Any:
         before(order)
-        return write(storage, order)
+        return begin(storage, order)
 
-    child.write = faulty
+    child.begin = faulty
     _serve(*arguments)

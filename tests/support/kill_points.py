@@ -103,7 +103,11 @@ POINTS: Mapping[str, Point] = {
         "node.storage.disk:sync_data", "after", is_settling=True, repairs=("files_removed",)
     ),
     "settled-file-renamed": Point(
-        "node.storage.archive:write", "after", is_settling=True, repairs=("jobs_given_back",), is_short=True
+        "node.storage.unfinished:finish",
+        "after",
+        is_settling=True,
+        repairs=("jobs_given_back",),
+        is_short=True,
     ),
     "settling-process-in-a-codec": Point(
         "node.transcode.lossless:settle", is_settling=True, only_settling=True, calls=2

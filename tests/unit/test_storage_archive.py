@@ -113,16 +113,87 @@ def test_content_that_fails_half_way_leaves_nothing(storage, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_file_and_its_name_are_flushed_before_it_counts(storage, monkeypatch):
-    events: list[str] = []
+@pytest.fixture
+def events(monkeypatch) -> list[tuple[str, str]]:
+    """Flushes of files and folders, and names given, in their order; each with the last part of its path."""
+    seen: list[tuple[str, str]] = []
     real_data, real_all, real_replace = os.fdatasync, os.fsync, Path.replace
-    monkeypatch.setattr(os, "fdatasync", lambda file: (events.append("data"), real_data(file)))
-    monkeypatch.setattr(os, "fsync", lambda file: (events.append("folder"), real_all(file)))
-    monkeypatch.setattr(
-        Path, "replace", lambda one, other: (events.append("name"), real_replace(one, other))[1]
+
+    def noted(kind, real):
+        def call(file: int) -> None:
+            seen.append((kind, Path(os.readlink(f"/proc/self/fd/{file}")).name))
+            real(file)
+
+        return call
+
+    def replace(one: Path, other: Path) -> Path:
+        seen.append(("name", other.name))
+        return real_replace(one, other)
+
+    monkeypatch.setattr(os, "fdatasync", noted("data", real_data))
+    monkeypatch.setattr(os, "fsync", noted("folder", real_all))
+    monkeypatch.setattr(Path, "replace", replace)
+    return seen
+
+
+def test_a_file_and_its_name_are_flushed_before_it_counts(storage, events):
+    path = storage.path(storage.settle("1.2.3", [b"content"]))
+    place = events.index(("name", path.name))
+    assert [kind for kind, _ in events[:place]].count("data") == 1
+    folders = [name for kind, name in events[place:] if kind == "folder"]
+    assert sorted(folders) == sorted(["archive", path.parent.parent.name, path.parent.name])
+    events.clear()
+    storage.settle("1.2.3", [b"content again"])
+    assert [kind for kind, _ in events] == ["data", "name", "folder"]
+
+
+def test_files_that_are_finished_together_are_flushed_before_any_has_its_name(storage, events):
+    files = [storage.begin_settling(f"1.2.{number}", [b"content"]) for number in range(8)]
+    events.clear()
+    places = storage.finish_settling(files)
+    kinds = [kind for kind, _ in events]
+    assert kinds[:16] == ["data"] * 8 + ["name"] * 8
+    assert set(kinds[16:]) == {"folder"}
+    paths = [storage.path(place) for place in places]
+    assert [path.read_bytes() for path in paths] == [b"content"] * 8
+    flushed = {name for kind, name in events if kind == "folder"}
+    assert flushed >= {"archive"} | {path.parent.name for path in paths}
+
+
+def test_of_files_that_are_finished_together_one_that_fails_is_not_there_and_the_others_are(
+    storage, tmp_path, monkeypatch
+):
+    files = [storage.begin_settling(f"1.2.{number}", [b"content"]) for number in range(3)]
+    real = os.fdatasync
+    left = [0, errno.EIO, 0]
+
+    def fails_once(file: int) -> None:
+        code = left.pop(0)
+        if code:
+            raise OSError(code, "broken")
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", fails_once)
+    one, failed, other = storage.finish_settling(files)
+    assert isinstance(failed, StorageFailure)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        storage.path(place) for place in (one, other)
     )
-    storage.settle("1.2.3", [b"content"])
-    assert events[-3:] == ["data", "name", "folder"]
+
+
+def test_a_name_that_cannot_be_made_durable_fails_those_that_it_concerns(storage, monkeypatch):
+    storage.settle("1.2.0", [b"content"])
+    files = [storage.begin_settling(f"1.2.{number}", [b"content"]) for number in range(1, 4)]
+    concerned = files[1].target.parent
+    real = os.fsync
+
+    def fails_for_one(file: int) -> None:
+        if os.readlink(f"/proc/self/fd/{file}") == str(concerned):
+            raise OSError(errno.EIO, "broken")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fails_for_one)
+    assert [isinstance(one, StorageFailure) for one in storage.finish_settling(files)] == [False, True, False]
 
 
 def test_settling_stops_at_the_reserve(tmp_path):
