@@ -9,6 +9,8 @@ _SPAN_SECONDS = 0.5
 _SOON_SECONDS = 0.1
 # A burst is over when nothing has come for so long: a sender waits a few milliseconds for each answer.
 _QUIET_SECONDS = 0.1
+# Once no peer is connected: one that connects for each instance is back sooner.
+_ALONE_SECONDS = 0.02
 
 
 class Pace:
@@ -27,14 +29,14 @@ class Pace:
         self._count += 1
         self._last = self._clock.monotonic()
 
-    def per_second(self) -> float:
+    def per_second(self, *, is_anyone_connected: bool = True) -> float:
         """Instances per second: in this span so far or in the one before, whichever is more.
 
-        0 when none has come for a moment.
+        0 when none has come for a moment, which is shorter while no peer is connected.
         """
         self._go_on()
         now = self._clock.monotonic()
-        if now - self._last >= _QUIET_SECONDS:
+        if now - self._last >= (_QUIET_SECONDS if is_anyone_connected else _ALONE_SECONDS):
             return 0.0
         passed = now - self._began
         return max(self._before, self._count / max(passed, _SOON_SECONDS))

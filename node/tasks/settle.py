@@ -26,7 +26,7 @@ BURST_PER_SECOND = 50.0
 BURST_PATIENCE_SECONDS = 20.0
 #: After this it shares the priority of receiving, so that the receive log does not grow for ever.
 PATIENCE_SECONDS = 300.0
-_LOOK_SECONDS = 0.03
+_LOOK_SECONDS = 0.01
 
 
 class SettleTask:
@@ -101,8 +101,9 @@ class SettleTask:
         A study comes in one go, and its sender waits for each Success.
         """
         began = services.clock.monotonic()
+        pace, peers = services.ingest.pace, services.peers
         while (
-            services.ingest.pace.per_second() > BURST_PER_SECOND
+            pace.per_second(is_anyone_connected=peers.is_anyone_connected) > BURST_PER_SECOND
             and services.clock.timestamp() - oldest < BURST_PATIENCE_SECONDS
             and services.clock.monotonic() - began < BURST_PATIENCE_SECONDS
         ):

@@ -13,9 +13,8 @@ from collections.abc import Iterable
 import imagecodecs
 
 
-def crc32(chunks: Iterable[bytes]) -> int:
-    """CRC-32 of bytes that come in pieces."""
-    value = 0
+def crc32(chunks: Iterable[bytes], value: int = 0) -> int:
+    """CRC-32 of bytes that come in pieces; ``value`` is that of what came before them."""
     for chunk in chunks:
         value = imagecodecs.zlibng_crc32(chunk, value)
     return value

@@ -167,6 +167,11 @@ class Peers:
         with self._lock:
             self._open.pop(association.number, None)
 
+    @property
+    def is_anyone_connected(self) -> bool:
+        """Whether a peer has an association with us that it requested."""
+        return bool(self._open)
+
     def open_association(self, number: int) -> Association | None:
         """Find an accepted association that is still open."""
         with self._lock:

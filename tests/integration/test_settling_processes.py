@@ -246,7 +246,7 @@ def test_what_waits_for_a_burst_to_pass_ends_when_the_node_stops(node, task, mon
     (one,) = received(node)
     is_asked = threading.Event()
 
-    def fast() -> float:
+    def fast(**_: bool) -> float:
         is_asked.set()
         return 1000.0
 
