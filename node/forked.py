@@ -18,11 +18,13 @@ from node.errors import StorageFailure
 _LOCK = threading.RLock()
 _CONTEXT = multiprocessing.get_context("forkserver")
 _ENDS_WITHIN_SECONDS = 5.0
+_preloaded: list[str] = []
 
 
 def preload(module: str) -> None:
     """Have the fork server load a module before it forks."""
-    _CONTEXT.set_forkserver_preload([module])
+    _preloaded.append(module)
+    _CONTEXT.set_forkserver_preload(_preloaded)
 
 
 class Ending(NamedTuple):
@@ -49,7 +51,10 @@ class Forked:
     """
 
     def __init__(self, does: str, target: Callable[..., None], *arguments: Any) -> None:
-        self.connection, theirs = _CONTEXT.Pipe()
+        try:
+            self.connection, theirs = _CONTEXT.Pipe()
+        except OSError as error:
+            raise StorageFailure(f"no process that {does} can be started: {error}") from error
         with _LOCK, theirs:
             self._process = _CONTEXT.Process(target=target, args=(theirs, *arguments), name=does, daemon=True)
             try:
@@ -58,12 +63,17 @@ class Forked:
                 self.connection.close()
                 raise StorageFailure(f"no process that {does} can be started: {error}") from error
 
+    @property
+    def process_id(self) -> int:
+        """Its number."""
+        return self._process.pid or 0
+
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
 
     def tell_to_end(self) -> None:
-        """Ask it to end; it leaves no file behind then."""
+        """Have it end at once, in the middle of its work too."""
         with _LOCK:
             # Who has ended may have lost its number to another process.
             if self._process.exitcode is None:

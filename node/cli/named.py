@@ -77,7 +77,7 @@ def _wanted(text: str, what: str) -> tuple[str, bool]:
     is_end = wanted.startswith("…")
     wanted = wanted.lstrip("…")
     if not wanted:
-        raise WrongUsage(f"no {what} is named", action="'anode studies' lists the studies")
+        raise WrongUsage(f"no {what} is named", action="'anode studies' lists what is here")
     return wanted, is_end
 
 

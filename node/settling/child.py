@@ -8,25 +8,20 @@ node over one socket. What a codec does here, it does to this process alone.
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 
 from node import logs, subordinate, work_folder
 from node.clock import Clock
 from node.config.settings import StorageConfig
 from node.errors import AnodeError, NodeError, UnexpectedFailure
-from node.settling.order import Order, decode_orders, encode_answer
+from node.settling.order import WORKED, Order, decode_orders, encode_answer
 from node.settling.writing import Begun, begin, finish
 from node.storage.storage import Storage
 from node.storage.tenure import Tenure
 
-#: Exit status of a process that was told to end in the middle of its work.
-TOLD_TO_END = 75
 #: Files are made durable together until their instances are so long.
 _TOGETHER_BYTES = 64 << 20
 
@@ -35,7 +30,6 @@ def main(
     connection: Connection, data_dir: str, config: StorageConfig, niceness: int, tenure: Tenure | None
 ) -> None:
     """Serve ``connection`` until the node closes it; the target of the process."""
-    signal.signal(signal.SIGTERM, _end)
     subordinate.begin_service(niceness)
     storage = Storage(Path(data_dir), config, Clock(), tenure=tenure)
     try:
@@ -49,22 +43,18 @@ def main(
 
 
 def _answers(storage: Storage, orders: Sequence[Order]) -> Iterator[bytes]:
-    """Settle instances; yield the answers in their order, some at a time."""
+    """Settle instances; yield ``WORKED`` for each, and the answers in their order, some at a time."""
     group: list[Begun | bytes] = []
-    try:
-        size = 0
-        for order in orders:
-            subordinate.limit_processor_time(subordinate.cpu_seconds(order.data_set_bytes))
-            group.append(_begun(storage, order))
-            size += order.data_set_bytes
-            if size > _TOGETHER_BYTES:
-                yield from _finished(storage, group)
-                size = 0
-        yield from _finished(storage, group)
-    finally:
-        for one in group:
-            if isinstance(one, Begun):
-                one.file.discard()
+    size = 0
+    for order in orders:
+        subordinate.limit_processor_time(subordinate.cpu_seconds(order.data_set_bytes))
+        if size + order.data_set_bytes > _TOGETHER_BYTES:
+            yield from _finished(storage, group)
+            size = 0
+        group.append(_begun(storage, order))
+        size += order.data_set_bytes
+        yield WORKED
+    yield from _finished(storage, group)
 
 
 def _begun(storage: Storage, order: Order) -> Begun | bytes:
@@ -93,10 +83,3 @@ def _finished(storage: Storage, group: list[Begun | bytes]) -> Iterator[bytes]:
 
 def _unforeseen(error: Exception) -> bytes:
     return encode_answer(UnexpectedFailure(f"{type(error).__name__}: {error}"), logs.frames(error))
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    # Raised wherever it works, so that an unfinished file is removed on the way out; told again, it
-    # must not leave that half way.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(TOLD_TO_END)

@@ -18,6 +18,9 @@ from node.errors import (
 from node.storage.location import Location
 from node.transcode.facts import MOST_FRAME_BYTES
 
+#: Said by the process when it has encoded, proven and written an instance, or failed to. The answer follows
+#: once the file is durable.
+WORKED = b""
 #: Failures that keep their name on the way; any other was not foreseen.
 _FORESEEN = {
     error.__name__: error for error in (IntegrityFailure, OutOfSpace, StorageFailure, TransientFailure)

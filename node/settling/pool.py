@@ -7,18 +7,21 @@ while the node receives.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from node import forked, subordinate
 from node.config.settings import StorageConfig
-from node.errors import AnodeError, StorageFailure, UnexpectedFailure
+from node.errors import AnodeError, NodeError, StorageFailure, UnexpectedFailure
 from node.settling import child
-from node.settling.order import Order, Settled, decode_answer, encode_orders
+from node.settling.order import WORKED, Order, Settled, decode_answer, encode_orders
+from node.storage import unfinished
 from node.storage.tenure import Tenure
 
 logger = logging.getLogger(__name__)
@@ -66,28 +69,24 @@ class Settlers:
     ) -> Iterator[tuple[Order, Settled | AnodeError]]:
         """Settle instances in one process; yield what became of each.
 
-        A process that dies is replaced, and what it had not answered is settled again, one by one: so it is
-        known whose fault a further death is. One that kills ``MOST_CRASHES`` processes is kept as received,
-        with the reason.
+        A process that dies is replaced, and what it had not answered is settled again. An instance that kills
+        ``MOST_CRASHES`` processes is kept as received, with the reason.
 
         Raises
         ------
         SettlingStopped
             ``stop`` was called.
         """
-        left = deque(orders)
-        is_together = len(left) > 1
-        crashes = ends = 0  # of the next one
-        crashes_together = 0  # of one that is not known yet
+        left = list(orders)
+        crashes: Counter[str] = Counter()
+        ends = 0
         while left:
             settler = self._take(niceness)
             is_given_back = False
             try:
-                for answer in settler.answers(left, is_together=is_together):
-                    if crashes:
-                        crashes_together = 0  # it was this one
-                    crashes = ends = 0
-                    yield left.popleft(), answer
+                for answer in settler.answers(left):
+                    ends = 0
+                    yield left.pop(0), answer
                 if not left:
                     is_given_back = self._give_back(settler)
                     return
@@ -98,20 +97,24 @@ class Settlers:
             if self._is_stopped:
                 raise SettlingStopped
             logger.error("settling process ended", extra={"reason": settler.end_reason})
-            if not settler.is_crashed:
-                ends += 1
-            elif is_together and len(left) > 1:
-                crashes_together = 1
+            failed = None
+            if settler.is_crashed and settler.in_work is not None:
+                order = settler.in_work
+                crashes[order.sop_instance_uid] += 1
+                count = crashes[order.sop_instance_uid]
+                if count == MOST_CRASHES and not order.keep_reason:
+                    reason = f"settling it ended {count} processes: {settler.end_reason}"
+                    left[left.index(order)] = replace(order, keep_reason=reason)
+                elif count > MOST_CRASHES:
+                    failed = order
             else:
-                crashes += 1
-            is_together = False
-            total = crashes + crashes_together if crashes else 0
-            if total == MOST_CRASHES and not left[0].keep_reason:
-                reason = f"settling it ended {MOST_CRASHES} processes: {settler.end_reason}"
-                left[0] = replace(left[0], keep_reason=reason)
-            elif total > MOST_CRASHES or ends >= _MOST_ENDS:
-                crashes = ends = crashes_together = 0
-                yield left.popleft(), StorageFailure(f"the settling process ended: {settler.end_reason}")
+                ends += 1
+                if ends >= _MOST_ENDS:
+                    failed = left[0]
+            if failed is not None:
+                ends = 0
+                left.remove(failed)
+                yield failed, StorageFailure(f"the settling process ended: {settler.end_reason}")
 
     def stop(self) -> None:
         """End all processes, in the middle of their work too; ``settle`` raises SettlingStopped then."""
@@ -157,6 +160,14 @@ class Settlers:
             self._all.discard(settler)
         settler.process.end()
         settler.process.connection.close()  # only by the thread that uses it, once it has ended
+        self._tidy_up(settler.process.process_id)
+
+    def _tidy_up(self, process_id: int) -> None:
+        """Remove the files that a process which has ended could not."""
+        turn = contextlib.nullcontext() if self._tenure is None else self._tenure.writing("archive")
+        # Where another node has the folder by now, it did that when it started.
+        with contextlib.suppress(NodeError, OSError), turn:
+            unfinished.remove(Path(self._data_dir) / "archive", process_id)
 
 
 class _Settler:
@@ -166,31 +177,36 @@ class _Settler:
         self.niceness = niceness
         self.end_reason = ""
         self.is_crashed = False
+        self.in_work: Order | None = None
         self.process = forked.Forked("settles", child.main, data_dir, config, niceness, tenure)
 
-    def answers(self, orders: Sequence[Order], *, is_together: bool) -> Iterator[Settled | AnodeError]:
+    def answers(self, orders: Sequence[Order]) -> Iterator[Settled | AnodeError]:
         """Yield the answer to each order; fewer when the process dies or hangs.
 
-        Together they take less time, but then it is not known at which of them it died.
+        ``in_work`` is the order in the codec then, None where it was none of them.
         """
-        groups = [list(orders)] if is_together else [[order] for order in orders]
+        work = deque(orders)
+        missing = len(work)
         try:
-            for group in groups:
-                yield from self._of_group(group)
+            self.in_work = work[0]
+            self.process.connection.send_bytes(encode_orders(orders))
+            while missing:
+                data_set_bytes = 0 if self.in_work is None else self.in_work.data_set_bytes
+                seconds = subordinate.cpu_seconds(data_set_bytes) / _LEAST_SHARE_OF_PROCESSOR
+                if not self.process.connection.poll(seconds):
+                    raise TimeoutError
+                message = self.process.connection.recv_bytes()
+                if message == WORKED:
+                    work.popleft()
+                    self.in_work = work[0] if work else None
+                    continue
+                answer, frames = decode_answer(message)
+                if isinstance(answer, UnexpectedFailure):
+                    logger.error("task failed", extra={"kind": "settle", "frames": frames})
+                missing -= 1
+                yield answer
         except (EOFError, OSError) as error:
             self._explain(error)
-
-    def _of_group(self, orders: Sequence[Order]) -> Iterator[Settled | AnodeError]:
-        self.process.connection.send_bytes(encode_orders(orders))
-        for number in range(len(orders)):
-            # They may come all at once.
-            cpu_seconds = sum(subordinate.cpu_seconds(order.data_set_bytes) for order in orders[number:])
-            if not self.process.connection.poll(cpu_seconds / _LEAST_SHARE_OF_PROCESSOR):
-                raise TimeoutError
-            answer, frames = decode_answer(self.process.connection.recv_bytes())
-            if isinstance(answer, UnexpectedFailure):
-                logger.error("task failed", extra={"kind": "settle", "frames": frames})
-            yield answer
 
     def _explain(self, error: Exception) -> None:
         """Find out why there was no answer."""
@@ -199,4 +215,6 @@ class _Settler:
             self.end_reason, self.is_crashed = "it took too long", True
             return
         ending = self.process.ending()
-        self.end_reason, self.is_crashed = ending.reason, ending.signal != 0
+        self.end_reason = ending.reason
+        # Who tells it to end has nothing against its instance.
+        self.is_crashed = ending.signal not in (0, signal.SIGTERM)

@@ -159,7 +159,10 @@ def make_directory(path: Path, *, below: Path | None = None) -> None:
 
 
 def begin_directory(path: Path, *, below: Path | None = None) -> list[Path]:
-    """Create folder ``path`` and its parents; return those made, whose names are not durable yet."""
+    """Create folder ``path`` and its parents; return those made, whose names are not durable yet.
+
+    Of folders that exist the names are made durable, as of ``make_directory``.
+    """
     folder = path.absolute()
     if str(folder) in _durable and folder.is_dir():
         return []

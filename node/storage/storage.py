@@ -178,6 +178,10 @@ class Storage:
             for file in files:
                 file.discard()
             return [error for _ in files]
+        except BaseException:
+            for file in files:
+                file.discard()
+            raise
         return [
             Location("archive", file.target.relative_to(self._archive).as_posix()) if error is None else error
             for file, error in zip(files, problems, strict=True)

@@ -21,8 +21,8 @@ from node.storage import disk
 
 _FILE = "turn"
 _TOKEN_BYTES = 64
-# A write that an older process is in the middle of is one file with its flush.
-_WAIT_SECONDS = 60.0
+# A write that an older process is in the middle of is a batch of files with their flushes.
+_WAIT_SECONDS = 120.0
 _LOOK_SECONDS = 0.02
 
 
@@ -104,6 +104,6 @@ def _lock_alone(file: int, data_dir: Path) -> None:
             if time.monotonic() > deadline:
                 raise ArchiveUnavailable(
                     f"a settling process of the node before still writes to {data_dir}",
-                    action="end the processes of the node before ('settling'), then start again",
+                    action="end what it left running ('ps ax | grep forkserver'), then start again",
                 ) from None
             time.sleep(_LOOK_SECONDS)

@@ -38,7 +38,7 @@ class Unfinished:
 
     def __init__(self, archive: Path, relative: str, file_bytes: Iterable[bytes]) -> None:
         self.target = archive / relative
-        self._path = archive / _FOLDER / f"{uuid.uuid4().hex}.part"
+        self._path = archive / _FOLDER / f"{os.getpid()}-{uuid.uuid4().hex}.part"
         disk.make_directory(self._path.parent, below=archive)
         #: Those made for it; their names are made durable with its own.
         self.folders = disk.begin_directory(self.target.parent, below=archive)
@@ -121,10 +121,10 @@ def write(archive: Path, relative: str, file_bytes: Iterable[bytes]) -> None:
         raise problem
 
 
-def remove(archive: Path) -> int:
-    """Remove what a stopped process left; return how many files. Only at start."""
+def remove(archive: Path, process_id: int | None = None) -> int:
+    """Remove what a process left that has ended, or at a start all there is; return how many files."""
     count = 0
-    for path in (archive / _FOLDER).glob("*.part"):
+    for path in (archive / _FOLDER).glob("*.part" if process_id is None else f"{process_id}-*.part"):
         path.unlink(missing_ok=True)
         count += 1
     return count

@@ -21,7 +21,14 @@ from typing import Any, BinaryIO, Self
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from node.config.settings import LimitsConfig
-from node.errors import AnodeError, IntegrityFailure, NodeError, OutOfSpace, UnsupportedPixelData
+from node.errors import (
+    AnodeError,
+    IntegrityFailure,
+    NodeError,
+    OutOfSpace,
+    StorageFailure,
+    UnsupportedPixelData,
+)
 from node.ingest.sameness import Copy, difference
 from node.transcode import choosing, encapsulation, headers
 from node.transcode.checksum import crc32
@@ -90,7 +97,8 @@ class Settlement:
     def chunks(self) -> Iterator[bytes]:
         """Yield the data set to store.
 
-        Raises IntegrityFailure at the end when it was not the one that was proven.
+        Raises at the end when it was not the one that was proven: IntegrityFailure for a received data set,
+        StorageFailure for one that was encoded.
         """
         self._data_set.seek(0)
         if self._is_own:  # it was proven a moment ago, so what is seen quickly is enough
@@ -201,8 +209,7 @@ def _deflated(data_set: BinaryIO, received: dict[str, Any]) -> Settlement:
             "received": received,
             "stored": {
                 "transfer_syntax_uid": str(DeflatedExplicitVRLittleEndian),
-                "sha256": _digest(encoded),
-                "crc32": _crc32(encoded),
+                **_sums(encoded),
                 "length": length,
                 "codec": DEFLATE,
                 "codec_version": f"zlib {zlib.ZLIB_RUNTIME_VERSION}",
@@ -308,8 +315,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
         "received": received,
         "stored": {
             "transfer_syntax_uid": codec.transfer_syntax_uid,
-            "sha256": _digest(encoded),
-            "crc32": _crc32(encoded),
+            **_sums(encoded),
             "length": length,
             "codec": choice,
             "codec_version": codec.library(),
@@ -391,12 +397,14 @@ def _check_recoded(image: NativeImage) -> None:
             raise UnsupportedPixelData(f"the header does not survive its encoding: {found}")
 
 
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
+def _sums(file: BinaryIO) -> dict[str, Any]:
+    """SHA-256 and CRC-32 of the same bytes, so that the one may stand for the other."""
+    digest, value = hashlib.sha256(), 0
     file.seek(0)
     for piece in pieces(file):
         digest.update(piece)
-    return digest.hexdigest()
+        value = crc32([piece], value)
+    return {"sha256": digest.hexdigest(), "crc32": value}
 
 
 def _crc32(file: BinaryIO) -> int:
@@ -410,7 +418,7 @@ def _unaltered(encoded: BinaryIO, expected_crc32: int) -> Iterator[bytes]:
         value = crc32([piece], value)
         yield piece
     if value != expected_crc32:
-        raise IntegrityFailure("what was encoded has changed since it was proven")
+        raise StorageFailure("what was encoded has changed since it was proven")
 
 
 def _prove(encoded: BinaryIO, private: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -110,10 +111,42 @@ def test_each_of_several_that_kill_their_processes_is_kept_and_no_other_is(node,
     tries = tmp_path / "tries"
     faulty_settling.inject(monkeypatch, faulty_settling.dies_of, poisons, int(signal.SIGSEGV), tries)
     assert [type(outcome) for outcome in run(task, node, *instances)] == [Done] * 4
+    assert tries.read_text() == "x" * 4
+    assert not list((tmp_path / "data" / "archive" / "partial").glob("*.part"))
     for one in instances:
         assert node.stored(one).kept_reason.startswith("settling it ended 2" if one in poisons else "")
         assert bool(node.stored(one).kept_reason) == (one in poisons)
         assert verify(node.services, node.stored(one)) == ""
+
+
+def test_a_death_that_was_another_ones_fault_is_not_put_down_to_an_instance(
+    node, task, tmp_path, monkeypatch
+):
+    """Each of two loses its process once, in one batch: both are compressed."""
+    instances = received(node, 4)
+    faulty_settling.inject(monkeypatch, faulty_settling.dies_once_of, instances[1:3], tmp_path)
+    assert [type(outcome) for outcome in run(task, node, *instances)] == [Done] * 4
+    assert len(list(tmp_path.glob("died-*"))) == 2
+    assert [node.stored(one).kept_reason for one in instances] == [""] * 4
+
+
+def test_a_codec_that_sleeps_is_ended_in_the_time_of_its_instance_and_not_of_the_batch(
+    node, task, monkeypatch
+):
+    instances = received(node, 4)
+    monkeypatch.setattr(subordinate, "CPU_SECONDS", 0.1)
+    seconds: list[float] = []
+    poll = multiprocessing.connection.Connection.poll
+
+    def noted(connection, timeout=0.0):
+        seconds.append(timeout)
+        return poll(connection, timeout)
+
+    monkeypatch.setattr(multiprocessing.connection.Connection, "poll", noted)
+    faulty_settling.inject(monkeypatch, faulty_settling.hangs_in, instances[2], False)
+    assert [type(outcome) for outcome in run(task, node, *instances)] == [Done] * 4
+    assert [bool(node.stored(one).kept_reason) for one in instances] == [False, False, True, False]
+    assert max(seconds) < 10.0
 
 
 @pytest.mark.parametrize("is_busy", [True, False], ids=["busy", "asleep"])

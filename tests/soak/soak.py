@@ -71,7 +71,6 @@ EXPECTED = {
     "association lost",  # a sender, an asker
     "association aborted by the peer",
     "connection lost",
-    "no association came about",
     "association request invalid",
     "sub-operations failed",  # an asker, in the midst of its C-GET
     "lane waits",  # the PACS
@@ -303,7 +302,7 @@ class Soak:
             said = json.loads(line)
             if said["level"] in ("WARNING", "ERROR", "CRITICAL"):
                 self.report.events[said["event"]] += 1
-                if said["event"] not in EXPECTED and not _is_death_of_the_pacs(said):
+                if said["event"] not in EXPECTED and not _is_death_of_a_peer(said):
                     self.report.broken.append(f"the log says: {line}")
 
     # --- the node's process ------------------------------------------------------------
@@ -337,13 +336,13 @@ def _growth(sizes: Sequence[int]) -> int:
     return int(median(late) - median(early)) if early and late else 0
 
 
-def _is_death_of_the_pacs(said: dict[str, Any]) -> bool:
-    """An association of ours with it, which broke off."""
-    return (
-        said["event"] == "association aborted"
-        and said.get("called_ae_title") == "PACS"
-        and said.get("reason", "").startswith(("the connection broke", "the peer closed the connection"))
-    )
+def _is_death_of_a_peer(said: dict[str, Any]) -> bool:
+    """An association of ours with the PACS that broke off, or a peer that ended before it asked for one."""
+    what = {
+        "association aborted": said.get("reason", "") if said.get("called_ae_title") == "PACS" else "",
+        "connection refused": said.get("detail", ""),
+    }.get(said["event"], "")
+    return what.startswith(("the connection broke", "the peer closed the connection"))
 
 
 def _command_line(process_id: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.soak import EXPECTED, Report, Soak
+from tests.soak.soak import Report, Soak
 from tests.support.waiting import ANALYSES_SECONDS
 
 
@@ -18,7 +18,6 @@ def test_peers_and_workers_may_be_killed_while_the_node_works(tmp_path: Path) ->
     assert report.acknowledged > 0
     assert sum(report.kills.values()) >= 2
     assert report.results > 0
-    assert set(report.events) <= EXPECTED
 
 
 def test_growth_is_what_memory_gained_after_the_first_third() -> None:

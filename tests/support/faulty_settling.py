@@ -39,6 +39,18 @@ def dies_of(sop_instance_uids: Sequence[str], number: int, tries: Path, *argumen
     _with(before, *arguments)
 
 
+def dies_once_of(sop_instance_uids: Sequence[str], folder: Path, *arguments: Any) -> None:
+    """Be killed in the codec, once for each of these instances."""
+
+    def before(order: Order) -> None:
+        marker = folder / f"died-{order.sop_instance_uid}"
+        if order.sop_instance_uid in sop_instance_uids and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _with(before, *arguments)
+
+
 def hangs_in(sop_instance_uid: str, is_busy: bool, *arguments: Any) -> None:
     """Never come back from the codec, of one instance alone: busy, or asleep."""
 
