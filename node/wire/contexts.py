@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from node.config.settings import LimitsConfig, Verb
 from node.wire.certificates import PeerCertificate
@@ -17,6 +17,7 @@ from node.wire.sop_classes import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     PLAIN_TRANSFER_SYNTAXES,
     STORAGE_TRANSFER_SYNTAXES,
+    UNCOMPRESSED,
     Service,
     choose_transfer_syntax,
     may_be_storage,
@@ -246,6 +247,7 @@ def negotiate(
     taken, sent = frozenset(transfer_syntaxes), frozenset(send_transfer_syntaxes)
     allowed = frozenset(verbs)
     results = []
+    uncompressed: dict[int, str] = {}
     roles: dict[str, tuple[bool, bool]] = {}
     extended: dict[str, bytes] = {}
     for context in request.contexts:
@@ -284,12 +286,41 @@ def negotiate(
             )
             if information is not None:
                 extended[abstract_syntax_uid] = information
+        plain = [one for one in UNCOMPRESSED if one in acceptable and one in context.transfer_syntax_uids]
+        if service is Service.STORAGE and is_scp and plain:
+            uncompressed[context.context_id] = plain[0]
         accepted = AcceptedContext(
             context.context_id, abstract_syntax_uid, transfer_syntax_uid, is_scu, is_scp
         )
         results.append(ContextResult(context.context_id, ACCEPTANCE, transfer_syntax_uid, accepted))
+    results = _with_a_way_for_all(results, uncompressed)
     window = _ONE_AT_A_TIME if request.proposes_asynchronous_operations else None
     return Admission(tuple(results), roles, extended, window, allow=allowed)
+
+
+def _with_a_way_for_all(
+    results: Sequence[ContextResult], uncompressed: Mapping[int, str]
+) -> list[ContextResult]:
+    """Let every instance of a class be sendable where we are its SCU: its contexts were accepted one by one.
+
+    In a compressed transfer syntax we could send what is stored or was received in it. So where a class has
+    no context without compression, its last one that offers such a syntax, as ``uncompressed`` has it by
+    Presentation Context ID, is accepted in that.
+    """
+    sendable = {
+        result.accepted.abstract_syntax_uid
+        for result in results
+        if result.accepted is not None and result.transfer_syntax_uid in UNCOMPRESSED
+    }
+    answers = []
+    for result in reversed(results):
+        accepted, syntax = result.accepted, uncompressed.get(result.context_id)
+        if accepted is not None and syntax is not None and accepted.abstract_syntax_uid not in sendable:
+            sendable.add(accepted.abstract_syntax_uid)
+            accepted = replace(accepted, transfer_syntax_uid=syntax)
+            result = replace(result, transfer_syntax_uid=syntax, accepted=accepted)
+        answers.append(result)
+    return answers[::-1]
 
 
 def _service_of(

@@ -26,6 +26,7 @@ BIG = sop_classes.EXPLICIT_VR_BIG_ENDIAN
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
 JPEG_2000 = "1.2.840.10008.1.2.4.91"
+JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
 RLE = "1.2.840.10008.1.2.5"
 ALL_VERBS = ("store", "query", "retrieve", "commit")
 
@@ -138,6 +139,30 @@ def test_a_peer_that_may_only_retrieve_can_still_be_the_scp_of_its_c_get() -> No
     assert admission.roles == {CT: (False, True)}
     [context] = admission.contexts.values()
     assert (context.requestor_is_scu, context.requestor_is_scp) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("proposed", "chosen"),
+    [
+        ([(JPEG_2000_LOSSLESS, IMPLICIT, EXPLICIT)], [EXPLICIT]),
+        ([(JPEG_2000_LOSSLESS, IMPLICIT)], [IMPLICIT]),
+        ([(JPEG_2000_LOSSLESS,)], [JPEG_2000_LOSSLESS]),
+        ([(JPEG_2000_LOSSLESS,), (EXPLICIT,)], [JPEG_2000_LOSSLESS, EXPLICIT]),
+        ([(JPEG_2000_LOSSLESS, EXPLICIT), (EXPLICIT,)], [JPEG_2000_LOSSLESS, EXPLICIT]),
+        ([(JPEG_LS, EXPLICIT), (JPEG_2000_LOSSLESS, EXPLICIT), (RLE,)], [JPEG_LS, EXPLICIT, RLE]),
+    ],
+)
+def test_where_the_node_is_to_send_a_class_has_a_context_for_every_instance(
+    proposed: list[tuple[str, ...]], chosen: list[str]
+) -> None:
+    wanted = [(CT, syntaxes) for syntaxes in proposed]
+    assert answered(asked(*wanted, roles={CT: (False, True)})) == [(0, one) for one in chosen]
+    # where it receives, what is proposed first is taken
+    assert answered(asked(*wanted))[0] == (0, proposed[0][0])
+    admission = negotiate(
+        asked(*wanted, roles={CT: (True, True)}), verbs=ALL_VERBS, accept_unknown_sop_classes=False
+    )
+    assert [context.transfer_syntax_uid for context in admission.contexts.values()] == chosen
 
 
 ALL, NO_STORE, NO_RETRIEVE = ALL_VERBS, ("retrieve",), ("store",)
