@@ -322,11 +322,13 @@ def test_an_identifier_that_fits_no_level_of_the_model_is_refused(held: Held, le
 # --- real peers -------------------------------------------------------------------
 
 
-def test_dcmtk_gets_a_study(held: Held, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preferred", ["+x=", "+xe", "+xb", "+xi", "+xs", "+xv", "+xt", "+xr", "+xd"])
+def test_dcmtk_gets_a_study_whatever_it_prefers(held: Held, tmp_path: Path, preferred: str) -> None:
+    """It offers the syntax that it prefers and the uncompressed ones in one context for a class."""
     folder = tmp_path / "got"
     folder.mkdir()
     dcmtk(
-        "getscu", "-S", "-aec", "ANODE", "-od", folder, "-k", "QueryRetrieveLevel=STUDY",
+        "getscu", "-S", preferred, "-aec", "ANODE", "-od", folder, "-k", "QueryRetrieveLevel=STUDY",
         "-k", f"StudyInstanceUID={held.study}", "127.0.0.1", held.node.port,
     )  # fmt: skip
     got = [pydicom.dcmread(path) for path in folder.iterdir()]
