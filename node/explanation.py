@@ -34,7 +34,8 @@ DAMAGED = "damaged"
 
 
 # rows that say nothing on how far the study has come
-_NOT_ITS_WAY = ("node", "quarantine", "archive")
+_NOT_ITS_WAY = ("node", "quarantine")
+_NAMED_DAMAGED = 5
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Facts:
     """What the records hold on one study; the dictionaries are those of their rooms.
 
     ``senders`` are the AE titles that sent instances of it, where there are routes;
-    ``damaged_in_archive`` counts what ``anode verify`` marked in all studies;
+    ``damaged`` has the SOP Instance UIDs of those found damaged, each with what was found;
     ``stale_configuration`` says that the node runs with another configuration than this one.
     ``command_options`` is what commands need to find the same configuration (`` --config FILE``).
     """
@@ -78,7 +79,7 @@ class Facts:
     quarantined: Sequence[Record] = ()
     senders: frozenset[str] = frozenset()
     confirmations: Sequence[confirmations.Confirmation] = ()
-    damaged_in_archive: int = 0
+    damaged: Sequence[tuple[str, str]] = ()
     stale_configuration: str = ""
     alarms: Sequence[Alarm] = ()
     command_options: str = ""
@@ -362,14 +363,15 @@ def _storage(facts: Facts) -> Iterator[Row]:
             row = _job(facts, about, jobs[0], "", jobs[0]["lane"])
             more = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
             yield replace(row, explanation=f"{row.explanation}{more}")
-    if facts.damaged_in_archive:
-        many = _instances(facts.damaged_in_archive)
+    if facts.damaged:
+        some = "; ".join(f"{uid} ({problem})" for uid, problem in facts.damaged[:_NAMED_DAMAGED])
+        more = " …" if len(facts.damaged) > _NAMED_DAMAGED else ""
         yield Row(
             "archive",
             "stopped",
             DAMAGED,
-            f"{many} of those held here cannot be given back as received, as 'anode verify' found. "
-            "Whether they are of this study, it tells when asked again; send those anew.",
+            f"{_instances(len(facts.damaged))} of this study cannot be given back as received: {some}{more}. "
+            "Send them again, as they were sent, in the same transfer syntax: that repairs them.",
             command=f"anode verify --study {facts.study_instance_uid}{facts.command_options}",
         )
     if facts.quarantined:

@@ -43,6 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from node import instance_file
     from node.pictures import reading, rendering, scaling
 
+    if arguments.output.suffix.lower() not in ("", ".png"):
+        raise WrongUsage(f"-o: the picture is a PNG, '{arguments.output.name}' says something else")
     number = _whole("--frame", arguments.frame)
     size = None if arguments.size is None else _whole("--size", arguments.size)
     window = None if arguments.window is None else _window(arguments.window)

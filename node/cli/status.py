@@ -163,7 +163,7 @@ def _print(status: dict[str, Any]) -> None:
         pairs.insert(2, ("repaired", f"at the last start, after a run that was cut short: {found}"))
     if status["instances_damaged"]:
         damaged = output.count(status["instances_damaged"], "instance")
-        pairs.append(("DAMAGED", f"{damaged}; 'anode verify' lists them"))
+        pairs.append(("DAMAGED", f"{damaged}; 'anode verify --damaged' lists them"))
     if not status["running"]:  # else an alarm says so
         pairs += [("TLS", warning) for warning in status["tls_warnings"]]
     pairs += [

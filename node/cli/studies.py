@@ -12,6 +12,7 @@ from node.errors import WrongUsage
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
+    from node.index.index import StoredInstance
 
 
 def register(commands: Commands) -> None:
@@ -24,7 +25,8 @@ def register(commands: Commands) -> None:
         description="Receiving, complete, analysed, returned; stored, where nothing more was asked for; "
         "stopped, where an analysis refused its series or something was set aside, and a person has to look "
         "('anode why STUDY'). An analysis or a route that no series matches changes nothing here.",
-        examples="anode studies\nanode studies --limit 10 --json",
+        examples="anode studies\nanode studies --limit 10 --json\n"
+        "anode studies 1.2.840.113619.2.55.3 --instances",
     )
     studies.add_argument("study", metavar="STUDY", nargs="?", help="only this one")
     studies.add_argument(
@@ -32,6 +34,12 @@ def register(commands: Commands) -> None:
     )
     studies.add_argument(
         "--quarantine", action="store_true", help="list instead what came under a UID that is held already"
+    )
+    studies.add_argument(
+        "--instances",
+        action="store_true",
+        help="list instead the instances of STUDY: with which codec each is stored, or why as it was "
+        "received; with --json all that was proven",
     )
     studies.add_argument("--limit", metavar="N", type=int, default=50, help="the latest N (default: 50)")
 
@@ -44,12 +52,15 @@ def _run(arguments: argparse.Namespace) -> int:
         named = None if arguments.study is None else study_named(opened, arguments.study)
         if arguments.quarantine:
             return _quarantine(opened, named, as_json=arguments.json)
-        damaged = _damaged(opened)
+        if arguments.instances:
+            return _instances(opened, named, as_json=arguments.json)
+        with opened.database.read() as connection:
+            damaged = len(opened.index.damaged(connection))
         studies, more = _studies(opened, named, arguments.limit, arguments.names)
     if damaged:
         output.note(
             f"{output.count(damaged, 'instance')} of those held here cannot be given back as received, "
-            "as 'anode verify' found; 'anode verify --study STUDY' tells whether a study holds them"
+            "as 'anode verify' found; 'anode verify --damaged' names them"
         )
     if arguments.json:
         output.as_json(studies)
@@ -118,10 +129,58 @@ def _studies(
     return shown, len(found) > limit
 
 
-def _damaged(opened: Records) -> int:
-    """How many instances ``anode verify`` has marked, in all studies."""
+def _instances(opened: Records, study: str | None, *, as_json: bool) -> int:
+    """List the instances of a study, and how each is stored."""
+    if study is None:
+        raise WrongUsage("--instances needs a study", action="'anode studies' lists them")
     with opened.database.read() as connection:
-        return int(opened.index.counts(connection)["damaged"])
+        found = opened.index.of_study(connection, study)
+        damaged = dict(opened.index.damaged(connection, study))
+    if as_json:
+        output.as_json(
+            [
+                {
+                    "sop_instance_uid": one.sop_instance_uid,
+                    "series_instance_uid": one.series_instance_uid,
+                    "sop_class_uid": one.sop_class_uid,
+                    "received_transfer_syntax_uid": one.received_transfer_syntax_uid,
+                    "stored_transfer_syntax_uid": one.stored_transfer_syntax_uid,
+                    "data_set_sha256": one.data_set_sha256,
+                    "data_set_bytes": one.data_set_bytes,
+                    "place": str(one.location),
+                    "is_settled": one.is_settled,
+                    "kept_reason": one.kept_reason,
+                    "proof": one.proof,
+                    "problem": damaged.get(one.sop_instance_uid, ""),
+                }
+                for one in found
+            ]
+        )
+        return 0
+    rows = [
+        [
+            one.sop_instance_uid,
+            output.size(one.data_set_bytes),
+            *_stored(one),
+            damaged.get(one.sop_instance_uid, ""),
+        ]
+        for one in found
+    ]
+    output.table(
+        ["SOP INSTANCE", "RECEIVED", "STORED AS", "RATIO", "WHY, OR PROBLEM"],
+        [[uid, size, name, ratio, problem or reason] for uid, size, name, ratio, reason, problem in rows],
+    )
+    return 0
+
+
+def _stored(one: StoredInstance) -> tuple[str, str, str]:
+    """With which codec an instance is stored, how many times smaller, and why it is kept where it is."""
+    if not one.is_settled:
+        return "as received", "", "not settled yet"
+    stored = (one.proof or {}).get("stored", {})
+    if one.kept_reason:
+        return "as received", "", one.kept_reason
+    return str(stored.get("codec", "")), f"{stored['ratio']:.2f}" if "ratio" in stored else "", "proven"
 
 
 def _quarantine(opened: Records, study: str | None, *, as_json: bool) -> int:

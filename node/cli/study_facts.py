@@ -50,7 +50,7 @@ def gather(
         if config.routes and with_senders
         else frozenset(),
         confirmations=confirmations.of_study(connection, study_instance_uid),
-        damaged_in_archive=opened.index.counts(connection)["damaged"] if with_senders else 0,
+        damaged=opened.index.damaged(connection, study_instance_uid),
         stale_configuration=stale_configuration(config),
         alarms=standing_alarms(config),
         command_options=config_argument(config),

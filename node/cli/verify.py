@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from node.cli import command, output
@@ -31,9 +32,13 @@ def register(commands: Commands) -> None:
         "taken on receipt; the index is looked through first. What is damaged is marked and listed, with the "
         "frames that differ; exit status 1 then. The node may be running. --json prints one object a line: "
         "one for each instance, the last with the counts.",
-        examples="anode verify\nanode verify --sample 5%\nanode verify --study 1.2.840.113619.2.55.3 --json",
+        examples="anode verify\nanode verify --sample 5%\nanode verify --damaged\n"
+        "anode verify --study 1.2.840.113619.2.55.3 --json",
     )
     verify.add_argument("--study", metavar="STUDY", help="only this study")
+    verify.add_argument(
+        "--damaged", action="store_true", help="only those that were found damaged before, wherever that was"
+    )
     verify.add_argument(
         "--sample",
         metavar="COUNT",
@@ -59,12 +64,20 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.study is None:
             opened.database.look_through()
         study = None if arguments.study is None else study_named(opened, arguments.study)
-        instances = _instances(opened, study, arguments.sample)
+        instances = _instances(opened, study, arguments.sample, is_damaged=arguments.damaged)
         verifying = Verifying(config, opened.database, opened.index, opened.clock)
-        verified = verifying.verify(instances, processes=min(processes, max(1, len(instances))))
-        with tqdm(
-            total=len(instances), desc="verify", unit="instance", file=sys.stderr, disable=not with_progress
-        ) as progress:
+        with (
+            closing(
+                verifying.verify(instances, processes=min(processes, max(1, len(instances))))
+            ) as verified,
+            tqdm(
+                total=len(instances),
+                desc="verify",
+                unit="instance",
+                file=sys.stderr,
+                disable=not with_progress,
+            ) as progress,
+        ):
             for sop_instance_uid, verdict in verified:
                 progress.update()
                 if verdict.problem:
@@ -90,9 +103,12 @@ def _jobs(text: str | None) -> int:
     return int(text)
 
 
-def _instances(opened: Records, study: str | None, sample: str | None) -> Sequence[str]:
+def _instances(opened: Records, study: str | None, sample: str | None, *, is_damaged: bool) -> Sequence[str]:
     """Return the SOP Instance UIDs to verify; no snapshot is held while that goes on for hours."""
     with opened.database.read() as connection:
+        if is_damaged:
+            found = [uid for uid, _ in opened.index.damaged(connection, study)]
+            return found if sample is None else found[: _count(sample, len(found))]
         if study is not None:
             found = [one.sop_instance_uid for one in opened.index.of_study(connection, study)]
             if sample is None:

@@ -274,10 +274,15 @@ class _Reading:
         transcode = self.document.get("transcode")
         raw = transcode.get("rules", []) if isinstance(transcode, dict) else []
         rules = []
+        is_rest_taken = False
         for path, rule in self._tables_of(_RULES_PATH, raw):
             values = self._values(
                 path, "[[transcode.rules]]", rule, config_tables.RULE, required=("to",), when=True
             )
+            if is_rest_taken:
+                problem = "[[transcode.rules]]: this rule is never reached: one before it has no 'when'"
+                self._problem(path, f"{problem}; put that last")
+            is_rest_taken = is_rest_taken or not rule.get("when")
             rules.append(TranscodeRule(**{"to": "keep", **values}))
         return rules
 

@@ -310,6 +310,17 @@ class Index:
         """How many instances are held."""
         return int(connection.execute("SELECT COUNT(*) FROM instance").fetchone()[0])
 
+    def damaged(
+        self, connection: sqlite3.Connection, study_instance_uid: str | None = None
+    ) -> list[tuple[str, str]]:
+        """SOP Instance UIDs of those last found damaged, in one study or all, each with what was found."""
+        rows = connection.execute(
+            f"SELECT instance.SOPInstanceUID, instance.problem {FROM_INSTANCE} WHERE instance.problem <> ''"
+            " AND (:study IS NULL OR study.StudyInstanceUID = :study) ORDER BY instance.id",
+            {"study": study_instance_uid},
+        )
+        return [(str(row[0]), str(row[1])) for row in rows]
+
     def longest_unverified(self, connection: sqlite3.Connection, limit: int) -> list[str]:
         """SOP Instance UIDs of those that were never verified, then of those longest ago."""
         rows = connection.execute(

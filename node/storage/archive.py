@@ -148,7 +148,7 @@ def read_private(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             elements, _ = _file_meta(file)
     except OSError as error:
-        raise disk.failure(error, "reading an archive file") from error
+        raise disk.failure(error, f"reading {path.name} of the archive") from error
     creator = elements.get(0x0100, b"").rstrip(b"\0 ").decode("ascii", "replace")
     value = elements.get(0x0102, b"")
     if creator != PRIVATE_INFORMATION_CREATOR_UID or len(value) < 4:

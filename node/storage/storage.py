@@ -240,7 +240,7 @@ class Storage:
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise disk.failure(error, "opening an archive file") from error
+            raise disk.failure(error, f"opening {location.path} of the archive") from error
         try:
             size = os.fstat(file).st_size
             offset = archive.data_set_offset(Window(file, 0, size))

@@ -66,7 +66,7 @@ def _tell(services: Services) -> None:
     with services.database.read() as connection:
         damaged = services.index.counts(connection)["damaged"]
     if damaged:
-        message = f"{damaged} of the instances held here are damaged: 'anode verify' names them"
+        message = f"{damaged} of the instances held here are damaged: 'anode verify --damaged' names them"
         alarms.raise_alarm(data_dir, alarms.DAMAGE_FOUND, message, services.clock.timestamp())
     else:
         alarms.clear_alarm(data_dir, alarms.DAMAGE_FOUND)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from node.clock import Clock
 from node.config.settings import Config
@@ -44,7 +44,7 @@ class Verifying:
         processes: int,
         niceness: int = 0,
         is_wanted: Callable[[], bool] = lambda: True,
-    ) -> Iterator[tuple[str, Verdict]]:
+    ) -> Generator[tuple[str, Verdict], None, None]:
         """Yield each instance with what came of it, and mark it; ones that are held no more are left out.
 
         Parameters and errors are those of ``pool.verified``. What was found is marked also when the

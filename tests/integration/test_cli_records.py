@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 
 from node import alarms, running
 from node.__main__ import main
+from node.cli import opening
 from node.clock import Clock
 from node.completion import Completion
 from node.config import config_file
@@ -37,6 +38,7 @@ from node.storage.storage import Storage
 from tests.support import made
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
+from tests.support.settling import settle
 
 CONFIGURATION = """
 [node]
@@ -79,6 +81,11 @@ class Records:
             )
         with self.database.read():
             pass  # the rows are committed, so that the commands see them
+
+    def settle(self, *data_sets: Dataset) -> None:
+        rooms = self.config, self.clock, self.database, self.index, self.queue, self.completion
+        services = opening.Records(*rooms).services(self.storage)
+        settle(services, *(data_set.SOPInstanceUID for data_set in data_sets))
 
     def set_aside_delivery(self, sop_instance_uid: str, study: str) -> None:
         def enqueue(connection: sqlite3.Connection) -> None:
@@ -373,6 +380,35 @@ def test_verify_proves_every_instance_and_names_a_damaged_one(records: Records) 
     rows = {row["about"]: row for row in records.json("why", "1.2.4")["rows"]}
     assert (rows["archive"]["state"], rows["archive"]["cause"]) == ("stopped", "damaged")
     assert rows["archive"]["command"].startswith("anode verify --study 1.2.4 ")
+    assert bad.SOPInstanceUID in rows["archive"]["explanation"]
+    states = {study["study_instance_uid"]: study["state"] for study in records.json("studies")}
+    assert states["1.2.4"] == "stopped" != states["1.2.3"]
+    assert "archive" not in {row["about"] for row in records.json("why", "1.2.3")["rows"]}
+    (line, counts) = [
+        json.loads(one) for one in records.run("verify", "--damaged", "--json", status=1).splitlines()
+    ]
+    assert line["sop_instance_uid"] == bad.SOPInstanceUID
+    assert counts == {"verified": 1, "good": 0, "damaged": 1}
+
+
+def test_the_instances_of_a_study_are_listed_with_how_they_are_stored_and_why(records: Records) -> None:
+    image, report = made.ct_image(study_instance_uid="1.2.3"), made.instance(study_instance_uid="1.2.3")
+    records.receive(image, report)
+    assert "not settled yet" in records.run("studies", "1.2.3", "--instances")
+    records.settle(image, report)
+    table = records.run("studies", "1.2.3", "--instances").splitlines()
+    (of_image,) = [line for line in table if line.startswith(image.SOPInstanceUID)]
+    (of_report,) = [line for line in table if line.startswith(report.SOPInstanceUID)]
+    assert "jpeg-ls" in of_image
+    assert of_image.rstrip().endswith("proven")
+    assert "as received" in of_report
+    assert of_report.rstrip().endswith("no pixels")
+    listed = {one["sop_instance_uid"]: one for one in records.json("studies", "1.2.3", "--instances")}
+    proof = listed[image.SOPInstanceUID]["proof"]
+    assert proof["stored"]["codec"] == "jpeg-ls"
+    assert proof["stored"]["parameters"] is not None
+    assert listed[report.SOPInstanceUID]["kept_reason"] == "no pixels"
+    assert "needs a study" in records.told("studies", "--instances", status=2)
 
 
 def test_verify_takes_a_sample_of_what_was_not_looked_at_for_the_longest_time(records: Records) -> None:
@@ -482,6 +518,8 @@ def test_show_writes_a_picture_of_the_wanted_size(records: Records, tmp_path: Pa
     for wrong in (("--frame", "0"), ("--size", "x"), ("--window", "40"), ("--window", "40,0")):
         said_of = records.told("show", image.SOPInstanceUID, "-o", str(path), *wrong, status=2)
         assert f"{wrong[0]}: expected" in said_of
+    said_of = records.told("show", image.SOPInstanceUID, "-o", str(tmp_path / "x.jpg"), status=2)
+    assert "the picture is a PNG" in said_of
 
 
 def test_the_commands_that_are_named_find_the_same_configuration(records: Records, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_what_is_hostile_is_kept_as_it_came_and_costs_its_own_sub_operation(node
             sent[str(data_set.SOPInstanceUID)] = stream.transfer_syntax_uid, bytes_, data_set
     with node.services.database.read():
         pass
-    settle(node, *sent)
+    settle(node.services, *sent)
     for sop_instance_uid, (transfer_syntax_uid, bytes_, data_set) in sent.items():
         stored = node.stored(sop_instance_uid)
         assert stored.kept_reason == "already compressed"
@@ -149,7 +149,7 @@ def test_an_image_that_claims_more_than_a_frame_may_have_is_kept(node: SmallNode
     compressed = instance(hostile_streams.streams()["rle"], b"\x02\0\0\0" + bytes(100))
     compressed.Rows = compressed.Columns = 65535
     (native,) = node.receive(huge)
-    settle(node, native)
+    settle(node.services, native)
     assert "more than the limit of 67108864" in node.stored(native).kept_reason
     assert verify(node.services, node.stored(native)) == ""
     bytes_ = encoded_instance(compressed)

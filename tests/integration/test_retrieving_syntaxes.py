@@ -54,7 +54,7 @@ def node(tmp_path: Path, pacs: ScriptedPacs) -> Iterator[SmallNode]:
 def image(node: SmallNode) -> Dataset:
     """An instance that came in Big Endian, and is stored as JPEG-LS."""
     data_set = made.ct_image(pixels=PIXELS)
-    settle(node, *node.receive(data_set, transfer_syntax_uid=BIG_ENDIAN))
+    settle(node.services, *node.receive(data_set, transfer_syntax_uid=BIG_ENDIAN))
     return data_set
 
 

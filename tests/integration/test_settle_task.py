@@ -53,7 +53,7 @@ def test_before_and_after_settling_the_received_bytes_go_out(node, received):
     (sop_instance_uid,) = node.receive(data_set, transfer_syntax_uid=received)
     expected = made.encoded(data_set, received)
     assert sent(node, sop_instance_uid, str(received)) == expected
-    assert [type(one) for one in settle(node, sop_instance_uid)] == [Done]
+    assert [type(one) for one in settle(node.services, sop_instance_uid)] == [Done]
     stored = node.stored(sop_instance_uid)
     assert stored.is_settled
     assert stored.location.kind == "archive"
@@ -71,7 +71,7 @@ def test_before_and_after_settling_the_received_bytes_go_out(node, received):
 
 def test_the_archive_file_is_an_ordinary_part_10_file_that_carries_its_proof(node):
     (sop_instance_uid,) = node.receive(made.ct_image(pixels=PIXELS), transfer_syntax_uid=IMPLICIT)
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     stored = node.stored(sop_instance_uid)
     path = archive_file(node, sop_instance_uid)
     file = pydicom.dcmread(path)
@@ -90,7 +90,7 @@ def test_the_archive_file_is_an_ordinary_part_10_file_that_carries_its_proof(nod
 def test_what_is_kept_says_why_and_lies_in_the_archive_as_it_came(node):
     report = made.instance()
     (sop_instance_uid,) = node.receive(report, transfer_syntax_uid=IMPLICIT)
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     stored = node.stored(sop_instance_uid)
     assert (stored.kept_reason, stored.stored_transfer_syntax_uid) == ("no pixels", IMPLICIT)
     assert archive_file(node, sop_instance_uid).read_bytes().endswith(made.encoded(report, IMPLICIT))
@@ -99,9 +99,9 @@ def test_what_is_kept_says_why_and_lies_in_the_archive_as_it_came(node):
 
 def test_settling_again_changes_nothing(node):
     (sop_instance_uid,) = node.receive(made.ct_image(pixels=PIXELS))
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     before = archive_file(node, sop_instance_uid).stat()
-    assert settle(node, sop_instance_uid) == [Done()]
+    assert settle(node.services, sop_instance_uid) == [Done()]
     assert archive_file(node, sop_instance_uid).stat() == before
 
 
@@ -111,7 +111,7 @@ def test_a_crash_between_the_file_and_the_row_is_mended_by_doing_it_again(node):
     run(node.services, job)  # the outcome is never applied
     assert not node.stored(sop_instance_uid).is_settled
     assert verify(node.services, node.stored(sop_instance_uid)) == ""
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     assert verify(node.services, node.stored(sop_instance_uid)) == ""
 
 
@@ -131,7 +131,7 @@ def test_each_choice_of_the_configuration_is_followed(tmp_path):
         settings = replace(config(tmp_path / choice), transcode=TranscodeConfig(to=choice))
         with small_node(settings) as node:
             (sop_instance_uid,) = node.receive(made.ct_image(pixels=PIXELS))
-            settle(node, sop_instance_uid)
+            settle(node.services, sop_instance_uid)
             assert node.stored(sop_instance_uid).stored_transfer_syntax_uid == transfer_syntax_uid
             assert verify(node.services, node.stored(sop_instance_uid)) == ""
 
@@ -147,7 +147,7 @@ def test_the_first_rule_that_matches_counts_in_place_of_the_rest(tmp_path):
     with small_node(settings) as node:
         for description, transfer_syntax_uid in expected.items():
             (sop_instance_uid,) = node.receive(made.ct_image(pixels=PIXELS, SeriesDescription=description))
-            settle(node, sop_instance_uid)
+            settle(node.services, sop_instance_uid)
             assert node.stored(sop_instance_uid).stored_transfer_syntax_uid == transfer_syntax_uid
 
 
@@ -159,7 +159,7 @@ def test_the_best_codec_is_measured_once_for_a_series_and_counts_for_all_of_it(t
         bits = made_pixels.segments()
         bits.SeriesInstanceUID = other
         instances = node.receive(*own, bits)
-        settle(node, *instances)
+        settle(node.services, *instances)
         proofs = [node.stored(one).proof for one in instances]
         assert [proof["stored"].get("codec") for proof in proofs] == ["htj2k"] * 4 + [None]
         assert [proof.get("measured", {}).keys() for proof in proofs].count({"rle", "htj2k"}) == 1
@@ -178,7 +178,7 @@ def flip(path: Path, place: int) -> None:
 @pytest.mark.parametrize("where", ["pixels", "header", "proof"])
 def test_damage_on_disk_is_found_and_never_sent(node, data_set, where):
     (sop_instance_uid,) = node.receive(data_set)
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     path = archive_file(node, sop_instance_uid)
     size = path.stat().st_size
     length = node.stored(sop_instance_uid).proof["stored"]["length"]
@@ -203,7 +203,7 @@ def test_damage_on_disk_is_found_and_never_sent(node, data_set, where):
 
 def test_a_lost_or_exchanged_file_is_found(node):
     first, second = node.receive(made.ct_image(pixels=PIXELS), made.ct_image(pixels=PIXELS))
-    settle(node, first, second)
+    settle(node.services, first, second)
     archive_file(node, first).write_bytes(archive_file(node, second).read_bytes())
     assert verify(node.services, node.stored(first)).startswith("damaged")
     archive_file(node, first).unlink()
@@ -218,7 +218,7 @@ def test_a_damaged_log_record_is_set_aside_and_not_archived(node):
         segment.seek(stored.location.offset + 40)
         segment.write(b"\xff\xfe")
     assert verify(node.services, stored).startswith("damaged")
-    (outcome,) = settle(node, sop_instance_uid)
+    (outcome,) = settle(node.services, sop_instance_uid)
     assert isinstance(outcome, SetAside)
     assert isinstance(outcome.error, IntegrityFailure)
     assert not node.stored(sop_instance_uid).is_settled
@@ -236,7 +236,7 @@ def test_a_full_disk_means_later_not_never(node):
 
 
 def test_a_job_for_an_instance_that_is_gone_is_set_aside(node):
-    (outcome,) = settle(node, "1.2.3")
+    (outcome,) = settle(node.services, "1.2.3")
     assert isinstance(outcome, SetAside)
 
 
@@ -245,7 +245,7 @@ def test_video_goes_out_only_as_it_came(node):
     data_set.add_new(0x7FE00010, "OB", b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0film")
     data_set["PixelData"].is_undefined_length = True
     (sop_instance_uid,) = node.receive(data_set, transfer_syntax_uid=uid.MPEG2MPML)
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     assert node.stored(sop_instance_uid).kept_reason == "already compressed"
     assert outgoing(node, sop_instance_uid).transfer_syntaxes() == (str(uid.MPEG2MPML),)
     assert sent(node, sop_instance_uid, str(uid.MPEG2MPML)) == made.encoded(data_set, uid.MPEG2MPML)
@@ -255,7 +255,7 @@ def test_large_objects_go_out_as_files(node, monkeypatch):
     monkeypatch.setattr("node.transcode.outgoing.IN_MEMORY_BYTES", 1000)
     data_set: Dataset = made.ct_image(pixels=PIXELS)
     (sop_instance_uid,) = node.receive(data_set)
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     file = outgoing(node, sop_instance_uid).data_set(EXPLICIT)
     assert not isinstance(file, bytes)
     with file:

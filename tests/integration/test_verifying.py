@@ -73,7 +73,7 @@ def problem(node: SmallNode, sop_instance_uid: str) -> Any:
 
 def test_the_frames_that_differ_are_named_and_the_others_do_not_hide_them(node: SmallNode) -> None:
     frames, bits, whole = node.receive(multi_frame(), segments(), made.instance())
-    settle(node, frames, bits, whole)
+    settle(node.services, frames, bits, whole)
     assert verify(node, frames, bits, whole) == dict.fromkeys((frames, bits, whole), Verdict(""))
     damage(node, frames, 2, 5)
     damage(node, bits, 3)
@@ -87,7 +87,7 @@ def test_the_frames_that_differ_are_named_and_the_others_do_not_hide_them(node: 
 
 def test_a_header_that_differs_is_told_from_pixels_that_do(node: SmallNode) -> None:
     (sop_instance_uid,) = node.receive(multi_frame())
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     path = node.services.storage.path(node.stored(sop_instance_uid).location)
     content = bytearray(path.read_bytes())
     place = content.rindex(b"Doe^Jane") if b"Doe^Jane" in content else content.rindex(b"PN")
@@ -186,7 +186,7 @@ def test_what_was_repaired_while_it_was_verified_is_not_marked(
     node: SmallNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (sop_instance_uid,) = node.receive(multi_frame())
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     damage(node, sop_instance_uid, 2)
     mark = node.services.database.write
 
@@ -209,7 +209,7 @@ def test_an_instance_that_was_settled_meanwhile_is_verified_where_it_is_now(
     (sop_instance_uid,) = node.receive(multi_frame())
     get = node.services.index.get
     before = node.stored(sop_instance_uid)
-    settle(node, sop_instance_uid)
+    settle(node.services, sop_instance_uid)
     path = node.services.storage.path(before.location)
     path.write_bytes(bytes(path.stat().st_size))  # its place in the log is used again
     answers = [before]
@@ -238,7 +238,7 @@ def test_damage_that_a_sample_finds_is_an_alarm_until_a_later_one_finds_none(
     node: SmallNode, clock: ManualClock, tmp_path: Path
 ) -> None:
     one, other = node.receive(multi_frame(), multi_frame())
-    settle(node, one, other)
+    settle(node.services, one, other)
     task = VerifyTask()
 
     def looked_at() -> None:

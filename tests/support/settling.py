@@ -1,4 +1,4 @@
-"""Settling by hand: the task on a small node, and the transcoder on bytes."""
+"""Settling by hand: the task, and the transcoder on bytes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from node.jobs.task import Done, Job, Outcome
 from node.services import Services
 from node.tasks.settle import SettleTask
 from node.transcode import lossless
-from tests.support.small_node import SmallNode
 
 
-def settle(node: SmallNode, *sop_instance_uids: str) -> list[Outcome]:
+def settle(services: Services, *sop_instance_uids: str) -> list[Outcome]:
     """Run the task as the engine does, and apply what it says."""
     jobs = [
         Job(number, "settle", one, "", {"sop_instance_uid": one}, "1.2", 1, 0.0)
         for number, one in enumerate(sop_instance_uids)
     ]
     outcomes = []
-    for _, outcome in run(node.services, *jobs):
+    for _, outcome in run(services, *jobs):
         if isinstance(outcome, Done) and outcome.apply is not None:
-            node.services.database.write(outcome.apply)
+            services.database.write(outcome.apply)
         outcomes.append(outcome)
     return outcomes
 

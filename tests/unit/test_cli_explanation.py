@@ -80,7 +80,7 @@ def only(facts: Facts) -> Row:
         ({"analyses": [LUNGS]}, "stored"),
         ({"analyses": [LUNGS, OTHER], "runs": [COMPLETED], "jobs": DELIVERED}, "returned"),
         ({"analyses": [LUNGS], "stale_configuration": "config.toml was changed"}, "stored"),
-        ({"damaged_in_archive": 1}, "stored"),
+        ({"damaged": [("1.2.3", "damaged: its SHA-256 is another")]}, "stopped"),
         ({"analyses": [LUNGS], "runs": [run("not-a-volume")]}, "stopped"),
         (
             {

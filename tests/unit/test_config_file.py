@@ -284,6 +284,11 @@ too = 1
         "did you mean 'jpeg2000'?",
         "config.toml:6: [[transcode.rules]] too: unknown key; did you mean 'to'?",
     ]
+    for when in ("", "when = {}\n"):
+        behind = "[[transcode.rules]]\nwhen = { Modality = 'MR' }\nto = 'keep'\n"
+        text = f"[[transcode.rules]]\n{when}to = 'rle'\n{behind}"
+        (problem,) = problems(tmp_path, text)
+        assert "never reached: one before it has no 'when'; put that last" in problem
     assert problems(tmp_path, "[transcode.rules]\nto = 'rle'\n") == [
         "config.toml:1: [transcode.rules]: there may be several; write [[transcode.rules]]"
     ]
