@@ -120,6 +120,8 @@ def _windowed(
     if window is None:
         function = str(said.get("VOILUTFunction") or function)
         window = _first(said.get("WindowCenter")), _first(said.get("WindowWidth"))
+        if frame.facts.is_float and function == "LINEAR":
+            function = "LINEAR_EXACT"  # the other reckons with steps of one
         if window[1] <= 0 or (function == "LINEAR" and window[1] < 1):
             return _stretched(values, frame, said)
     center, width = window

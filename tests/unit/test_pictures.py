@@ -66,6 +66,17 @@ def test_exact_and_sigmoid_windows_differ_from_the_linear_one() -> None:
     assert np.array_equal(sigmoid, np.rint(255 / (1 + np.exp(-4 * (values - 40) / 400))).astype(np.uint8))
 
 
+def test_a_linear_window_of_floating_point_values_is_exact() -> None:
+    image = ramp(WindowCenter=0.5, WindowWidth=1.0)
+    values = np.linspace(0.0, 1.0, 256, dtype="<f4").reshape(2, 128)
+    del image.PixelData
+    image.Rows, image.Columns, image.BitsAllocated = 2, 128, 32
+    for keyword in ("BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept"):
+        image.pop(keyword, None)
+    image.FloatPixelData = values.tobytes()
+    assert np.array_equal(shown(image).ravel(), np.arange(256))
+
+
 def test_the_first_of_several_windows_counts_and_one_that_is_asked_for_before_it() -> None:
     several = ramp(WindowCenter=[40, 500], WindowWidth=[400, 2000], RescaleSlope=1, RescaleIntercept=0)
     one = ramp(WindowCenter=40, WindowWidth=400, RescaleSlope=1, RescaleIntercept=0)
