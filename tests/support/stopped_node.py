@@ -21,6 +21,7 @@ from node.index.index import Provenance, StoredInstance
 from node.services import Services
 from node.settling import writing
 from node.settling.choices import Choices
+from node.settling.order import Settled
 from node.storage.guard import DataDirectory
 from tests.support import made
 
@@ -132,7 +133,8 @@ def settle(services: Services, sop_instance_uid: str) -> None:
     """Settle an instance, as the processes of a node do."""
     row = stored(services, sop_instance_uid)
     order = Choices().order(services, row, {})
-    settled = writing.write(services.storage, order)
+    (settled,) = writing.finish(services.storage, [writing.begin(services.storage, order)])
+    assert isinstance(settled, Settled)
     (job,) = services.queue.lease({"settle": 1}, seconds=60, owner="test")
 
     def apply(connection: sqlite3.Connection) -> None:
