@@ -113,11 +113,7 @@ POINTS: Mapping[str, Point] = {
         "node.transcode.lossless:settle", is_settling=True, only_settling=True, calls=2
     ),
     "settling-process-with-a-file": Point(
-        "node.storage.disk:sync_data",
-        is_settling=True,
-        only_settling=True,
-        calls=2,
-        repairs=("files_removed",),
+        "node.storage.disk:sync_data", is_settling=True, only_settling=True, calls=2
     ),
     "settled-row-not-written": Point("node.index.index:Index.settle", repairs=("jobs_given_back",)),
     "settled": Point(_ENDED, kind="settle"),
