@@ -314,10 +314,15 @@ class Index:
         self, connection: sqlite3.Connection, study_instance_uid: str | None = None
     ) -> list[tuple[str, str]]:
         """SOP Instance UIDs of those last found damaged, in one study or all, each with what was found."""
+        # Of one study, only its own instances are looked at.
+        where: str = ""
+        values: tuple[str, ...] = ()
+        if study_instance_uid is not None:
+            where, values = " AND study.StudyInstanceUID = ?", (study_instance_uid,)
         rows = connection.execute(
             f"SELECT instance.SOPInstanceUID, instance.problem {FROM_INSTANCE} WHERE instance.problem <> ''"
-            " AND (:study IS NULL OR study.StudyInstanceUID = :study) ORDER BY instance.id",
-            {"study": study_instance_uid},
+            f"{where} ORDER BY instance.id",
+            values,
         )
         return [(str(row[0]), str(row[1])) for row in rows]
 
