@@ -50,7 +50,7 @@ def _answers(storage: Storage, orders: Sequence[Order]) -> Iterator[bytes]:
         subordinate.limit_processor_time(subordinate.cpu_seconds(order.data_set_bytes))
         if size + order.data_set_bytes > _TOGETHER_BYTES:
             yield from _finished(storage, group)
-            size = 0
+            group, size = [], 0
         group.append(_begun(storage, order))
         size += order.data_set_bytes
         yield WORKED
@@ -67,17 +67,15 @@ def _begun(storage: Storage, order: Order) -> Begun | bytes:
         return _unforeseen(error)
 
 
-def _finished(storage: Storage, group: list[Begun | bytes]) -> Iterator[bytes]:
-    """Finish what was begun, and take it from the list; yield the answers."""
+def _finished(storage: Storage, group: Sequence[Begun | bytes]) -> Iterator[bytes]:
+    """Finish what was begun; yield the answers."""
     begun = [one for one in group if isinstance(one, Begun)]
     answers: Iterator[bytes]
     try:
         answers = map(encode_answer, finish(storage, begun))
     except Exception as error:
         answers = repeat(_unforeseen(error))
-    together = group.copy()
-    group.clear()
-    for one in together:
+    for one in group:
         yield next(answers) if isinstance(one, Begun) else one
 
 
