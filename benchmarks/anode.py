@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from benchmarks.peers import ROOT, Receiver
@@ -22,6 +22,7 @@ from node.jobs.queue import Queue
 
 _STARTS_WITHIN_SECONDS = 120.0
 _SETTLES_WITHIN_SECONDS = 900.0
+_LOOK_SECONDS = 0.005
 _WORK = ("settle", "select", "analyze")
 
 
@@ -97,6 +98,16 @@ class Anode(Receiver):
         """How many instances are not settled, those included whose rows follow in a moment."""
         with self._index() as (_, connection):
             return int(Index(Clock()).counts(connection)["unsettled"])
+
+    def wait_until_settled(self) -> None:
+        """Return when every instance is settled; asks often, for what costs little."""
+        with closing(Database.open_read_only(self.data_dir / database.FILE_NAME)) as index_database:
+            queue = Queue(Clock(), index_database)
+
+            def is_settled() -> bool:
+                return queue.unfinished(("settle",)) == 0 and self.unsettled() == 0
+
+            wait_until(is_settled, _SETTLES_WITHIN_SECONDS, f"{self.name} to settle", every=_LOOK_SECONDS)
 
     def unfinished(self, *kinds: str) -> int:
         """How many jobs of these kinds, or of any that is background work, are due or running."""

@@ -47,13 +47,13 @@ def environment(*, no_delay: bool) -> dict[str, str]:
     return {**values, "TCP_NODELAY": "1"} if no_delay else values
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
-    """Return when ``is_so()``; BenchmarkFailure when it is not within ``seconds``."""
+def wait_until(is_so: Callable[[], bool], seconds: float, what: str, *, every: float = 0.05) -> None:
+    """Return when ``is_so()``, asked ``every`` so many; BenchmarkFailure when not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > deadline:
             raise BenchmarkFailure(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def listens(port: int) -> bool:

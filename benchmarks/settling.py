@@ -114,7 +114,7 @@ def _cases(kind: str, turns: dict[str, list[Turn]]) -> Generator[Case, None, Non
         f"{kind}: the same with receiving",
         "MB/s",
         {name: [turn.rate for turn in those] for name, those in turns.items()},
-        tuple(Target(name, ORTHANC) for name in _OF_ORTHANC),
+        tuple(Target(name, ORTHANC, limit if is_judged else None) for name, limit in _OF_ORTHANC.items()),
     )
     yield Case(
         "lossless",
@@ -130,7 +130,7 @@ def _cases(kind: str, turns: dict[str, list[Turn]]) -> Generator[Case, None, Non
 def _settled(node: Anode, batch: Sequence[Series]) -> Turn:
     before, held = node.stored_bytes(), node.received()
     start, end = sending.sent(node, batch, together=True)
-    wait_until(lambda: node.unsettled() == 0, _SETTLES_WITHIN_SECONDS, f"{node.name} to settle")
+    node.wait_until_settled()
     seconds = time.perf_counter() - start
     sending.check(node, batch, held)
     received, stored = (now - then for now, then in zip(node.stored_bytes(), before, strict=True))
@@ -200,5 +200,5 @@ def _seconds_after(node: Anode, options: Options, images: Images) -> float:
     start = 0.0
     for _ in range(math.ceil(options.backlog_instances / 2 / options.instances)):
         _, start = sending.sent(node, images.ct(1, options.instances))
-    wait_until(lambda: node.unsettled() == 0, _SETTLES_WITHIN_SECONDS, "the backlog to be settled")
+    node.wait_until_settled()
     return time.perf_counter() - start

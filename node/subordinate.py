@@ -6,6 +6,7 @@ The node answers scanners; its children settle and analyse with what that leaves
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import math
 import os
@@ -39,6 +40,8 @@ def begin_service(niceness: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(signal.SIGTERM)
     stand_back(niceness)
+    # What was loaded before lives until the end: the collector need not go through it again and again.
+    gc.freeze()
     # What libraries say of a data set may name a patient.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)

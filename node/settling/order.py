@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,20 +97,34 @@ def decode_orders(message: bytes) -> list[Order]:
     return [Order(**{**values, "choices": tuple(values["choices"])}) for values in json.loads(message)]
 
 
-def encode_answer(answer: Settled | AnodeError, frames: str = "") -> bytes:
-    """Encode what ``decode_answer`` gives back; ``frames`` tells where an error arose."""
-    if isinstance(answer, AnodeError):
-        values: dict[str, Any] = {"error": type(answer).__name__, "message": str(answer), "frames": frames}
-    else:
-        values = {**vars(answer), "location": str(answer.location)}
-    return json.dumps(values).encode()
+@dataclass(frozen=True)
+class Answer:
+    """What became of an order; ``frames`` tells where an error arose."""
+
+    outcome: Settled | AnodeError
+    frames: str = ""
 
 
-def decode_answer(message: bytes) -> tuple[Settled | AnodeError, str]:
-    """Decode what ``encode_answer`` made: the answer, and the frames of an error."""
-    values = json.loads(message)
+def encode_answers(answers: Iterable[Answer]) -> bytes:
+    """Encode what ``decode_answers`` gives back."""
+    return json.dumps([_values(answer) for answer in answers]).encode()
+
+
+def _values(answer: Answer) -> dict[str, Any]:
+    outcome = answer.outcome
+    if isinstance(outcome, AnodeError):
+        return {"error": type(outcome).__name__, "message": str(outcome), "frames": answer.frames}
+    return {**vars(outcome), "location": str(outcome.location)}
+
+
+def decode_answers(message: bytes) -> list[Answer]:
+    """Decode what ``encode_answers`` made."""
+    return [_answer(values) for values in json.loads(message)]
+
+
+def _answer(values: dict[str, Any]) -> Answer:
     if "error" in values:
         error = _FORESEEN.get(values["error"], UnexpectedFailure)
-        return error(values["message"]), values["frames"]
+        return Answer(error(values["message"]), values["frames"])
     values["location"], values["choices"] = Location.parse(values["location"]), tuple(values["choices"])
-    return Settled(**values), ""
+    return Answer(Settled(**values))

@@ -20,7 +20,7 @@ from node import forked, subordinate
 from node.config.settings import StorageConfig
 from node.errors import AnodeError, NodeError, StorageFailure, UnexpectedFailure
 from node.settling import child
-from node.settling.order import WORKED, Order, Settled, decode_answer, encode_orders
+from node.settling.order import WORKED, Order, Settled, decode_answers, encode_orders
 from node.storage import unfinished
 from node.storage.tenure import Tenure
 
@@ -200,11 +200,11 @@ class _Settler:
                     work.popleft()
                     self.in_work = work[0] if work else None
                     continue
-                answer, frames = decode_answer(message)
-                if isinstance(answer, UnexpectedFailure):
-                    logger.error("task failed", extra={"kind": "settle", "frames": frames})
-                missing -= 1
-                yield answer
+                for answer in decode_answers(message):
+                    if isinstance(answer.outcome, UnexpectedFailure):
+                        logger.error("task failed", extra={"kind": "settle", "frames": answer.frames})
+                    missing -= 1
+                    yield answer.outcome
         except (EOFError, OSError) as error:
             self._explain(error)
 

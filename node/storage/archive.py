@@ -27,6 +27,8 @@ IMPLEMENTATION_CLASS_UID = "2.25.215843967812440128764190452351470921543"
 IMPLEMENTATION_VERSION_NAME = "ANODE_0_1"
 PRIVATE_INFORMATION_CREATOR_UID = "2.25.118503772954216044829361170583246617201"
 QUARANTINE = "quarantine"
+#: Hexadecimal digits of a folder's name: 4,096 folders, which hold some thousand files each of ten million.
+FOLDER_DIGITS = 3
 
 _PREAMBLE = b"\0" * 128 + b"DICM"
 # A proof is some kilobytes, but for what is in it of a long header, which is compressed already.
@@ -178,9 +180,8 @@ def files(archive: Path) -> Iterator[str]:
     Raises StorageFailure when a folder cannot be read.
     """
     for one in _names(archive):
-        if len(one) == 2:
-            for other in _names(archive / one):
-                yield from (f"{one}/{other}/{name}" for name in _names(archive / one / other, ".dcm"))
+        if len(one) == FOLDER_DIGITS:
+            yield from (f"{one}/{name}" for name in _names(archive / one, ".dcm"))
     yield from (f"{QUARANTINE}/{name}" for name in _names(archive / QUARANTINE, ".dcm"))
 
 
@@ -196,7 +197,7 @@ def _names(folder: Path, suffix: str = "") -> list[str]:
 def relative_path(sop_instance_uid: str) -> str:
     """Place of an instance below the archive folder; a hash, so no UID ever becomes a path."""
     name = hashlib.sha256(sop_instance_uid.encode()).hexdigest()
-    return f"{name[:2]}/{name[2:4]}/{name}.dcm"
+    return f"{name[:FOLDER_DIGITS]}/{name}.dcm"
 
 
 def quarantine_path(sop_instance_uid: str, data_set_sha256: str) -> str:

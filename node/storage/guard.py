@@ -24,10 +24,10 @@ from node.storage.segment import segment_path
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _MARKER = "format.json"
 _OUR_NAMES = ("archive", "log")
-_ARCHIVE_FILES = "archive/[0-9a-f]*/*/*.dcm"
+_ARCHIVE_FILES = "archive/[0-9a-f]*/*.dcm"
 _SEGMENTS = "log/*.seg"
 # The lock, the markers and the database's log of changes need a little; the reserve is far more.
 _START_BYTES = 1 << 20
@@ -57,8 +57,8 @@ def inspect(path: Path, state_file: Path | None) -> str:
     Raises
     ------
     ArchiveUnavailable
-        The archive that was there is gone or another one, its format is newer than this anode
-        knows, or its marker is missing or damaged. ``action`` says what to do.
+        The archive that was there is gone or another one, its format is not the one
+        that this anode knows, or its marker is missing or damaged. ``action`` says what to do.
     """
     if backup := restoration.of(path):
         raise ArchiveUnavailable(
@@ -85,6 +85,11 @@ def inspect(path: Path, state_file: Path | None) -> str:
         raise ArchiveUnavailable(
             f"the data directory {path} has format {version}; this anode knows up to {FORMAT}",
             action="run the newer anode that wrote it",
+        )
+    if version < FORMAT:
+        raise ArchiveUnavailable(
+            f"the data directory {path} has format {version}; this anode knows {FORMAT} alone",
+            action="run the older anode that wrote it, and retrieve its studies into a new data_dir",
         )
     if remembered is not None and remembered.archive != archive_id:
         raise _gone(path, remembered, state_file)

@@ -216,7 +216,7 @@ def test_a_damaged_file_of_another_anode_is_refused(
     node: StoppedNode, other: StoppedNode, capsys: Capture
 ) -> None:
     shutil.rmtree(other.data_dir / "log")
-    path = next((other.data_dir / "archive").glob("[0-9a-f]*/*/*.dcm"))
+    path = next((other.data_dir / "archive").glob("[0-9a-f]*/*.dcm"))
     content = bytearray(path.read_bytes())
     content[-60] ^= 0xFF
     path.write_bytes(content)

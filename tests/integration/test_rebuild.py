@@ -439,7 +439,7 @@ def test_what_cannot_be_read_is_named_and_stays_where_it_is(tmp_path: Path) -> N
         segment = node.services.storage.path(place)
     damage(path, 150)
     damage(segment, place.offset - 4096 + 20)  # the head of the first of its records
-    stranger = wanted.node.data_dir / "archive" / "ab" / "cd" / "stranger.dcm"
+    stranger = wanted.node.data_dir / "archive" / "abc" / "stranger.dcm"
     stranger.parent.mkdir(parents=True)
     stranger.write_bytes(path.with_name(path.name).read_bytes()[:100])
     lose_index(wanted)
@@ -586,7 +586,7 @@ def test_the_command_tells_what_it_found_and_fails_where_something_is_left_out(t
     file.write_text('[node]\nport = 0\ndata_dir = "data"\n')
     assert main(["rebuild", "--config", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left_out"] == []
-    stranger = tmp_path / "data" / "archive" / "ab" / "cd" / "stranger.dcm"
+    stranger = tmp_path / "data" / "archive" / "abc" / "stranger.dcm"
     stranger.parent.mkdir(parents=True)
     stranger.write_bytes(b"nothing")
     assert main(["rebuild", "--config", str(file)]) == 1

@@ -64,7 +64,7 @@ def test_a_series_uid_under_two_studies_is_two_series(index: Indexed) -> None:
 
 def test_settling_moves_an_instance_out_of_its_segment(index: Indexed) -> None:
     (stored,) = index.add(instance(**UIDS))
-    archived = Location("archive", "ab/cd/x.dcm")
+    archived = Location("archive", "abc/x.dcm")
     proof = {"stored": {"length": 400}}
 
     def settle(connection, uid: str = stored.sop_instance_uid) -> None:

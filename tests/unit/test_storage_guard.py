@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import ArchiveUnavailable, OutOfSpace
-from node.storage.guard import DataDirectory, inspect, state_file_of
+from node.storage.guard import FORMAT, DataDirectory, inspect, state_file_of
 
 
 def start(path: Path, config_file: Path | None) -> str:
@@ -35,7 +35,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 def test_the_first_start_begins_an_archive_and_the_next_finds_it(data_dir, config_file):
     archive_id = start(data_dir, config_file)
-    assert json.loads((data_dir / "format.json").read_text()) == {"format": 1, "archive": archive_id}
+    assert json.loads((data_dir / "format.json").read_text()) == {"format": FORMAT, "archive": archive_id}
     assert json.loads(state_file_of(config_file).read_text())["archive"] == archive_id
     assert start(data_dir, config_file) == archive_id
 
@@ -90,13 +90,14 @@ def test_an_archive_that_was_moved_by_the_operator_is_found_at_its_new_place(dat
     assert start(tmp_path / "moved", config_file) == first
 
 
-def test_a_newer_format_is_refused_and_left_alone(data_dir, config_file):
+@pytest.mark.parametrize("version", [FORMAT - 1, FORMAT + 1])
+def test_another_format_is_refused_and_left_alone(data_dir, config_file, version):
     archive_id = start(data_dir, config_file)
-    newer = json.dumps({"format": 2, "archive": archive_id})
-    (data_dir / "format.json").write_text(newer)
-    with pytest.raises(ArchiveUnavailable, match="format 2"):
+    other = json.dumps({"format": version, "archive": archive_id})
+    (data_dir / "format.json").write_text(other)
+    with pytest.raises(ArchiveUnavailable, match=f"format {version}"):
         start(data_dir, config_file)
-    assert (data_dir / "format.json").read_text() == newer
+    assert (data_dir / "format.json").read_text() == other
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "1", "archive": "x"}'])
@@ -128,7 +129,7 @@ def test_an_archive_folder_that_is_gone_is_refused_when_instances_lie_in_it(data
     directory.close()
 
 
-@pytest.mark.parametrize("held", ["archive/ab/cd/abcd.dcm", "log/00000001.seg"])
+@pytest.mark.parametrize("held", ["archive/abc/abcd.dcm", "log/00000001.seg"])
 def test_an_archive_whose_index_is_gone_is_refused_before_an_empty_one_takes_its_place(
     data_dir, config_file, held
 ):
@@ -152,7 +153,7 @@ def test_an_index_that_knows_nothing_of_an_archive_with_files_is_refused(data_di
     start(data_dir, config_file)
     directory = DataDirectory.beside(data_dir, config_file)
     directory.check_index_knows(holds_instances=False)
-    file = data_dir / "archive/ab/cd/abcd.dcm"
+    file = data_dir / "archive/abc/abcd.dcm"
     file.parent.mkdir(parents=True)
     file.touch()
     directory.check_index_knows(holds_instances=True)
