@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from node.errors import MalformedDataSet
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from node.errors import LimitExceeded, MalformedDataSet
+from node.ingest.elements import PIXEL_DATA_TAGS
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, walk
 from node.storage.window import LastingWindow
 
@@ -20,13 +23,19 @@ MEDIA_STORAGE_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
+#: Of a data set alone: by the group that it begins with, and whether it has VRs.
+_BARE = {
+    (b"\x08\0", False): str(ImplicitVRLittleEndian),
+    (b"\x08\0", True): str(ExplicitVRLittleEndian),
+    (b"\0\x08", True): str(ExplicitVRBigEndian),
+}
 _START_BYTES = 1 << 16
 _MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
 class DicomFile:
-    """One Part 10 file; its data set begins at ``data_set_offset`` and is ``data_set_bytes`` long."""
+    """One Part 10 file, whose data set begins at ``data_set_offset``, or a data set alone."""
 
     path: Path
     sop_class_uid: str
@@ -66,7 +75,8 @@ def read(path: Path) -> DicomFile:
     Raises
     ------
     NotDicom
-        When there is no "DICM" where PS3.10 section 7.1 wants it, or the file is a DICOMDIR.
+        When there is neither "DICM" where PS3.10 section 7.1 wants it nor a data set from the first byte on,
+        or the file is a DICOMDIR.
     MalformedDataSet
         When the file cannot be read, is cut short, or lacks a UID.
     """
@@ -75,6 +85,8 @@ def read(path: Path) -> DicomFile:
             return _read(path, file)
     except OSError as error:
         raise MalformedDataSet(f"cannot be read: {error.strerror}") from error
+    except LimitExceeded as error:
+        raise MalformedDataSet(str(error)) from error
 
 
 def uids_of(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, str]:
@@ -106,8 +118,11 @@ def open_data_set(file: DicomFile) -> BinaryIO:
 
 
 def _read(path: Path, file: BinaryIO) -> DicomFile:
-    if file.read(132)[128:] != b"DICM":
-        raise NotDicom("not a DICOM file")
+    start = file.read(132)
+    if start[128:] != b"DICM":
+        file.seek(0)
+        if not start.startswith(b"\2\0\0\0UL"):  # else the preamble alone is missing
+            return _bare(path, file, start)
     meta = _file_meta(file)
     transfer_syntax_uid = _uid(meta.get(0x0010, b""))
     if _uid(meta.get(0x0002, b"")) == MEDIA_STORAGE_DIRECTORY_UID:
@@ -127,6 +142,26 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
         raise MalformedDataSet("it has no SOP Class UID or no SOP Instance UID")
     return DicomFile(
         path, uids[SOP_CLASS_UID], uids[SOP_INSTANCE_UID], transfer_syntax_uid, offset, data_set_bytes
+    )
+
+
+def _bare(path: Path, file: BinaryIO, start: bytes) -> DicomFile:
+    """Read a file that is a data set and nothing else, as old archives have them; it is walked to its end."""
+    has_vr = start[4:6].isalpha() and start[4:6].isupper()
+    transfer_syntax_uid = _BARE.get((start[:2], has_vr))
+    if transfer_syntax_uid is None:
+        raise NotDicom("not a DICOM file")
+    uids = dict.fromkeys((SOP_CLASS_UID, SOP_INSTANCE_UID), "")
+    elements = walk(file, transfer_syntax_uid, max_depth=_MAX_DEPTH)
+    for element in elements.elements():
+        if element.tag in uids:
+            uids[element.tag] = _uid(elements.value(element))
+        if element.tag in PIXEL_DATA_TAGS and element.is_undefined:
+            raise MalformedDataSet("no File Meta Information says how its pixels are compressed")
+    if not all(uids.values()):
+        raise NotDicom("not a DICOM file")
+    return DicomFile(
+        path, uids[SOP_CLASS_UID], uids[SOP_INSTANCE_UID], transfer_syntax_uid, 0, elements.length
     )
 
 

@@ -85,14 +85,23 @@ def _ratio(settlement: lossless.Settlement) -> float:
 # --- the real files --------------------------------------------------------------
 
 
-def files() -> Iterator[Path]:
-    """Every real file that can be read as DICOM."""
+def files() -> tuple[list[Path], list[Outcome]]:
+    """Every real file that can be read as DICOM, and what is in the way of the others."""
+    readable, others = [], []
     for path in dicom_files.find([SHARED]):
         try:
             dicom_files.read(path)
-        except MalformedDataSet:
+        except dicom_files.NotDicom:
             continue
-        yield path
+        except MalformedDataSet as error:
+            others.append(Outcome(_name(path), "", "", 1.0, proven=False, kept_reason=f"not read: {error}"))
+        else:
+            readable.append(path)
+    return readable, others
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(SHARED).as_posix()
 
 
 def outcome(path: Path) -> Outcome:
@@ -110,7 +119,7 @@ def outcome(path: Path) -> Outcome:
             if not other.kept_reason:
                 others.append(f"{name} {_ratio(other):.2f}")
     return Outcome(
-        str(path.relative_to(SHARED)),
+        _name(path),
         UID(file.transfer_syntax_uid).name,
         str(settlement.private["stored"].get("codec", "")),
         _ratio(settlement),
@@ -120,9 +129,11 @@ def outcome(path: Path) -> Outcome:
     )
 
 
-def outcomes() -> list[Outcome]:
+def outcomes() -> tuple[list[Outcome], list[Outcome]]:
+    """What became of every file, and of those that are no instance."""
+    readable, others = files()
     with ProcessPoolExecutor() as pool:
-        return list(pool.map(outcome, files(), chunksize=25))
+        return list(pool.map(outcome, readable, chunksize=25)), others
 
 
 # --- the page --------------------------------------------------------------------
@@ -147,13 +158,16 @@ def compressible(found: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]
     return [one for one in found if one.codec], [one for one in found if one.others]
 
 
-def file_lines(found: Sequence[Outcome]) -> Iterator[str]:
+def file_lines(found: Sequence[Outcome], unread: Sequence[Outcome]) -> Iterator[str]:
     small, missed = compressible(found)
     share = 100 * len(small) / (len(small) + len(missed))
     all_of_them = len(small) + len(missed)
-    yield f"Of {len(found)} real files, {len(small)} of those {all_of_them} with uncompressed pixels that"
+    yield f"Of {len(found)} files, {len(small)} of those {all_of_them} with uncompressed pixels that"
     yield f"some codec makes smaller are stored compressed and proven: {share:.1f} %. Not one is altered:"
     yield f"{sum(one.proven for one in found)} of {len(found)} are given back byte for byte."
+    if unread:
+        said = "; ".join(f"`{one.path}`: {one.kept_reason.partition(': ')[2]}" for one in unread)
+        yield f"No instance can be read from {len(unread)} files more ({said})."
     yield ""
     counts = Counter(one.codec or f"kept: {one.kept_reason}" for one in found)
     ratios = defaultdict(list)
@@ -174,7 +188,7 @@ def file_lines(found: Sequence[Outcome]) -> Iterator[str]:
     )
 
 
-def write(found: Sequence[Outcome]) -> None:
+def write(found: Sequence[Outcome], unread: Sequence[Outcome]) -> None:
     text = PAGE.read_text()
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
@@ -187,21 +201,21 @@ def write(found: Sequence[Outcome]) -> None:
         "",
         "### Every real file",
         "",
-        *file_lines(found),
+        *file_lines(found, unread),
     ]
     PAGE.write_text("\n".join([head + BEGIN, *body, END + tail]))
     with FILES.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*asdict(found[0])], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(one) for one in found)
+        writer.writerows(asdict(one) for one in (*found, *unread))
 
 
 def main() -> int:
     if not SHARED.exists():
         print(f"there are no real images at {SHARED} (set ANODE_TEST_DATA)", file=sys.stderr)
         return 2
-    found = outcomes()
-    write(found)
+    found, unread = outcomes()
+    write(found, unread)
     print(f"{PAGE.relative_to(ROOT)} and {FILES.relative_to(ROOT)}: {len(found)} files")
     return 0 if all(one.proven for one in found) else 1
 

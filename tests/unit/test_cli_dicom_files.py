@@ -91,6 +91,52 @@ def test_no_start_of_a_file_is_read_as_a_whole_instance_or_breaks_the_reader(tmp
         assert file.data_set_offset + file.data_set_bytes == length
 
 
+@pytest.mark.parametrize(
+    "transfer_syntax_uid", sorted({*made.NATIVE_TRANSFER_SYNTAXES} - {uid.DeflatedExplicitVRLittleEndian})
+)
+def test_a_data_set_without_file_meta_information_is_read_as_what_it_must_be(
+    tmp_path: Path, transfer_syntax_uid: str
+) -> None:
+    whole = write(tmp_path / "a.dcm", transfer_syntax_uid, sop_instance_uid="1.2.3")
+    expected = dicom_files.read(whole)
+    path = tmp_path / "bare"
+    path.write_bytes(whole.read_bytes()[expected.data_set_offset :])
+    file = dicom_files.read(path)
+    assert (file.sop_class_uid, file.sop_instance_uid) == (expected.sop_class_uid, "1.2.3")
+    assert (file.data_set_offset, file.data_set_bytes) == (0, path.stat().st_size)
+    assert file.transfer_syntax_uid == transfer_syntax_uid
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(MalformedDataSet):
+        dicom_files.read(path)
+
+
+def test_a_preamble_may_be_missing(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.dcm", uid.JPEGLSLossless, sop_instance_uid="1.2.3")
+    expected = dicom_files.read(whole)
+    path = tmp_path / "bare"
+    path.write_bytes(whole.read_bytes()[128 + 4 :])
+    file = dicom_files.read(path)
+    assert (file.transfer_syntax_uid, file.sop_instance_uid) == (uid.JPEGLSLossless, "1.2.3")
+    with dicom_files.open_data_set(file) as one, dicom_files.open_data_set(expected) as other:
+        assert one.read() == other.read()
+
+
+def test_of_compressed_pixels_somebody_must_say_how(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.dcm", uid.JPEGLSLossless)
+    path = tmp_path / "bare"
+    path.write_bytes(whole.read_bytes()[dicom_files.read(whole).data_set_offset :])
+    with pytest.raises(MalformedDataSet, match="how its pixels are compressed"):
+        dicom_files.read(path)
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused_by_name(tmp_path: Path) -> None:
+    item = b"\xfe\xff\0\xe0\xff\xff\xff\xff"
+    path = tmp_path / "deep"
+    path.write_bytes((b"\x08\0\x06\0SQ\0\0\xff\xff\xff\xff" + item) * 100)
+    with pytest.raises(MalformedDataSet, match="nested"):
+        dicom_files.read(path)
+
+
 def test_folders_are_searched_in_order_without_hidden_files(tmp_path: Path) -> None:
     for name in ("b/2", "b/1", "a/3", ".hidden/4", "b/.5", "c"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
