@@ -121,6 +121,14 @@ class Images:
             return self._of("mr", 1, instances, lambda: self._real("mr", source, instances))[0]
         return self._of("mr", 1, instances, lambda: self._mr(instances))[0]
 
+    def whole(self, instances: int) -> list[Series]:
+        """A CT and an MR series as they are, each image once; made ones are of so many."""
+        numbers = [
+            len(real_images(source)) if source else instances
+            for source in (self._pixel_source, self._mr_source)
+        ]
+        return [self.scanned(numbers[0]), self.mr(numbers[1])]
+
     def small(self, associations: int, instances: int) -> list[Series]:
         """A series of Structured Reports of 2 KB for each association."""
         return self._of("small", associations, instances, lambda: self._small(instances))

@@ -23,6 +23,7 @@ JPEG_LS, HTJ2K, JPEG_2000 = "anode, jpeg-ls", "anode, htj2k", "anode, jpeg2000"
 _CHOICES = {JPEG_LS: "jpeg-ls", HTJ2K: "htj2k", JPEG_2000: "jpeg2000"}
 _OF_ORTHANC = {JPEG_LS: 4.0, HTJ2K: 8.0, JPEG_2000: None}
 _RATIO_OF_ORTHANC = {JPEG_LS: 1.0, HTJ2K: 0.9, JPEG_2000: None}
+_JUDGED = "CT and MR"
 IDLE, SETTLING = "at rest", "while it settles"
 _KEPT_RATE = 0.6
 _BACKLOG_SECONDS = 30.0
@@ -61,13 +62,19 @@ class Turn:
 def lossless(options: Options, images: Images) -> Generator[Case, None, None]:
     """A CT and an MR series in one association, until all of it is stored compressed, and proven by anode.
 
+    First the two as they are, then as many images of one as of the other, and of each alone.
     Orthanc transcodes while it receives, and proves nothing; anode receives, and then compresses and proves.
     What either takes beyond receiving is compared; for Orthanc that is told by another that transcodes
     nothing.
     """
     folder = options.folder / "lossless"
     ct, mr = images.scanned(options.instances), images.mr(options.instances)
-    kinds = {"CT and MR": [ct, mr], "CT": [ct], "MR": [mr]}
+    kinds = {
+        _JUDGED: images.whole(options.instances),
+        "as many CT as MR": [ct, mr],
+        "CT": [ct],
+        "MR": [mr],
+    }
     with ExitStack() as running:
         orthanc = running.enter_context(Orthanc(folder / "orthanc", transcodes_to_jpeg_2000=True))
         plain = running.enter_context(Orthanc(folder / "plain"))
@@ -101,7 +108,7 @@ def _cases(kind: str, turns: dict[str, list[Turn]]) -> Generator[Case, None, Non
         ]
         for name, those in turns.items()
     }
-    is_judged = kind == "CT and MR"
+    is_judged = kind == _JUDGED
     yield Case(
         "lossless",
         f"{kind}: compressing, and for anode proving",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from node.errors import (
@@ -89,7 +89,7 @@ class Settled:
 
 def encode_orders(orders: Sequence[Order]) -> bytes:
     """Encode what ``decode_orders`` gives back."""
-    return json.dumps([asdict(order) for order in orders]).encode()
+    return json.dumps([vars(order) for order in orders]).encode()
 
 
 def decode_orders(message: bytes) -> list[Order]:

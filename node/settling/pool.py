@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import signal
 import threading
 from collections import Counter, deque
@@ -179,6 +180,8 @@ class _Settler:
         self.is_crashed = False
         self.in_work: Order | None = None
         self.process = forked.Forked("settles", child.main, data_dir, config, niceness, tenure)
+        self._message = select.poll()
+        self._message.register(self.process.connection, select.POLLIN)
 
     def answers(self, orders: Sequence[Order]) -> Iterator[Settled | AnodeError]:
         """Yield the answer to each order; fewer when the process dies or hangs.
@@ -193,7 +196,7 @@ class _Settler:
             while missing:
                 data_set_bytes = 0 if self.in_work is None else self.in_work.data_set_bytes
                 seconds = subordinate.cpu_seconds(data_set_bytes) / _LEAST_SHARE_OF_PROCESSOR
-                if not self.process.connection.poll(seconds):
+                if not self._message.poll(1000 * seconds):
                     raise TimeoutError
                 message = self.process.connection.recv_bytes()
                 if message == WORKED:

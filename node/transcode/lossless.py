@@ -15,7 +15,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Self
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
@@ -325,7 +325,7 @@ def _encode(image: NativeImage, choice: str, received: dict[str, Any], encoded: 
             "ratio": round(received["length"] / length, 4),
         },
         "pixels": {
-            **asdict(image.facts),
+            **vars(image.facts),
             "is_little_endian": image.layout.is_little_endian,
             "is_words": image.layout.is_words,
             "unused_bits": unused_bits.kind if codec.needs_clean_words else AS_CODED,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,13 +137,17 @@ def test_a_codec_that_sleeps_is_ended_in_the_time_of_its_instance_and_not_of_the
     instances = received(node, 4)
     monkeypatch.setattr(subordinate, "CPU_SECONDS", 0.1)
     seconds: list[float] = []
-    poll = multiprocessing.connection.Connection.poll
 
-    def noted(connection, timeout=0.0):
-        seconds.append(timeout)
-        return poll(connection, timeout)
+    class Noted:
+        def __init__(self):
+            self._poll = select.poll()
+            self.register = self._poll.register
 
-    monkeypatch.setattr(multiprocessing.connection.Connection, "poll", noted)
+        def poll(self, milliseconds):
+            seconds.append(milliseconds / 1000)
+            return self._poll.poll(milliseconds)
+
+    monkeypatch.setattr(pool, "select", SimpleNamespace(poll=Noted, POLLIN=select.POLLIN))
     faulty_settling.inject(monkeypatch, faulty_settling.hangs_in, instances[2], False)
     assert [type(outcome) for outcome in run(task, node, *instances)] == [Done] * 4
     assert [bool(node.stored(one).kept_reason) for one in instances] == [False, False, True, False]
