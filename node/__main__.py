@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from node.cli.parser import parser
 from node.errors import AnodeError, ConfigurationError, WrongUsage
 
-DONE, FAILED, WRONG = 0, 1, 2
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 #: What anode writes holds names and images: it is for its user, whose group may read it, and nobody else.
 _PATIENTS_ARE_NOBODY_ELSES = 0o027
 
@@ -18,8 +18,8 @@ _PATIENTS_ARE_NOBODY_ELSES = 0o027
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0: done. 1: it failed. 2: wrong usage or configuration. Whatever happens is said in plain
-    words on standard error; only a fault of anode itself shows a traceback.
+    0: done. 1: it failed. 2: wrong usage or configuration. 130: interrupted, as a shell has it. Whatever
+    happens is said in plain words on standard error; only a fault of anode itself shows a traceback.
     """
     parsed = parser().parse_args(arguments)
     # who asks for more privacy than that keeps it
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         _say("anode: interrupted")
-        return FAILED
+        return INTERRUPTED
     except Exception:
         _say("anode: this is a fault in anode itself:")
         traceback.print_exc()

@@ -15,13 +15,23 @@ from urllib.parse import urlsplit
 from node.config.settings import SyslogAddress
 
 Reader = Callable[[Any], Any]
+_TELLING_LETTERS = 3
 
 
 def suggestion(wrong: str, right: Iterable[str]) -> str:
     """Return ``"; did you mean 'port'?"`` for the nearest of ``right``, or an empty string."""
-    by_folded = {name.casefold(): name for name in right}
-    near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
-    return f"; did you mean '{by_folded[near[0]]}'?" if near else ""
+    by_letters = {_letters(name): name for name in right}
+    meant = _letters(wrong)
+    found = difflib.get_close_matches(meant, by_letters, n=1, cutoff=0.95)
+    if not found:
+        # "JPEG2000Lossless" begins with what is meant, though it looks more like "jpeg-lossless"
+        begins = [one for one in by_letters if len(one) >= _TELLING_LETTERS and meant.startswith(one)]
+        found = sorted(begins, key=len)[-1:] or difflib.get_close_matches(meant, by_letters, n=1)
+    return f"; did you mean '{by_letters[found[0]]}'?" if found else ""
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def boolean(value: Any) -> bool:

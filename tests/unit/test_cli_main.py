@@ -136,7 +136,7 @@ def test_an_interrupt_ends_without_a_traceback(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("models.registry.names", interrupted)
-    assert command_line.main(["models"]) == 1
+    assert command_line.main(["models"]) == command_line.INTERRUPTED == 130
     assert capsys.readouterr().err == "anode: interrupted\n"
 
 

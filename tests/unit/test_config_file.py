@@ -430,3 +430,21 @@ def test_syslog_over_tls_needs_to_know_whom_to_trust(tmp_path: Path) -> None:
     [problem] = problems(tmp_path, text)
     assert problem == "config.toml:2: [audit] syslog: over TLS it needs 'ca', here or in [node.tls]"
     assert load(tmp_path, f'[node.tls]\nca = "peers.crt"\n{text}').audit.syslog is not None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("JPEG2000Lossless", "jpeg2000"),
+        ("JPEGLossless", "jpeg-lossless"),
+        ("JPEGLSLossless", "jpeg-ls"),
+        ("HTJ2KLossless", "htj2k"),
+        ("RLELossless", "rle"),
+        ("htj2k_rpcl", "htj2k-rpcl"),
+        ("jpegxl", "jpeg-xl"),
+        ("bestt", "best"),
+    ],
+)
+def test_a_codec_is_known_by_the_name_of_its_transfer_syntax(tmp_path: Path, wrong: str, meant: str) -> None:
+    (problem,) = problems(tmp_path, f"[transcode]\nto = '{wrong}'\n")
+    assert problem.endswith(f"; did you mean '{meant}'?")
