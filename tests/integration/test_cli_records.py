@@ -471,13 +471,13 @@ def test_a_file_that_cannot_be_finished_is_not_there(
     records.receive(image)
     path = tmp_path / "out" / "image.dcm"
     path.parent.mkdir()
-    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+    for error, status in ((OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130)):
 
         def fails(_descriptor: int, error: BaseException = error) -> None:
             raise error
 
         monkeypatch.setattr("node.storage.disk.sync_data", fails)
-        records.told("restore", image.SOPInstanceUID, "-o", str(path), status=1)
+        records.told("restore", image.SOPInstanceUID, "-o", str(path), status=status)
         assert list(path.parent.iterdir()) == []
 
 

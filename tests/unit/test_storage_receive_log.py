@@ -335,8 +335,15 @@ def test_a_sealed_record_is_flushed_by_sync_alone(make, monkeypatch):
     storage = make()
     put(storage, b"first, which makes the segment")
     calls: list[int] = []
+    here, real = threading.get_ident(), os.fdatasync
+
+    def fdatasync(file: int) -> None:
+        if threading.get_ident() == here:  # others of this process may have work of their own
+            calls.append(file)
+        real(file)
+
     with monkeypatch.context() as counted, storage.begin() as reception:
-        counted.setattr(os, "fdatasync", calls.append)
+        counted.setattr(os, "fdatasync", fdatasync)
         reception.write([b"data"])
         location = reception.seal(SYNTAX, "{}")
         assert calls == []
