@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from pydicom.errors import BytesLengthException
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 #: Over bytes that are not what they claim to be.
 UNDECODABLE = (
@@ -12,6 +12,7 @@ UNDECODABLE = (
     AttributeError,
     BytesLengthException,
     EOFError,
+    InvalidDicomError,
     LookupError,
     RuntimeError,
     TypeError,

@@ -106,6 +106,28 @@ def test_folders_are_searched_and_data_sets_are_held_byte_for_byte(
     assert "0 damaged" in node.run(capsys, "verify")
 
 
+def test_files_without_a_preamble_and_data_sets_alone_are_taken_in(
+    node: StoppedNode, tmp_path: Path, capsys: Capture
+) -> None:
+    old = tmp_path / "old"
+    write(old, "bare", "without-preamble")
+    for name in ("bare", "without-preamble"):
+        path = old / name
+        start = dicom_files.read(path).data_set_offset if name == "bare" else 128 + len("DICM")
+        path.write_bytes(path.read_bytes()[start:])
+    files = digests(old)
+    assert len(files) == 2
+    assert counts(node, capsys, str(old))["stored"] == 2
+    assert node.digests() == files
+    assert counts(node, capsys, str(old / "bare"))["held_already"] == 1
+
+
+def test_a_dicomdir_that_is_none_is_named(node: StoppedNode, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "DICOMDIR").write_text("nothing of that kind")
+    said = node.run(capsys, "import", str(tmp_path / "DICOMDIR"), status=1)
+    assert "no DICOMDIR that can be read" in said
+
+
 def test_what_is_held_is_passed_over_without_being_taken_in_again(
     node: StoppedNode, tmp_path: Path, capsys: Capture
 ) -> None:
