@@ -22,7 +22,8 @@ from node.errors import IntegrityFailure, StorageFailure
 from node.storage import disk
 
 FILE_NAME = "manifest.jsonl"
-FORMAT = 1
+#: Of the manifest, and of the folders of the archive beside it.
+FORMAT = 2
 
 # As ``backup.make`` names them: a generation is a folder that the next backup removes.
 _GENERATION = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
@@ -229,6 +230,12 @@ def read(folder: Path) -> Manifest | None:
             raise StorageFailure(
                 f"the backup in {folder} has format {first['format']}; this anode knows up to {FORMAT}",
                 action="use the newer anode that made it",
+            )
+        if first["format"] < FORMAT:
+            raise StorageFailure(
+                f"the backup in {folder} has format {first['format']}; this anode knows {FORMAT} alone",
+                action=f"restore it with the anode that made it, or take over its instances with "
+                f"'anode import {folder}'",
             )
         if closing["sha256"] != digest.hexdigest() or closing["files"] != files:
             raise damaged

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         prog="anode",
         description="A DICOM network node: it keeps every byte, proves its lossless compression, "
         "analyses complete studies and returns the results.",
-        epilog="Exit status: 0 done, 1 it failed, 2 wrong usage or configuration.\n"
+        epilog="Exit status: 0 done, 1 it failed, 2 wrong usage or configuration, 130 interrupted.\n"
         "'anode COMMAND --help' says more, with an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -22,11 +22,14 @@ def suggestion(wrong: str, right: Iterable[str]) -> str:
     """Return ``"; did you mean 'port'?"`` for the nearest of ``right``, or an empty string."""
     by_letters = {_letters(name): name for name in right}
     meant = _letters(wrong)
-    found = difflib.get_close_matches(meant, by_letters, n=1, cutoff=0.95)
-    if not found:
-        # "JPEG2000Lossless" begins with what is meant, though it looks more like "jpeg-lossless"
-        begins = [one for one in by_letters if len(one) >= _TELLING_LETTERS and meant.startswith(one)]
-        found = sorted(begins, key=len)[-1:] or difflib.get_close_matches(meant, by_letters, n=1)
+    # "JPEG2000Lossless" begins with what is meant, though it looks more like "jpeg-lossless"
+    begins = [one for one in by_letters if len(one) >= _TELLING_LETTERS and meant.startswith(one)]
+    if begins:
+        longest = max(begins, key=len)
+        alike = [one for one in by_letters if one.startswith(longest)]
+        found = difflib.get_close_matches(meant, alike, n=1, cutoff=0.8) or [longest]
+    else:
+        found = difflib.get_close_matches(meant, by_letters, n=1)
     return f"; did you mean '{by_letters[found[0]]}'?" if found else ""
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.errors import LimitExceeded, MalformedDataSet
-from node.ingest.elements import PIXEL_DATA_TAGS
+from node.ingest.elements import PIXEL_DATA_TAGS, Element, ElementWalk
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, walk
 from node.storage.window import LastingWindow
 
@@ -30,6 +30,9 @@ _BARE = {
     (b"\0\x08", True): str(ExplicitVRBigEndian),
 }
 _START_BYTES = 1 << 16
+_MOST_UID_BYTES = 64
+#: Of what may still be meant as a UID.
+_LONGEST_VALUE = 256
 _MAX_DEPTH = 64
 
 
@@ -121,7 +124,7 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
     start = file.read(132)
     if start[128:] != b"DICM":
         file.seek(0)
-        if not start.startswith(b"\2\0\0\0UL"):  # else the preamble alone is missing
+        if start[:2] != b"\2\0" or not _is_vr(start[4:6]):  # else the preamble alone is missing
             return _bare(path, file, start)
     meta = _file_meta(file)
     transfer_syntax_uid = _uid(meta.get(0x0010, b""))
@@ -138,8 +141,8 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
     except MalformedDataSet:
         if not all(uids.values()):
             raise
-    if not all(uids.values()):
-        raise MalformedDataSet("it has no SOP Class UID or no SOP Instance UID")
+    if not _can_be_sent(uids):
+        raise MalformedDataSet("it has no SOP Class UID or no SOP Instance UID, or one that is none")
     return DicomFile(
         path, uids[SOP_CLASS_UID], uids[SOP_INSTANCE_UID], transfer_syntax_uid, offset, data_set_bytes
     )
@@ -147,22 +150,37 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
 
 def _bare(path: Path, file: BinaryIO, start: bytes) -> DicomFile:
     """Read a file that is a data set and nothing else, as old archives have them; it is walked to its end."""
-    has_vr = start[4:6].isalpha() and start[4:6].isupper()
-    transfer_syntax_uid = _BARE.get((start[:2], has_vr))
+    transfer_syntax_uid = _BARE.get((start[:2], _is_vr(start[4:6])))
     if transfer_syntax_uid is None:
         raise NotDicom("not a DICOM file")
-    uids = dict.fromkeys((SOP_CLASS_UID, SOP_INSTANCE_UID), "")
     elements = walk(file, transfer_syntax_uid, max_depth=_MAX_DEPTH)
-    for element in elements.elements():
-        if element.tag in uids:
-            uids[element.tag] = _uid(elements.value(element))
-        if element.tag in PIXEL_DATA_TAGS and element.is_undefined:
-            raise MalformedDataSet("no File Meta Information says how its pixels are compressed")
-    if not all(uids.values()):
+    every = elements.elements()
+    try:
+        uids = _leading_uids(elements, every)
+    except (LimitExceeded, MalformedDataSet):
+        uids = {}
+    if not _can_be_sent(uids):
         raise NotDicom("not a DICOM file")
+    if any(element.tag in PIXEL_DATA_TAGS and element.is_undefined for element in every):
+        raise MalformedDataSet("no File Meta Information says how its pixels are compressed")
     return DicomFile(
         path, uids[SOP_CLASS_UID], uids[SOP_INSTANCE_UID], transfer_syntax_uid, 0, elements.length
     )
+
+
+def _leading_uids(elements: ElementWalk, every: Iterator[Element]) -> dict[int, str]:
+    """SOP Class and Instance UID, as far as elements in the order of their tags lead to them."""
+    uids: dict[int, str] = {}
+    before = -1
+    for element in every:
+        if not before < element.tag <= SOP_INSTANCE_UID:
+            break
+        before = element.tag
+        if before in (SOP_CLASS_UID, SOP_INSTANCE_UID) and element.length <= _LONGEST_VALUE:
+            uids[before] = _uid(elements.value(element))
+        if before == SOP_INSTANCE_UID:
+            break
+    return uids
 
 
 def _file_meta(file: BinaryIO) -> dict[int, bytes]:
@@ -187,3 +205,14 @@ def _file_meta(file: BinaryIO) -> dict[int, bytes]:
 
 def _uid(value: bytes) -> str:
     return value.rstrip(b"\0 ").decode("ascii", "replace")
+
+
+def _can_be_sent(uids: dict[int, str]) -> bool:
+    """Whether both are there and can be encoded; what is in them is for the receiver to judge."""
+    sop_class_uid, sop_instance_uid = uids.get(SOP_CLASS_UID, ""), uids.get(SOP_INSTANCE_UID, "")
+    is_text = sop_class_uid.isascii() and sop_instance_uid.isascii()
+    return is_text and bool(sop_instance_uid) and 0 < len(sop_class_uid) <= _MOST_UID_BYTES
+
+
+def _is_vr(encoded: bytes) -> bool:
+    return encoded.isalpha() and encoded.isupper()

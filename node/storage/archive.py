@@ -27,6 +27,9 @@ IMPLEMENTATION_CLASS_UID = "2.25.215843967812440128764190452351470921543"
 IMPLEMENTATION_VERSION_NAME = "ANODE_0_1"
 PRIVATE_INFORMATION_CREATOR_UID = "2.25.118503772954216044829361170583246617201"
 QUARANTINE = "quarantine"
+_REPLACED = "replaced"
+#: What lies there is not, not yet or no more in the place of an instance.
+_APART = frozenset({QUARANTINE, _REPLACED, "partial"})
 #: Hexadecimal digits of a folder's name: 4,096 folders, which hold some thousand files each of ten million.
 FOLDER_DIGITS = 3
 
@@ -177,11 +180,11 @@ def _inflated(packed: bytes) -> bytes:
 def files(archive: Path) -> Iterator[str]:
     """Yield the places of all files below the archive folder, those in quarantine last.
 
-    Raises StorageFailure when a folder cannot be read.
+    Those that are where no node puts any are among them. Raises StorageFailure when a folder cannot be read.
     """
     for one in _names(archive):
-        if len(one) == FOLDER_DIGITS:
-            yield from (f"{one}/{name}" for name in _names(archive / one, ".dcm"))
+        if one not in _APART:
+            yield from _below(archive, one)
     yield from (f"{QUARANTINE}/{name}" for name in _names(archive / QUARANTINE, ".dcm"))
 
 
@@ -192,6 +195,15 @@ def _names(folder: Path, suffix: str = "") -> list[str]:
         return []
     except OSError as error:
         raise disk.failure(error, f"reading the folder {folder.name} of the archive") from error
+
+
+def _below(archive: Path, folder: str) -> Iterator[str]:
+    for name in _names(archive / folder):
+        place = f"{folder}/{name}"
+        if name.endswith(".dcm"):
+            yield place
+        elif not (archive / place).is_symlink():  # which may lead in a circle
+            yield from _below(archive, place)
 
 
 def relative_path(sop_instance_uid: str) -> str:
@@ -220,7 +232,7 @@ def set_aside_other(archive: Path, relative: str, data_set_sha256: str) -> None:
             return
     except (IntegrityFailure, StorageFailure, KeyError, TypeError):
         pass  # who cannot be read may still be somebody
-    aside = archive / "replaced" / f"{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}"
+    aside = archive / _REPLACED / f"{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}"
     disk.make_directory(aside.parent, below=archive)
     try:
         target.rename(aside)

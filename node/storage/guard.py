@@ -89,7 +89,7 @@ def inspect(path: Path, state_file: Path | None) -> str:
     if version < FORMAT:
         raise ArchiveUnavailable(
             f"the data directory {path} has format {version}; this anode knows {FORMAT} alone",
-            action=f"configure another data_dir, and take over what it holds with 'anode import {path}'",
+            action=f"configure another data_dir, and take over its instances with 'anode import {path}'",
         )
     if remembered is not None and remembered.archive != archive_id:
         raise _gone(path, remembered, state_file)

@@ -311,6 +311,21 @@ def a_file(path: str, file: str) -> dict[str, Any]:
     return {"path": path, "bytes": 4, "sha256": hashlib.sha256(b"evil").hexdigest(), "file": file}
 
 
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_backup_of_another_format_is_refused_with_what_to_do(
+    restored: StoppedNode, tmp_path: Path, capsys: Capture, by: int
+) -> None:
+    node = StoppedNode(tmp_path / "node")
+    node.receive(ct(1))
+    backup = tmp_path / "backup"
+    node.run(capsys, "backup", str(backup))
+    forge(backup, lambda facts: facts[0].update(format=manifest.FORMAT + by))
+    told = restored.run(capsys, "restore-backup", str(backup), status=1)
+    assert f"has format {manifest.FORMAT + by}" in told
+    assert ("anode import" in told) == (by < 0)
+    assert not (restored.data_dir / "archive").exists()
+
+
 @pytest.mark.parametrize(
     "path", ["archive/{}/victim", "archive/../../victim", "archive/./x", "archive/x\0", "."]
 )

@@ -38,13 +38,16 @@ REFUSED = "–"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one real file: ``codec`` is empty where it was kept; ``others`` would do better."""
+    """What became of one real file: ``codec`` is empty where it was kept; ``others`` would do better.
+
+    Of a file from which no instance can be read ``ratio`` and ``proven`` are None.
+    """
 
     path: str
     received: str
     codec: str
-    ratio: float
-    proven: bool
+    ratio: float | None
+    proven: bool | None
     kept_reason: str
     others: str = ""
 
@@ -94,7 +97,7 @@ def files() -> tuple[list[Path], list[Outcome]]:
         except dicom_files.NotDicom:
             continue
         except MalformedDataSet as error:
-            others.append(Outcome(_name(path), "", "", 1.0, proven=False, kept_reason=f"not read: {error}"))
+            others.append(Outcome(_name(path), "", "", None, None, f"not read: {error}"))
         else:
             readable.append(path)
     return readable, others

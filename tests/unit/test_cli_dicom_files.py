@@ -121,6 +121,33 @@ def test_a_preamble_may_be_missing(tmp_path: Path) -> None:
         assert one.read() == other.read()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x08\0",
+        b"\x08\0" + b"\0" * 4096,
+        b"\x08\0" * 4096,
+        b"\x08\0\x16\0" + b"\xff" * 4096,
+        b"\x08\0\x16\0UI\4\x001.2\0",
+        b"\x08\0\x16\0UI\4\0\xff\xfe\xff\xfe" + b"\x08\0\x18\0UI\4\x001.3\0",
+        b"\x08\0\x18\0UI\4\x001.3\0" + b"\x08\0\x16\0UI\4\x001.2\0",
+    ],
+)
+def test_what_only_begins_like_a_data_set_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "volume.raw"
+    path.write_bytes(content)
+    with pytest.raises(dicom_files.NotDicom):
+        dicom_files.read(path)
+
+
+def test_a_uid_that_cannot_be_sent_is_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm", sop_instance_uid="1.2.3.4")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.2.3.4", b"1.2.\xfc.4"))
+    with pytest.raises(MalformedDataSet, match="one that is none"):
+        dicom_files.read(path)
+
+
 def test_of_compressed_pixels_somebody_must_say_how(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.dcm", uid.JPEGLSLossless)
     path = tmp_path / "bare"
@@ -130,9 +157,10 @@ def test_of_compressed_pixels_somebody_must_say_how(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_nested_too_deeply_is_refused_by_name(tmp_path: Path) -> None:
+    uids = b"\x08\0\x16\0UI\4\x001.2\0" + b"\x08\0\x18\0UI\4\x001.3\0"
     item = b"\xfe\xff\0\xe0\xff\xff\xff\xff"
     path = tmp_path / "deep"
-    path.write_bytes((b"\x08\0\x06\0SQ\0\0\xff\xff\xff\xff" + item) * 100)
+    path.write_bytes(uids + (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + item) * 100)
     with pytest.raises(MalformedDataSet, match="nested"):
         dicom_files.read(path)
 

@@ -441,6 +441,8 @@ def test_syslog_over_tls_needs_to_know_whom_to_trust(tmp_path: Path) -> None:
         ("HTJ2KLossless", "htj2k"),
         ("RLELossless", "rle"),
         ("htj2k_rpcl", "htj2k-rpcl"),
+        ("htj2k-rplc", "htj2k-rpcl"),
+        ("jpeg-lossless-p41", "jpeg-lossless-p14"),
         ("jpegxl", "jpeg-xl"),
         ("bestt", "best"),
     ],

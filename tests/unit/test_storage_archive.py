@@ -238,3 +238,16 @@ def test_a_damaged_file_is_named_as_such(storage, length):
 def test_a_file_that_is_gone_is_a_failure_of_the_storage(storage):
     with pytest.raises(StorageFailure):
         storage.open(Location("archive", "abc/gone.dcm"))
+
+
+def test_files_where_no_node_puts_any_are_found_as_well(storage):
+    place = storage.settle("1.2.3", [b"content"]).path
+    folder = storage.path(Location("archive", place)).parents[1]
+    others = ["ab/cd/one.dcm", "abc/deep/er/two.dcm", "zz/three.dcm"]
+    for other in (*others, "replaced/four.dcm", "quarantine/five.dcm", "partial/six.part", "ab/readme.txt"):
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+        (folder / other).touch()
+    (folder / "zz" / "loop").symlink_to(folder)
+    found = list(archive.files(folder))
+    assert sorted(found[:-1]) == sorted([place, *others])
+    assert found[-1] == "quarantine/five.dcm"
