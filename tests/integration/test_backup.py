@@ -307,6 +307,15 @@ def forge(backup: Path, change: Callable[[list[dict[str, Any]]], object]) -> Non
     (backup / "manifest.jsonl").write_bytes(body + json.dumps(closing).encode() + b"\n")
 
 
+def backup_of_one(tmp_path: Path, capsys: Capture) -> Path:
+    """A backup of a node that holds one instance."""
+    node = StoppedNode(tmp_path / "node")
+    node.receive(ct(1))
+    backup = tmp_path / "backup"
+    node.run(capsys, "backup", str(backup))
+    return backup
+
+
 def a_file(path: str, file: str) -> dict[str, Any]:
     return {"path": path, "bytes": 4, "sha256": hashlib.sha256(b"evil").hexdigest(), "file": file}
 
@@ -315,10 +324,7 @@ def a_file(path: str, file: str) -> dict[str, Any]:
 def test_a_backup_of_another_format_is_refused_with_what_to_do(
     restored: StoppedNode, tmp_path: Path, capsys: Capture, by: int
 ) -> None:
-    node = StoppedNode(tmp_path / "node")
-    node.receive(ct(1))
-    backup = tmp_path / "backup"
-    node.run(capsys, "backup", str(backup))
+    backup = backup_of_one(tmp_path, capsys)
     forge(backup, lambda facts: facts[0].update(format=manifest.FORMAT + by))
     told = restored.run(capsys, "restore-backup", str(backup), status=1)
     assert f"has format {manifest.FORMAT + by}" in told
@@ -332,10 +338,7 @@ def test_a_backup_of_another_format_is_refused_with_what_to_do(
 def test_a_manifest_that_names_a_place_outside_of_the_data_directory_is_refused(
     restored: StoppedNode, tmp_path: Path, capsys: Capture, path: str
 ) -> None:
-    node = StoppedNode(tmp_path / "node")
-    node.receive(ct(1))
-    backup = tmp_path / "backup"
-    node.run(capsys, "backup", str(backup))
+    backup = backup_of_one(tmp_path, capsys)
     (backup / "archive").mkdir(exist_ok=True)
     (backup / "archive" / "x").write_bytes(b"evil")
     (tmp_path / "victim").write_bytes(b"mine")
@@ -349,10 +352,7 @@ def test_a_manifest_that_names_a_place_outside_of_the_data_directory_is_refused(
 def test_a_restore_reads_nothing_outside_of_the_backup(
     restored: StoppedNode, tmp_path: Path, capsys: Capture, file: str
 ) -> None:
-    node = StoppedNode(tmp_path / "node")
-    node.receive(ct(1))
-    backup = tmp_path / "backup"
-    node.run(capsys, "backup", str(backup))
+    backup = backup_of_one(tmp_path, capsys)
     (tmp_path / "secret").write_bytes(b"evil")
     (backup / "archive").mkdir(exist_ok=True)
     (backup / "archive" / "link").symlink_to(tmp_path / "secret")
