@@ -8,13 +8,13 @@ nor do larger masses, consolidation or effusion. All three numbers are taken ove
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import lung_regions
-from models.base import ModelCard
+from models.base import NEEDS_VOLUME, ModelCard, Parameter
 from models.lung_grid import Mask
 from models.types import Check, Code, Findings, Inputs, Measurement, Segment, Volume
 
@@ -81,7 +81,8 @@ class Lungs:
     """The model ``lungs``."""
 
     card = CARD
-    needs: Literal["volume"] = "volume"
+    needs = NEEDS_VOLUME
+    parameters: tuple[Parameter, ...] = ()
 
     def predict(self, inputs: Inputs) -> Findings:
         """Measure both lungs of ``inputs.volume``.
@@ -92,8 +93,6 @@ class Lungs:
             when the series is no axial CT in HU, or holds nothing like a lung
         """
         volume = inputs.volume
-        if volume is None:
-            raise ValueError("no volume was given")
         _refuse_unfit(volume)
         affine, is_swapped = _columns_across(volume.affine)
         voxels = _as_int16(volume.voxels)

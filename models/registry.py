@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
-from models.base import Model, ModelCard
+from models.base import Model, ModelCard, Need, Parameter
 
 ENTRY_POINT_GROUP = "anode.models"
 
@@ -54,14 +54,30 @@ def load(name: str) -> Model:
         when its package cannot be imported
     """
     model = _factory(name)()
-    card, needs = getattr(model, "card", None), getattr(model, "needs", None)
-    if not isinstance(card, ModelCard) or not callable(getattr(model, "predict", None)):
-        raise UnusableModel(f"model {name!r} has no card (a ModelCard) or no predict(inputs)")
-    if needs not in ("volume", "series"):
-        raise UnusableModel(f"model {name!r} needs {needs!r}; it must be 'volume' or 'series'")
-    if card.name != name:
-        raise UnusableModel(f"model {name!r} calls itself {card.name!r}; the two names must be one")
+    if fault := fault_of(model):
+        raise UnusableModel(f"model {name!r} {fault}")
+    if model.card.name != name:
+        raise UnusableModel(f"model {name!r} calls itself {model.card.name!r}; the two names must be one")
     return model
+
+
+def fault_of(model: object) -> str:
+    """Say in which way an object keeps not to ``models.base.Model``; empty when it does."""
+    if not isinstance(getattr(model, "card", None), ModelCard) or not callable(
+        getattr(model, "predict", None)
+    ):
+        return "has no card (a ModelCard) or no predict(inputs)"
+    needs, parameters = getattr(model, "needs", None), getattr(model, "parameters", None)
+    if not isinstance(needs, tuple) or not needs or not all(isinstance(one, Need) for one in needs):
+        return f"needs {needs!r}; it must be a tuple of models.base.Need, such as models.base.NEEDS_VOLUME"
+    if needs[0].comes_from != "series" or any(one.comes_from == "series" for one in needs[1:]):
+        return "must have one need that comes from the series, and have it first"
+    if not isinstance(parameters, tuple) or not all(isinstance(one, Parameter) for one in parameters):
+        return f"has the parameters {parameters!r}; it must be a tuple of models.base.Parameter, perhaps ()"
+    for what, names in (("needs", needs), ("parameters", parameters)):
+        if len({one.name for one in names}) < len(names):
+            return f"has two {what} of one name"
+    return ""
 
 
 def cards() -> list[ModelCard]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import ModelCard
+from models.base import NEEDS_SERIES, ModelCard, Parameter
 from models.series_faults import MISMATCH, MIXED, NO_UNITS, Finding, listed
 from models.series_pixels import pixel_faults
 from models.series_stack import SAME_DIRECTION, Stack, directions
@@ -72,12 +71,13 @@ class SeriesQuality:
     """The model ``series-quality``."""
 
     card = CARD
-    needs: Literal["series"] = "series"
+    needs = NEEDS_SERIES
+    parameters: tuple[Parameter, ...] = ()
 
     def predict(self, inputs: Inputs) -> Findings:
         """Look at ``inputs.series``; raises ValueError when it is empty."""
         series = inputs.series
-        if series is None or not series.instances:
+        if not series.instances:
             raise ValueError("the series has no instances")
         stack = Stack.of(series)
         found: list[Finding] = [

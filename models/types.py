@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 HeaderValue = str | int | float | tuple["HeaderValue", ...] | None
+#: What an analysis may be set to: JSON's values, lists as tuples.
+ParameterValue = bool | int | float | str | tuple["ParameterValue", ...] | Mapping[str, "ParameterValue"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,29 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Image:
+    """One instance with pixels, of any modality, whatever its geometry.
+
+    Attributes
+    ----------
+    pixels
+        (frame, row, column) real-world values after Modality LUT, int16, int32 or float32; in colour
+        (frame, row, column, 3) uint8 RGB. A single image has one frame. MONOCHROME1 is not inverted.
+    spacing_mm
+        (row, column), of Pixel Spacing or else Imager Pixel Spacing; None when the object states none.
+    unit
+        UCUM code of the values, ``1`` when unknown.
+    header
+        Keyword to value.
+    """
+
+    pixels: NDArray[Any]
+    spacing_mm: tuple[float, float] | None
+    unit: str
+    header: Mapping[str, HeaderValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class InstanceView:
     """One instance of a series as a model may see it.
 
@@ -82,19 +107,58 @@ class Series:
     instances: tuple[InstanceView, ...]
 
 
+Input = Image | Volume | Series
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """What ``predict`` gets: exactly one of the two, as the model's ``needs`` says."""
+    """What ``predict`` gets: for each of the model's needs, by name, an input; optional ones may lack.
 
-    volume: Volume | None = None
-    series: Series | None = None
+    The first is the *primary* one, the series that the analysis was started for; ``volume``, ``image``
+    and ``series`` are short for it. ``parameters`` has a value for each parameter of the model.
+    """
+
+    given: Mapping[str, Input]
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+
+    @property
+    def primary(self) -> Input:
+        """The first input."""
+        if not self.given:
+            raise ValueError("no input was given")
+        return next(iter(self.given.values()))
+
+    @property
+    def volume(self) -> Volume:
+        """The primary input as a volume; raises ValueError when it is none."""
+        if not isinstance(self.primary, Volume):
+            raise ValueError("no volume was given")
+        return self.primary
+
+    @property
+    def image(self) -> Image:
+        """The primary input as an image; raises ValueError when it is none."""
+        if not isinstance(self.primary, Image):
+            raise ValueError("no image was given")
+        return self.primary
+
+    @property
+    def series(self) -> Series:
+        """The primary input as a series; raises ValueError when it is none."""
+        if not isinstance(self.primary, Series):
+            raise ValueError("no series was given")
+        return self.primary
+
+
+# --- what is found -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Measurement:
     """A number with its coded concept and UCUM unit (TID 300 of PS3.16).
 
-    ``derivation`` (e.g. Mean) and ``method`` modify the concept.
+    ``derivation`` (e.g. Mean) and ``method`` modify the concept. By ``name`` the configuration's
+    ``when`` and a check refer to it; without one that is the concept's meaning.
     """
 
     concept: Code
@@ -102,15 +166,33 @@ class Measurement:
     unit: Code
     derivation: Code | None = None
     method: Code | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A coded or textual answer to a coded question (TID 1500 row 12, Qualitative Evaluations).
+
+    ``probability`` (0 to 1) is the model's own certainty of the answer, None when it states none.
+    By ``name`` the configuration's ``when`` refers to it; without one that is the concept's meaning.
+    """
+
+    concept: Code
+    value: Code | str
+    probability: float | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A region on the grid of the input volume.
+    """A region on the grid of an input volume or image.
 
-    ``mask`` is bool (slice, row, column), same shape as ``Volume.voxels``. ``name`` is stable
-    from run to run and unique in the Findings (``left-lung``); ``label`` is for people.
-    An empty mask is allowed: it is reported in the SR and left out of the SEG.
+    ``mask`` is bool (slice, row, column), the shape of ``Volume.voxels`` (of ``Image.pixels`` without
+    its samples). ``name`` is stable from run to run and unique in the Findings (``left-lung``);
+    ``label`` is for people. An empty mask is allowed: it is reported in the SR and left out of the SEG.
+
+    ``probability`` is float32 in 0 to 1, of the same shape, where the model has one for each voxel: it
+    makes a fractional Segmentation. ``on`` names the input that the grid is of; empty is the primary.
     """
 
     name: str
@@ -121,35 +203,115 @@ class Segment:
     laterality: Code | None = None
     measurements: tuple[Measurement, ...] = ()
     colour: tuple[int, int, int] = (255, 196, 0)
+    evaluations: tuple[Evaluation, ...] = ()
+    probability: NDArray[np.float32] | None = None
+    on: str = ""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A coded or textual answer to a coded question (TID 1500 row 12, Qualitative Evaluations)."""
+class Mark:
+    """A place found: a point, a box, or a contour in one slice.
 
-    concept: Code
-    value: Code | str
+    ``points`` is (n, 3) float64 in voxels, (slice, row, column), fractions allowed; a whole number is
+    the centre of a voxel. ``shape`` says what they are: one ``point``; the two opposite corners of a
+    ``box`` along the axes of the grid, which lie in one slice or in several; the vertices of a
+    ``polygon`` (closed) or ``polyline`` (open), all in one slice. ``probability`` is 0 to 1. ``name``
+    is stable from run to run where the thing is the same, and unique in the Findings.
+    """
+
+    name: str
+    label: str
+    shape: Literal["point", "box", "polygon", "polyline"]
+    points: NDArray[np.float64]
+    category: Code
+    type: Code
+    site: Code | None = None
+    laterality: Code | None = None
+    probability: float | None = None
+    measurements: tuple[Measurement, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    colour: tuple[int, int, int] = (255, 196, 0)
+    on: str = ""
+
+
+@dataclass(frozen=True)
+class DerivedImage:
+    """An image computed from an input: a new series at the PACS.
+
+    ``voxels`` is (slice, row, column) in ``unit``, or (slice, row, column, 3) uint8 RGB. Without an
+    ``affine`` it lies on the grid of the input ``on`` and has its shape; with one, (4, 4) float64 as
+    that of ``Volume``, on a grid of its own in the same frame of reference.
+
+    As ``"image"`` it becomes instances of the source's own SOP class, whose values are those of the
+    source (HU of a CT). As ``"map"`` it becomes a Parametric Map of floating-point values, and
+    ``quantity`` says what they are, e.g. (113041, DCM, "Apparent Diffusion Coefficient").
+    """
+
+    name: str
+    label: str
+    voxels: NDArray[Any]
+    unit: Code
+    kind: Literal["image", "map"] = "image"
+    affine: NDArray[np.float64] | None = None
+    quantity: Code | None = None
+    on: str = ""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How one input lies on another: a Spatial or a Deformable Spatial Registration.
+
+    ``matrix`` is (4, 4) float64 and takes a point (x, y, z, 1) in LPS mm of the input ``moving`` to
+    that of the input ``fixed``; ``kind`` is the least that it is. With ``displacements``, (slice, row,
+    column, 3) float32 mm on the grid of ``displacement_affine``, a point p of ``fixed`` corresponds to
+    the point ``inverse(matrix) @ (p + displacement at p)`` of ``moving``.
+    """
+
+    name: str
+    label: str
+    moving: str
+    fixed: str
+    matrix: NDArray[np.float64]
+    kind: Literal["RIGID", "RIGID_SCALE", "AFFINE"] = "RIGID"
+    displacements: NDArray[np.float32] | None = None
+    displacement_affine: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for people: (row, column, 3) or (frame, row, column, 3) uint8 RGB, no patient in it."""
+
+    name: str
+    label: str
+    pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Check:
     """A quality check the model made of its own input or output.
 
-    A model whose check fails leaves the numbers that depend on it out of its Findings; the check's
-    ``reason`` is reported in their place.
+    What a failed check ``withholds`` is left out of every result, and the check's ``reason`` is
+    reported in its place: names of measurements, evaluations, or segments and marks (their numbers),
+    or ``("*",)`` for every number and every answer with a probability. A model may also leave them out
+    itself.
     """
 
     name: str
     passed: bool
     reason: str = ""
+    withholds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that one run of a model says of one series."""
+    """All that one run of a model says of its inputs."""
 
     segments: tuple[Segment, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     checks: tuple[Check, ...] = ()
     summary: str = ""
+    marks: tuple[Mark, ...] = ()
+    images: tuple[DerivedImage, ...] = ()
+    transforms: tuple[Transform, ...] = ()
+    pictures: tuple[Picture, ...] = ()

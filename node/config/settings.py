@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from models.types import ParameterValue  # loads numpy
 
 CodecName = Literal[
     "rle",
@@ -23,7 +26,10 @@ CodecName = Literal[
 ]
 TransferSyntaxChoice = CodecName | Literal["keep", "best"]
 Verb = Literal["store", "query", "retrieve", "commit"]
-ResultKind = Literal["sr", "seg", "sc"]
+#: Structured Report, Segmentation (or one with a label map), Secondary Capture, derived images, Parametric
+#: Map, Registration, Presentation State, RT Structure Set.
+ResultKind = Literal["sr", "seg", "labelmap", "sc", "image", "pm", "reg", "pr", "rtstruct"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -247,14 +253,41 @@ class RouteConfig:
 
 @dataclass(frozen=True)
 class AnalysisConfig:
-    """``[[analyses]]``: a model, the series it sees, and where its results go."""
+    """``[[analyses]]``: a model, the series it sees, and where its results go.
+
+    Attributes
+    ----------
+    model
+        the name of one that is built in or installed, or a folder with ``analysis.toml`` (absolute)
+    when
+        attributes, and results of analyses that ``after`` names (``ANALYSIS.NAME``), to patterns
+    after
+        analyses whose runs on the study have to be over first
+    parameters
+        a value for each parameter of the model that is not as it is by default
+    inputs, priors
+        which series the model's further inputs are, of the same study and of an earlier one: the name
+        of the input to patterns of attributes
+    timeout_seconds, memory_mb, quiet_seconds
+        None is as in ``[jobs]`` and ``[study]``
+    allow_network
+        whether the model's process may use the network
+    """
 
     name: str
     model: str
     when: Mapping[str, str] = field(default_factory=dict)
-    results: tuple[ResultKind, ...] = ("sr", "seg", "sc")
+    results: tuple[ResultKind, ...] = ("sr", "seg", "sc", "image", "pm", "reg")
     send_to: tuple[str, ...] = ()
     quiet_seconds: float | None = None
+    after: tuple[str, ...] = ()
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    priors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    timeout_seconds: float | None = None
+    memory_mb: int | None = None
+    device: Device = "auto"
+    allow_network: bool = False
 
 
 @dataclass(frozen=True)

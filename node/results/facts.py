@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.base import ModelCard
-from models.types import Volume
+from models.types import ParameterValue, Volume
 from node.config.settings import ResultKind
-
-ParameterValue = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class Source:
-    """The series that was analysed.
+    """A series that was analysed: the one that the analysis was started for, with the others in ``others``.
 
     Attributes
     ----------
@@ -34,6 +32,13 @@ class Source:
         (row, column) real-world values of an image to show when there is no volume; optional.
     picture_instance
         Index into ``data_sets`` of the instance that ``picture_slice`` is of.
+    name
+        By which the model's needs, and so its findings, call this input.
+    others
+        The further inputs that the model was given, by the names of its needs. Only the first has any,
+        and its ``input_digest`` covers them all.
+    is_prior
+        Whether it is of an earlier study of the same patient.
     """
 
     data_sets: Sequence[Dataset]
@@ -41,6 +46,23 @@ class Source:
     input_digest: str
     picture_slice: NDArray[Any] | None = None
     picture_instance: int = 0
+    name: str = ""
+    others: Mapping[str, Source] = field(default_factory=dict)
+    is_prior: bool = False
+
+    def of(self, name: str) -> Source:
+        """Return the input that findings call ``name``, this one for the empty name.
+
+        Raises
+        ------
+        ValueError
+            when the model was given no such input
+        """
+        if name in ("", self.name):
+            return self
+        if name not in self.others:
+            raise ValueError(f"the findings are on an input '{name}', which was not given")
+        return self.others[name]
 
 
 @dataclass(frozen=True)

@@ -2,41 +2,38 @@
 
 ::
 
-    job.json        {contract, model, volume | series}     written by the node
+    job.json        {contract, parameters, inputs}    written by the node
     *.npy           voxels and pixels, mapped by the model's process, read only
     result.json     {contract, findings} or {contract, refused}; written last, then renamed
-    mask-*.npy      one packed bit a voxel (numpy.packbits)
+    result-*.npy    masks (one packed bit a voxel, numpy.packbits) and other arrays of the findings
 
-Both sides use this module, and nothing else of each other.
+Both sides use this module, and nothing else of each other. How a value looks in JSON follows from the
+dataclasses of ``models.types``: an object with a key for each field, arrays as the name of their file.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import types
+import typing
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.types import (
-    Check,
-    Code,
-    Evaluation,
-    Findings,
-    HeaderValue,
-    Inputs,
-    InstanceView,
-    Measurement,
-    Segment,
-    Series,
-    Volume,
-)
+from models.types import Findings, Image, Input, Inputs, Series, Volume
+from node.runners.agreement import refuse_unsound
 
-CONTRACT = 1
+CONTRACT = 2
 JOB, RESULT = "job.json", "result.json"
+_KINDS: dict[str, type[Input]] = {"image": Image, "volume": Volume, "series": Series}
+_PACKED = "packed"
+#: Arrays up to so many bytes are read, not mapped.
+_SMALL_BYTES = 4096
 
 
 class JobFolder:
@@ -58,58 +55,24 @@ class JobFolder:
 
     # --- the way there -------------------------------------------------------
 
-    def write_job(self, model: str, inputs: Inputs) -> None:
+    def write_job(self, inputs: Inputs) -> None:
         """Write what the model gets; arrays from ``allocate`` are where they should be already."""
-        job: dict[str, Any] = {"contract": CONTRACT, "model": model}
-        if inputs.volume is not None:
-            volume = inputs.volume
-            job["volume"] = {
-                "voxels": self._save(volume.voxels),
-                "affine": volume.affine.tolist(),
-                "spacing_mm": list(volume.spacing_mm),
-                "unit": volume.unit,
-                "header": dict(volume.header),
-            }
-        if inputs.series is not None:
-            job["series"] = [
-                {
-                    "number": instance.number,
-                    "header": dict(instance.header),
-                    "pixels": None if instance.pixels is None else self._save(instance.pixels),
-                    "pixels_error": instance.pixels_error,
-                }
-                for instance in inputs.series.instances
-            ]
-        self._write(JOB, job)
+        given = {
+            name: {"kind": next(kind for kind, of in _KINDS.items() if isinstance(one, of))}
+            | self._plain(one, "array")
+            for name, one in inputs.given.items()
+        }
+        parameters = self._plain(inputs.parameters, "array")
+        self._write(JOB, {"contract": CONTRACT, "parameters": parameters, "inputs": given})
 
-    def read_job(self) -> tuple[str, Inputs]:
+    def read_job(self) -> Inputs:
         """Read what ``write_job`` wrote; arrays are mapped read only."""
         job = self._read(JOB)
-        volume, series = job.get("volume"), job.get("series")
-        return job["model"], Inputs(
-            volume=None
-            if volume is None
-            else Volume(
-                voxels=self._load(volume["voxels"]),
-                affine=np.array(volume["affine"], np.float64),
-                spacing_mm=tuple(volume["spacing_mm"]),
-                unit=volume["unit"],
-                header=_header(volume["header"]),
-            ),
-            series=None
-            if series is None
-            else Series(
-                tuple(
-                    InstanceView(
-                        number=one["number"],
-                        header=_header(one["header"]),
-                        pixels=None if one["pixels"] is None else self._load(one["pixels"]),
-                        pixels_error=one["pixels_error"],
-                    )
-                    for one in series
-                )
-            ),
-        )
+        given = {}
+        for name, raw in job["inputs"].items():
+            kind = _KINDS[raw.pop("kind")]
+            given[name] = self._made(kind, raw)
+        return Inputs(given, _as_tuple(job["parameters"]))
 
     # --- the way back --------------------------------------------------------
 
@@ -118,43 +81,14 @@ class JobFolder:
 
         Raises TypeError or ValueError, and writes nothing, when that is no valid Findings.
         """
-        _check(findings, inputs)
-        segments = []
-        for number, segment in enumerate(findings.segments):
-            name = f"mask-{number:03}.npy"
-            np.save(self.path / name, np.packbits(segment.mask), allow_pickle=False)
-            segments.append(
-                {
-                    "name": segment.name,
-                    "label": segment.label,
-                    "mask": name,
-                    "shape": list(segment.mask.shape),
-                    "category": _from_code(segment.category),
-                    "type": _from_code(segment.type),
-                    "laterality": _from_code(segment.laterality),
-                    "measurements": [_from_measurement(one) for one in segment.measurements],
-                    "colour": [int(one) for one in segment.colour],
-                }
-            )
-        self._write(
-            RESULT,
-            {
-                "contract": CONTRACT,
-                "findings": {
-                    "segments": segments,
-                    "measurements": [_from_measurement(one) for one in findings.measurements],
-                    "evaluations": [_from_evaluation(one) for one in findings.evaluations],
-                    "checks": [[one.name, bool(one.passed), one.reason] for one in findings.checks],
-                    "summary": findings.summary,
-                },
-            },
-        )
+        refuse_unsound(findings, inputs)
+        self._write(RESULT, {"contract": CONTRACT, "findings": self._plain(findings, "result")})
 
     def write_refusal(self, reason: str) -> None:
         """Write that the model refuses the input."""
         self._write(RESULT, {"contract": CONTRACT, "refused": reason})
 
-    def read_result(self) -> Findings | str:
+    def read_result(self, inputs: Inputs) -> Findings | str:
         """Read the findings, or the reason of a refusal.
 
         Raises FileNotFoundError when there is no result, ValueError when it is broken.
@@ -163,56 +97,79 @@ class JobFolder:
             result = self._read(RESULT)
             if "refused" in result:
                 return str(result["refused"])
-            return self._findings(result["findings"])
-        except (KeyError, TypeError, IndexError) as error:
+            findings: Findings = self._made(Findings, result["findings"])
+            # Whoever wrote it may have written anything.
+            refuse_unsound(findings, inputs)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"the result is not as agreed: {error}") from error
+        return findings
 
-    def _findings(self, found: Mapping[str, Any]) -> Findings:
-        return Findings(
-            segments=tuple(self._segment(one) for one in found["segments"]),
-            measurements=tuple(_measurement(one) for one in found["measurements"]),
-            evaluations=tuple(
-                Evaluation(_code(one["concept"]), one["text"] if "text" in one else _code(one["code"]))
-                for one in found["evaluations"]
-            ),
-            checks=tuple(Check(str(one[0]), bool(one[1]), str(one[2])) for one in found["checks"]),
-            summary=str(found["summary"]),
-        )
+    # --- values --------------------------------------------------------------
 
-    def _segment(self, one: Mapping[str, Any]) -> Segment:
-        shape = tuple(int(n) for n in one["shape"])
-        packed = self._load(one["mask"])
-        bits = np.unpackbits(packed, count=math.prod(shape))
-        red, green, blue = one["colour"]
-        return Segment(
-            name=one["name"],
-            label=one["label"],
-            mask=bits.view(np.bool_).reshape(shape),
-            category=_code(one["category"]),
-            type=_code(one["type"]),
-            laterality=None if one["laterality"] is None else _code(one["laterality"]),
-            measurements=tuple(_measurement(number) for number in one["measurements"]),
-            colour=(red, green, blue),
-        )
+    def _plain(self, value: Any, prefix: str) -> Any:
+        """Return a value as JSON has it; arrays are written to files."""
+        if isinstance(value, np.ndarray):
+            return self._save(value, prefix)
+        if isinstance(value, np.generic):
+            return value.item()
+        if is_dataclass(value) and not isinstance(value, type):
+            return {one.name: self._plain(getattr(value, one.name), prefix) for one in fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): self._plain(one, prefix) for key, one in value.items()}
+        if isinstance(value, tuple | list):
+            return [self._plain(one, prefix) for one in value]
+        return value
+
+    def _made(self, kind: Any, raw: Any) -> Any:
+        """Make a value of the declared type ``kind`` from what JSON had."""
+        if isinstance(kind, type) and is_dataclass(kind):
+            declared = _declared(kind)
+            return kind(**{name: self._made(declared[name], one) for name, one in raw.items()})
+        origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+        if origin is np.ndarray:
+            return self._load(raw)
+        if origin is tuple:
+            if arguments[-1:] == (Ellipsis,):
+                return tuple(self._made(arguments[0], one) for one in raw)
+            return tuple(self._made(each, one) for each, one in zip(arguments, raw, strict=True))
+        if origin in (typing.Union, types.UnionType):
+            if raw is None and type(None) in arguments:
+                return None
+            for each in arguments:
+                if each is not type(None) and _may_be(each, raw):
+                    return self._made(each, raw)
+            raise ValueError(f"{raw!r} is none of {kind}")
+        if origin is typing.Literal and raw not in arguments:
+            raise ValueError(f"{raw!r} is none of {arguments}")
+        if kind is float:
+            return float(raw)
+        return _as_tuple(raw)
 
     # --- files ---------------------------------------------------------------
 
-    def _save(self, array: NDArray[Any]) -> str:
+    def _save(self, array: NDArray[Any], prefix: str) -> dict[str, Any]:
         if isinstance(array, np.memmap) and array.filename is not None:
             path = Path(array.filename)
             if path.parent == self.path:
                 array.flush()
-                return path.name
+                return {"file": path.name}
         self._arrays += 1
-        name = f"array-{self._arrays:05}.npy"
+        name = f"{prefix}-{self._arrays:05}.npy"
+        if array.dtype == np.bool_:
+            np.save(self.path / name, np.packbits(array), allow_pickle=False)
+            return {"file": name, _PACKED: list(array.shape)}
         np.save(self.path / name, array, allow_pickle=False)
-        return name
+        return {"file": name}
 
-    def _load(self, name: str) -> NDArray[Any]:
-        if Path(name).name != name:
+    def _load(self, raw: Any) -> NDArray[Any]:
+        name = raw["file"]
+        if not isinstance(name, str) or Path(name).name != name or (self.path / name).is_symlink():
             raise ValueError(f"{name!r} is no name of a file in the folder")
         array: NDArray[Any] = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
-        return array
+        if _PACKED in raw:
+            shape = tuple(int(one) for one in raw[_PACKED])
+            return np.unpackbits(array, count=int(np.prod(shape))).view(np.bool_).reshape(shape)
+        return array if array.nbytes > _SMALL_BYTES else np.array(array)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         unfinished = self.path / f"{name}.part"
@@ -226,66 +183,28 @@ class JobFolder:
         return content
 
 
-def _header(raw: Mapping[str, Any]) -> dict[str, HeaderValue]:
-    return {keyword: _as_tuple(value) for keyword, value in raw.items()}
+@cache
+def _declared(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
-def _as_tuple(value: Any) -> HeaderValue:
-    return tuple(_as_tuple(one) for one in value) if isinstance(value, list) else value
+def _may_be(kind: Any, raw: Any) -> bool:
+    """Whether what JSON had can be a ``kind``, one of a union."""
+    origin = typing.get_origin(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return isinstance(raw, dict) and raw.keys() <= {one.name for one in fields(kind)}
+    if origin is np.ndarray:
+        return isinstance(raw, dict) and "file" in raw
+    if origin is tuple:
+        return isinstance(raw, list)
+    if kind is float:
+        return isinstance(raw, float | int) and not isinstance(raw, bool)
+    return not isinstance(kind, type) or isinstance(raw, kind)
 
 
-def _from_code(code: Code | None) -> list[str] | None:
-    return None if code is None else [code.value, code.scheme, code.meaning]
-
-
-def _code(raw: Any) -> Code:
-    value, scheme, meaning = raw
-    return Code(str(value), str(scheme), str(meaning))
-
-
-def _from_measurement(one: Measurement) -> dict[str, Any]:
-    return {
-        "concept": _from_code(one.concept),
-        "value": float(one.value),
-        "unit": _from_code(one.unit),
-        "derivation": _from_code(one.derivation),
-        "method": _from_code(one.method),
-    }
-
-
-def _measurement(raw: Mapping[str, Any]) -> Measurement:
-    return Measurement(
-        concept=_code(raw["concept"]),
-        value=float(raw["value"]),
-        unit=_code(raw["unit"]),
-        derivation=None if raw["derivation"] is None else _code(raw["derivation"]),
-        method=None if raw["method"] is None else _code(raw["method"]),
-    )
-
-
-def _from_evaluation(one: Evaluation) -> dict[str, Any]:
-    if isinstance(one.value, Code):
-        return {"concept": _from_code(one.concept), "code": _from_code(one.value)}
-    return {"concept": _from_code(one.concept), "text": str(one.value)}
-
-
-def _check(findings: object, inputs: Inputs) -> None:
-    """Refuse what is no Findings before anything of it is written."""
-    if not isinstance(findings, Findings):
-        raise TypeError(f"predict returned {type(findings).__name__} instead of Findings")
-    names = [segment.name for segment in findings.segments]
-    if len(set(names)) < len(names):
-        raise ValueError("two segments have one name")
-    for segment in findings.segments:
-        if not isinstance(segment.mask, np.ndarray) or segment.mask.dtype != np.bool_:
-            raise TypeError(f"the mask of {segment.name} is no array of bool")
-        if inputs.volume is None:
-            raise ValueError("a segment needs a volume, and the model was given a series")
-        if segment.mask.shape != inputs.volume.voxels.shape:
-            raise ValueError(
-                f"the mask of {segment.name} has the shape {segment.mask.shape},"
-                f" the volume {inputs.volume.voxels.shape}"
-            )
-    for one in (*findings.measurements, *(one for each in findings.segments for one in each.measurements)):
-        if not math.isfinite(one.value):
-            raise ValueError(f"{one.concept.meaning} is {one.value}")
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_as_tuple(one) for one in value)
+    if isinstance(value, dict):
+        return {key: _as_tuple(one) for key, one in value.items()}
+    return value
