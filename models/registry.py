@@ -56,9 +56,22 @@ def load(name: str) -> Model:
     model = _factory(name)()
     if fault := fault_of(model):
         raise UnusableModel(f"model {name!r} {fault}")
-    if model.card.name != name:
-        raise UnusableModel(f"model {name!r} calls itself {model.card.name!r}; the two names must be one")
+    _refuse_other_name(name, model.card)
     return model
+
+
+def outline(name: str) -> Model | type[Model]:
+    """Return something with the card, the needs and the parameters of the model called ``name``.
+
+    That is its class where it has them, so that no weights are loaded; else the model. Raises what
+    ``load`` raises.
+    """
+    factory = _factory(name)
+    if not isinstance(factory, type) or fault_of(factory):
+        return load(name)
+    found: type[Model] = factory
+    _refuse_other_name(name, found.card)
+    return found
 
 
 def fault_of(model: object) -> str:
@@ -83,6 +96,11 @@ def fault_of(model: object) -> str:
 def cards() -> list[ModelCard]:
     """The card of every model, by name. Loads them all; raises what ``load`` raises."""
     return [load(name).card for name in names()]
+
+
+def _refuse_other_name(name: str, card: ModelCard) -> None:
+    if card.name != name:
+        raise UnusableModel(f"model {name!r} calls itself {card.name!r}; the two names must be one")
 
 
 def _factory(name: str) -> Callable[[], Model]:

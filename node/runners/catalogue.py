@@ -1,0 +1,119 @@
+"""Every model that an analysis can name: built in, from another package, or a folder with ``analysis.toml``.
+
+A *reference* is the name of a model (``models.registry``), or the absolute path of a model folder
+(``node.runners.model_folder``). ``describe`` says what a model is without loading its weights; ``load``
+makes it, in the process in which it is to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from models import registry
+from models.base import Model, ModelCard, Need, Parameter
+from models.types import ParameterValue
+from node.config.config_values import suggestion
+from node.config.settings import Device
+from node.runners import parameters, pinned_files
+from node.runners.pinned_files import PinnedFile
+
+RunnerKind = Literal["python", "onnx", "torch", "monai_bundle", "command"]
+
+LOADING_FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
+                    SyntaxError, TypeError, ValueError)  # fmt: skip
+"""What the constructor of a model from another package may raise."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model is, known without its weights.
+
+    ``folder`` is that of a model folder, None for a name; ``files`` are then what has to be in it.
+    """
+
+    reference: str
+    kind: RunnerKind
+    card: ModelCard
+    needs: tuple[Need, ...]
+    parameters: tuple[Parameter, ...]
+    folder: Path | None = None
+    files: tuple[PinnedFile, ...] = ()
+
+
+def names() -> list[str]:
+    """Every name that a model is built in or installed under, sorted; nothing is imported."""
+    return registry.names()
+
+
+def describe(reference: str) -> Description:
+    """Say what the model is that ``reference`` names; no weights are loaded.
+
+    Raises
+    ------
+    registry.UnknownModel
+        when there is no such model or folder
+    registry.UnusableModel
+        when what is there is no model; every fault of an ``analysis.toml`` with its line
+    """
+    known = names()
+    if reference not in known:
+        hint = suggestion(reference, known) or f"; there are {', '.join(known)}"
+        raise registry.UnknownModel(f"there is no model '{reference}'{hint}")
+    try:
+        outline = registry.outline(reference)
+    except registry.UnusableModel:
+        raise
+    except LOADING_FAILURES as error:
+        raise registry.UnusableModel(f"model '{reference}' cannot be loaded: {error}") from error
+    return Description(reference, "python", outline.card, outline.needs, outline.parameters)
+
+
+def verify(description: Description) -> None:
+    """Check that every file of the model is there and is the one that was pinned.
+
+    Raises
+    ------
+    registry.UnusableModel
+        naming each file that is missing or another one, and what to do
+    """
+    if description.folder is None:
+        return
+    if faults := pinned_files.faults(description.folder, description.files):
+        raise registry.UnusableModel("; ".join(faults))
+
+
+def load(reference: str, *, device: Device, threads: int) -> Model:
+    """Make the model; digests are checked before anything of it is loaded.
+
+    Parameters
+    ----------
+    reference
+        as of ``describe``
+    device
+        where it computes; ``auto`` is a GPU where the runtime finds one, else the CPU
+    threads
+        that it may use
+
+    Raises
+    ------
+    registry.UnknownModel, registry.UnusableModel
+        as ``describe`` and ``verify`` do, or when the model cannot be loaded
+    ImportError
+        when the runtime that it needs is not installed
+    """
+    del device, threads
+    return registry.load(reference)
+
+
+def read_parameters(description: Description, given: Mapping[str, Any]) -> dict[str, ParameterValue]:
+    """Return a value for each parameter of the model: what was given, else its default.
+
+    Raises
+    ------
+    parameters.ParameterFaults
+        a ValueError that says for each key what is wrong with it
+    """
+    return parameters.read(description.parameters, given)
