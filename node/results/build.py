@@ -9,18 +9,18 @@ The same inputs give the same bytes, so a job that is repeated after a crash sen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
-from models.types import Findings
+from models.types import Findings, ParameterValue
 from node.config.settings import ResultKind
 from node.errors import ResultInvalid
 from node.results import secondary_capture, segmentation, structured_report
 from node.results.check import check
 from node.results.encoding import part10
 from node.results.facts import (
-    ParameterValue,
     PredecessorReference,
     ResultObject,
     RunFacts,
@@ -38,14 +38,26 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class _Making:
+    """What the makers are given; ``made`` has what those before them have made."""
+
+    findings: Findings
+    source: Source
+    header: SourceHeader
+    run: RunFacts
+    made: dict[ResultKind, list[Dataset]] = field(default_factory=dict)
+
+
 def build(
     findings: Findings, source: Source, run: RunFacts, kinds: Sequence[ResultKind]
 ) -> list[ResultObject]:
-    """Make the result objects of one run, in the order of ``kinds``.
+    """Make the result objects of one run, in the order of ``kinds``; a kind may have several, or none.
 
-    A Segmentation is left out when no segment has a voxel, or when the masks cannot be laid on
-    the source's grid (the Structured Report then says why). The Structured Report refers to the
-    Segmentation only when both are made.
+    There is always one Structured Report and one Secondary Capture at least, where they are asked for; of
+    the other kinds there is one where the findings have something that it can hold. A Segmentation
+    is left out when no segment has a voxel, or when the masks cannot be laid on the source's grid (the
+    Structured Report then says why). An object refers to another of the run only when both are made.
 
     Raises
     ------
@@ -56,32 +68,54 @@ def build(
     """
     if not source.data_sets:
         raise ValueError("a result needs at least one source instance")
-    header = SourceHeader.of(source)
-    made: dict[ResultKind, Dataset] = {}
-    outline = segmentation.outline(findings, source, header)
-    if "seg" in kinds and outline.segments:
-        made["seg"] = segmentation.segmentation(outline, source, header, run)
-    if "sr" in kinds:
-        made["sr"] = structured_report.structured_report(
-            findings, source, header, run, outline, made.get("seg")
+    making = _Making(findings, source, SourceHeader.of(source), run)
+    for kind, make in _MAKERS.items():
+        if kind in kinds:
+            making.made[kind] = make(making)
+    return [
+        _finished(kind, data_set, making)
+        for kind in dict.fromkeys(kinds)
+        for data_set in making.made.get(kind, [])
+    ]
+
+
+def _segmentations(making: _Making) -> list[Dataset]:
+    outline = segmentation.outline(making.findings, making.source, making.header)
+    if not outline.segments:
+        return []
+    return [segmentation.segmentation(outline, making.source, making.header, making.run)]
+
+
+def _reports(making: _Making) -> list[Dataset]:
+    outline = segmentation.outline(making.findings, making.source, making.header)
+    made = next(iter(making.made.get("seg", [])), None)
+    return [
+        structured_report.structured_report(
+            making.findings, making.source, making.header, making.run, outline, made
         )
-    if "sc" in kinds:
-        made["sc"] = secondary_capture.secondary_capture(findings, source, header, run)
-    results = []
-    for kind in dict.fromkeys(kinds):
-        data_set = made.get(kind)
-        if data_set is None:
-            continue
-        content = part10(data_set, header)
-        if problems := check(content):
-            raise ResultInvalid(f"{kind} of {run.analysis}: " + "; ".join(problems))
-        results.append(
-            ResultObject(
-                kind,
-                str(data_set.SOPClassUID),
-                str(data_set.SOPInstanceUID),
-                str(data_set.SeriesInstanceUID),
-                content,
-            )
-        )
-    return results
+    ]
+
+
+def _pictures(making: _Making) -> list[Dataset]:
+    return [secondary_capture.secondary_capture(making.findings, making.source, making.header, making.run)]
+
+
+#: In the order of making: the report may refer to what is above it, and nothing above it to the report.
+_MAKERS: dict[ResultKind, Callable[[_Making], list[Dataset]]] = {
+    "seg": _segmentations,
+    "sr": _reports,
+    "sc": _pictures,
+}
+
+
+def _finished(kind: ResultKind, data_set: Dataset, making: _Making) -> ResultObject:
+    content = part10(data_set, making.header)
+    if problems := check(content):
+        raise ResultInvalid(f"{kind} of {making.run.analysis}: " + "; ".join(problems))
+    return ResultObject(
+        kind,
+        str(data_set.SOPClassUID),
+        str(data_set.SOPInstanceUID),
+        str(data_set.SeriesInstanceUID),
+        content,
+    )

@@ -15,7 +15,10 @@ from node.results.source_header import SourceHeader
 from node.results.uids import device_uid, run_uid
 
 NOT_FOR_DIAGNOSIS = "not for diagnosis"
-_KIND_NUMBERS: dict[ResultKind, int] = {"sr": 1, "seg": 2, "sc": 3}
+#: The last digits of Series Number. Derived images come last: there may be several series of them.
+_KIND_NUMBERS: dict[ResultKind, int] = {
+    "sr": 1, "seg": 2, "sc": 3, "labelmap": 4, "pm": 5, "reg": 6, "pr": 7, "rtstruct": 8, "image": 11,
+}  # fmt: skip
 _MAX_LONG_STRING = 64
 
 
@@ -47,23 +50,45 @@ def series_description(run: RunFacts, kind: ResultKind) -> str:
     return run.card.name[: _MAX_LONG_STRING - len(end)] + end
 
 
-def stamp(data_set: Dataset, source: Source, header: SourceHeader, run: RunFacts, kind: ResultKind) -> None:
+def stamp(
+    data_set: Dataset,
+    source: Source,
+    header: SourceHeader,
+    run: RunFacts,
+    kind: ResultKind,
+    *,
+    what: str = "",
+    number: int = 1,
+    series: str = "",
+    series_index: int = 0,
+) -> None:
     """Set the attributes of the Patient, Study, Series, Equipment and SOP Common modules.
 
     What the source's study does not have is taken away, also when a library has put it there. Dates
     and times are the start of the run (AIR), which is frozen, never the clock.
+
+    Parameters
+    ----------
+    source, header
+        of the series that the analysis was started for, whatever the object is of: results lie in its study
+    what
+        words that no other instance of the run has, for its UID; ``kind`` when empty
+    number
+        Instance Number within the series
+    series, series_index
+        words that no other series of the run has, ``kind`` when empty, and which series of its kind it is
     """
     for element in header.patient_and_study:
         data_set[element.tag] = deepcopy(element)
     started_at = header.local(run)
     day, time = started_at.strftime("%Y%m%d"), started_at.strftime("%H%M%S.%f")
-    data_set.SOPInstanceUID = run_uid(kind, source, run)
-    data_set.SeriesInstanceUID = run_uid(f"{kind} series", source, run)
+    data_set.SOPInstanceUID = run_uid(what or kind, source, run)
+    data_set.SeriesInstanceUID = run_uid(f"{series or kind} series", source, run)
     data_set.InstanceCreationDate = data_set.ContentDate = data_set.SeriesDate = day
     data_set.InstanceCreationTime = data_set.ContentTime = data_set.SeriesTime = time
-    data_set.SeriesNumber = series_number(header, kind)
+    data_set.SeriesNumber = series_number(header, kind, series_index)
     data_set.SeriesDescription = series_description(run, kind)
-    data_set.InstanceNumber = 1
+    data_set.InstanceNumber = number
     data_set.Manufacturer = MANUFACTURER
     data_set.ManufacturerModelName = run.card.name[:_MAX_LONG_STRING]
     data_set.SoftwareVersions = run.card.version[:_MAX_LONG_STRING]
@@ -76,10 +101,10 @@ def stamp(data_set: Dataset, source: Source, header: SourceHeader, run: RunFacts
     data_set.ContributingEquipmentSequence = contributing_equipment(header, run)
 
 
-def series_number(header: SourceHeader, kind: ResultKind) -> int:
+def series_number(header: SourceHeader, kind: ResultKind, index: int = 0) -> int:
     """Return a Series Number that sorts behind its source's: 301, 302, 303 for source series 3."""
     source_number = header.series_number if 0 < header.series_number < 2**31 // 100 - 1 else 99
-    return source_number * 100 + _KIND_NUMBERS[kind]
+    return source_number * 100 + _KIND_NUMBERS[kind] + index
 
 
 def contributing_equipment(header: SourceHeader, run: RunFacts) -> list[Dataset]:
