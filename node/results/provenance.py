@@ -19,7 +19,7 @@ NOT_FOR_DIAGNOSIS = "not for diagnosis"
 _KIND_NUMBERS: dict[ResultKind, int] = {
     "sr": 1, "seg": 2, "sc": 3, "labelmap": 4, "pm": 5, "reg": 6, "pr": 7, "rtstruct": 8, "image": 11,
 }  # fmt: skip
-_MAX_LONG_STRING = 64
+_MAX_LONG_STRING, _MAX_SHORT_TEXT = 64, 1024
 
 
 def device_uid_of(run: RunFacts) -> str:
@@ -44,9 +44,10 @@ def algorithm_parameters(source: Source, run: RunFacts) -> list[str]:
     return [*stated, *(f"{name}={value}" for name, value in digests if value)]
 
 
-def series_description(run: RunFacts, kind: ResultKind) -> str:
+def series_description(run: RunFacts, kind: ResultKind, label: str = "") -> str:
     """Return a Series Description that names the model and says what it must not be used for."""
-    end = f" {run.card.version[:16]} {kind.upper()} - {NOT_FOR_DIAGNOSIS}"
+    what = label.replace("\\", "/")[:20].strip() or kind.upper()
+    end = f" {run.card.version[:8 if label else 16]} {what} - {NOT_FOR_DIAGNOSIS}"
     return run.card.name[: _MAX_LONG_STRING - len(end)] + end
 
 
@@ -61,6 +62,7 @@ def stamp(
     number: int = 1,
     series: str = "",
     series_index: int = 0,
+    label: str = "",
 ) -> None:
     """Set the attributes of the Patient, Study, Series, Equipment and SOP Common modules.
 
@@ -77,6 +79,8 @@ def stamp(
         Instance Number within the series
     series, series_index
         words that no other series of the run has, ``kind`` when empty, and which series of its kind it is
+    label
+        what the series shows, for people, in place of its kind
     """
     for element in header.patient_and_study:
         data_set[element.tag] = deepcopy(element)
@@ -87,7 +91,7 @@ def stamp(
     data_set.InstanceCreationDate = data_set.ContentDate = data_set.SeriesDate = day
     data_set.InstanceCreationTime = data_set.ContentTime = data_set.SeriesTime = time
     data_set.SeriesNumber = series_number(header, kind, series_index)
-    data_set.SeriesDescription = series_description(run, kind)
+    data_set.SeriesDescription = series_description(run, kind, label)
     data_set.InstanceNumber = number
     data_set.Manufacturer = MANUFACTURER
     data_set.ManufacturerModelName = run.card.name[:_MAX_LONG_STRING]
@@ -98,7 +102,7 @@ def stamp(
     # SR Document Series (PS3.3 section C.17.1) has no Body Part Examined.
     if header.body_part and kind != "sr":
         data_set.BodyPartExamined = header.body_part
-    data_set.ContributingEquipmentSequence = contributing_equipment(header, run)
+    data_set.ContributingEquipmentSequence = contributing_equipment(source, header, run)
 
 
 def series_number(header: SourceHeader, kind: ResultKind, index: int = 0) -> int:
@@ -107,20 +111,36 @@ def series_number(header: SourceHeader, kind: ResultKind, index: int = 0) -> int
     return source_number * 100 + _KIND_NUMBERS[kind] + index
 
 
-def contributing_equipment(header: SourceHeader, run: RunFacts) -> list[Dataset]:
+def contributing_equipment(source: Source, header: SourceHeader, run: RunFacts) -> list[Dataset]:
     """Return one item for the algorithm, and one for anode when the algorithm is another's.
 
     The Contributing Equipment Sequence (0018,A001) with purpose (109102, DCM, "Processing Equipment")
-    is what IHE AIR asks of every result.
+    is what IHE AIR asks of every result. The description of the algorithm's item has the digests of input
+    and weights and the parameters, as many as it can hold; the Structured Report has them all.
     """
-    found = [
-        _equipment(header, run, run.card.manufacturer, run.card.name, run.card.version, device_uid_of(run))
-    ]
+    card = run.card
+    algorithm = _equipment(header, run, card.manufacturer, card.name, card.version, device_uid_of(run))
+    algorithm.ContributionDescription = _contribution(source, run)
+    found = [algorithm]
     if run.card.manufacturer != MANUFACTURER:
         version = node_version()
         uid = device_uid(MANUFACTURER, "anode", version, "")
         found.append(_equipment(header, run, MANUFACTURER, "anode", version, uid))
     return found
+
+
+def _contribution(source: Source, run: RunFacts) -> str:
+    weights = f"weights-sha256={run.weights}" if run.weights else "no weights"
+    said = f"analysis of pixels, {NOT_FOR_DIAGNOSIS}; input-sha256={source.input_digest}; {weights}"
+    more = "; more parameters in the report"
+    stated = [f"{name}={value}" for name, value in sorted(run.parameters.items())]
+    for index, parameter in enumerate(stated):
+        longer = f"{said}; {parameter}"
+        # Bytes, as readers with fixed fields count them; what is cut is cut between parameters.
+        if len(longer.encode()) > _MAX_SHORT_TEXT - (len(more) if index + 1 < len(stated) else 0):
+            return said + more
+        said = longer
+    return said
 
 
 def _equipment(
