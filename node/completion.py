@@ -4,19 +4,24 @@ Each arrival from outside re-arms the study: its revision grows and its quiet pe
 When it was quiet long enough for an analysis, that analysis is *due* for the revision, and is marked
 *fired* in the transaction that enqueues its job. A study for which every analysis fired is closed: it
 leaves the partial index, and costs nothing until another instance arrives.
+
+An analysis that comes ``after`` others is due only when these are *over* for the revision: each has
+fired, and neither its selection nor one of its runs waits, is under way or is parked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from node import confirmations
 from node.clock import Clock
 from node.config.settings import AnalysisConfig, Config
+from node.jobs import queue
 
 SCHEMA: tuple[str, ...] = (
     """CREATE TABLE IF NOT EXISTS study_arrival (
@@ -50,6 +55,7 @@ SCHEMA: tuple[str, ...] = (
         sr_sop_class_uid TEXT NOT NULL DEFAULT '',
         sr_sop_instance_uid TEXT NOT NULL DEFAULT '',
         result_sop_instance_uids TEXT NOT NULL DEFAULT '[]',
+        facts TEXT NOT NULL DEFAULT '{}',
         UNIQUE (study_instance_uid, series_instance_uid, analysis, revision)
     )""",
     *confirmations.SCHEMA,
@@ -81,6 +87,7 @@ _RUN_COLUMNS = (
     "sr_sop_class_uid",
     "sr_sop_instance_uid",
     "result_sop_instance_uids",
+    "facts",
 )
 
 
@@ -167,7 +174,7 @@ class Completion:
         ).rowcount
 
     def due(self, connection: sqlite3.Connection, *, now: float | None = None) -> list[tuple[str, str, int]]:
-        """(Study Instance UID, analysis, revision) that were quiet long enough and have not fired.
+        """(Study Instance UID, analysis, revision) that are due and have not fired.
 
         ``now`` in seconds since the epoch: infinity is for all that have not fired.
         """
@@ -181,9 +188,69 @@ class Completion:
                 " AND study_fired.analysis = :analysis AND study_fired.revision = study_arrival.revision)"
                 " ORDER BY last_arrival",
                 {"latest": now - self._config.quiet_seconds(analysis), "analysis": analysis.name},
-            )
+            ).fetchall()
+            if analysis.after and rows and now != math.inf:
+                unfinished = queue.unfinished_analyses(connection)
+                rows = [
+                    row
+                    for row in rows
+                    if not self._waits_for(connection, analysis, row[0], row[1], unfinished)
+                ]
             found.extend((row[0], analysis.name, row[1]) for row in rows)
         return found
+
+    def followers(
+        self,
+        connection: sqlite3.Connection,
+        study_instance_uid: str,
+        analysis: str,
+        *,
+        besides_job: int | None = None,
+    ) -> list[tuple[str, str, int]]:
+        """Those of a study, as of ``due``, that were waiting for ``analysis`` and for nothing else.
+
+        Also those that have fired already: they are to look again at what ``analysis`` has found since.
+        ``besides_job`` is the job that is just ending.
+        """
+        row = connection.execute(
+            "SELECT revision, last_arrival FROM study_arrival WHERE study_instance_uid = ?",
+            (study_instance_uid,),
+        ).fetchone()
+        those = [one for one in self._config.analyses if analysis in one.after]
+        if row is None or not those:
+            return []
+        revision, last_arrival = row
+        unfinished = queue.unfinished_analyses(connection, study_instance_uid, besides_job=besides_job)
+        now = self._clock.timestamp()
+        return [
+            (study_instance_uid, one.name, revision)
+            for one in those
+            if last_arrival + self._config.quiet_seconds(one) <= now
+            and not self._waits_for(connection, one, study_instance_uid, revision, unfinished)
+        ]
+
+    def _waits_for(
+        self,
+        connection: sqlite3.Connection,
+        analysis: AnalysisConfig,
+        study_instance_uid: str,
+        revision: int,
+        unfinished: Collection[tuple[str, str]],
+    ) -> list[str]:
+        """Those of ``analysis.after`` that are not over."""
+        fired = self._fired(connection, study_instance_uid)
+        return [
+            one
+            for one in analysis.after
+            if fired.get(one) != revision or (study_instance_uid, one) in unfinished
+        ]
+
+    def _fired(self, connection: sqlite3.Connection, study_instance_uid: str) -> dict[str, int]:
+        """The revision for which each analysis has fired last."""
+        rows = connection.execute(
+            "SELECT analysis, revision FROM study_fired WHERE study_instance_uid = ?", (study_instance_uid,)
+        )
+        return {row[0]: row[1] for row in rows}
 
     def fired(
         self, connection: sqlite3.Connection, study_instance_uid: str, analysis: str, revision: int
@@ -209,7 +276,10 @@ class Completion:
             )
 
     def waiting(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[dict[str, Any]]:
-        """Analyses that wait for quiet: analysis, revision, last_arrival, quiet_seconds, due_at."""
+        """Analyses that have not fired: analysis, revision, last_arrival, quiet_seconds, due_at, waits_for.
+
+        ``waits_for`` names the analyses that have to be over first and are not.
+        """
         row = connection.execute(
             "SELECT revision, last_arrival FROM study_arrival WHERE study_instance_uid = ? AND is_open = 1",
             (study_instance_uid,),
@@ -217,13 +287,8 @@ class Completion:
         if row is None:
             return []
         revision, last_arrival = row[0], row[1]
-        fired = dict(
-            tuple(found)
-            for found in connection.execute(
-                "SELECT analysis, revision FROM study_fired WHERE study_instance_uid = ?",
-                (study_instance_uid,),
-            )
-        )
+        fired = self._fired(connection, study_instance_uid)
+        unfinished = queue.unfinished_analyses(connection, study_instance_uid)
         return [
             {
                 "analysis": analysis.name,
@@ -231,6 +296,7 @@ class Completion:
                 "last_arrival": last_arrival,
                 "quiet_seconds": self._config.quiet_seconds(analysis),
                 "due_at": last_arrival + self._config.quiet_seconds(analysis),
+                "waits_for": self._waits_for(connection, analysis, study_instance_uid, revision, unfinished),
             }
             for analysis in self._config.analyses
             if fired.get(analysis.name) != revision
@@ -318,6 +384,7 @@ class Completion:
         sr_sop_class_uid: str = "",
         sr_sop_instance_uid: str = "",
         result_sop_instance_uids: Sequence[str] = (),
+        facts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Record what became of an analysis of a series at a revision; a repetition replaces it.
 
@@ -334,12 +401,15 @@ class Completion:
             with its series and SOP class: the Structured Report that a later run supersedes
         result_sop_instance_uids
             all result objects of this run
+        facts
+            what it found, for ``when`` of analyses that come after it: a name, and the words any of
+            which may match
         """
         connection.execute(
             "INSERT INTO analysis_run (study_instance_uid, series_instance_uid, analysis, revision, state,"
             " reason, input_digest, model, started_at, recorded_at, sr_series_instance_uid,"
-            " sr_sop_class_uid, sr_sop_instance_uid, result_sop_instance_uids)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " sr_sop_class_uid, sr_sop_instance_uid, result_sop_instance_uids, facts)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (study_instance_uid, series_instance_uid, analysis, revision) DO UPDATE SET"
             " state = excluded.state, reason = excluded.reason, input_digest = excluded.input_digest,"
             " model = excluded.model, started_at = COALESCE(excluded.started_at, started_at),"
@@ -347,7 +417,7 @@ class Completion:
             " sr_series_instance_uid = excluded.sr_series_instance_uid,"
             " sr_sop_class_uid = excluded.sr_sop_class_uid,"
             " sr_sop_instance_uid = excluded.sr_sop_instance_uid,"
-            " result_sop_instance_uids = excluded.result_sop_instance_uids",
+            " result_sop_instance_uids = excluded.result_sop_instance_uids, facts = excluded.facts",
             (
                 study_instance_uid,
                 series_instance_uid,
@@ -363,8 +433,37 @@ class Completion:
                 sr_sop_class_uid,
                 sr_sop_instance_uid,
                 json.dumps(list(result_sop_instance_uids)),
+                json.dumps({name: list(values) for name, values in (facts or {}).items()}),
             ),
         )
+
+    def forget_no_match(
+        self, connection: sqlite3.Connection, study_instance_uid: str, analysis: str, revision: int
+    ) -> None:
+        """Forget that no series matched, as one does now that an analysis before it was done once more."""
+        connection.execute(
+            "DELETE FROM analysis_run WHERE study_instance_uid = ? AND series_instance_uid = ''"
+            " AND analysis = ? AND revision = ? AND state = ?",
+            (study_instance_uid, analysis, revision, NO_MATCH),
+        )
+
+    def found(
+        self,
+        connection: sqlite3.Connection,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        analysis: str,
+    ) -> dict[str, tuple[str, ...]] | str:
+        """What the latest run of an analysis found in a series, or in a few words why there is nothing."""
+        last = self.last_selection(connection, study_instance_uid, series_instance_uid, analysis)
+        if last is None:
+            return "does not see this series"
+        if last["state"] == UNCHANGED:
+            completed = self.completed_runs(connection, study_instance_uid, series_instance_uid, analysis)
+            last = completed[0] if completed else last
+        if last["state"] not in (COMPLETED, INCOMPLETE):
+            return f"has no result for this series ({last['state']})"
+        return {name: tuple(values) for name, values in last["facts"].items()}
 
     def runs(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[dict[str, Any]]:
         """Every run of a study, the oldest first; one key for each argument of ``record_run``."""
@@ -410,4 +509,5 @@ class Completion:
         runs = [dict(zip(_RUN_COLUMNS, tuple(row), strict=True)) for row in rows]
         for run in runs:
             run["result_sop_instance_uids"] = json.loads(run["result_sop_instance_uids"])
+            run["facts"] = json.loads(run["facts"])
         return runs

@@ -88,8 +88,12 @@ class NotAVolume(ObjectError):
     """The series is no volume: its geometry is refused by name."""
 
 
+class NotAnImage(ObjectError):
+    """The series is not the one image that the model takes: none, several, or without what it needs."""
+
+
 class UnfitInput(ObjectError):
-    """The model refused the series, and says why; another try would say the same."""
+    """The model refuses the input, or a further input is missing; another try would say the same."""
 
 
 class TwoPatients(ObjectError):
@@ -220,6 +224,12 @@ class ModelOutOfMemory(JobError):
 
 class ResultInvalid(JobError):
     """A result object failed its check and was not sent."""
+
+
+class AnalysisParked(JobError):
+    """The analysis failed again and again, so its jobs wait until an operator has looked."""
+
+    action = "find out why it failed, then run 'anode retry --analysis' with its name"
 
 
 class LeaseLost(JobError):

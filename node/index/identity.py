@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from node.index.attributes import COLUMNS, QueryLevel, folded_columns
@@ -117,6 +117,19 @@ def patients_of_study(connection: sqlite3.Connection, study_instance_uid: str) -
     found = [group.identity(study_instance_uid) for group in _told_apart(people)]
     # A stable sort: equal identities stay as they are.
     return sorted(found, key=lambda identity: identity != own) or [own]
+
+
+def are_of_one_person(connection: sqlite3.Connection, study_instance_uids: Sequence[str]) -> bool:
+    """Whether all that the instances of several studies say of their patients may be said of one."""
+    people = set()
+    for study_instance_uid in study_instance_uids:
+        rows = connection.execute(
+            "SELECT study_patient.identity FROM study_patient JOIN study ON study.id = study_patient.study_id"
+            " WHERE study.StudyInstanceUID = ?",
+            (study_instance_uid,),
+        )
+        people |= {Person.from_text(row[0]) for row in rows}
+    return len(_told_apart(people)) == 1
 
 
 class _Group:

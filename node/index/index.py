@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,14 @@ class Run:
     kind: str
     number: int
     objects: int
+    facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_facts(cls, stored: Mapping[str, Any]) -> Run:
+        """Read what ``Provenance.to_json`` wrote; results of an earlier version have no ``facts``."""
+        known = {key: value for key, value in stored.items() if key in cls.__dataclass_fields__}
+        known["facts"] = {name: tuple(values) for name, values in known.get("facts", {}).items()}
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,7 @@ class Provenance:
         """As ``from_json``, of the object that the JSON text stands for."""
         known = {key: value for key, value in facts.items() if key in cls.__dataclass_fields__}
         if known.get("run") is not None:
-            run = known["run"]
-            known["run"] = Run(**{key: run[key] for key in Run.__dataclass_fields__})
+            known["run"] = Run.from_facts(known["run"])
         return cls(**known)
 
 

@@ -15,10 +15,10 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from node.clock import Clock
-from node.errors import AnodeError, LeaseLost, NodeDied
+from node.errors import AnalysisParked, AnodeError, LeaseLost, NodeDied
 from node.index.database import Database
 from node.jobs.task import Job
 from node.jobs.wakeup import Wakeup
@@ -117,6 +117,42 @@ _LANES = """WITH RECURSIVE waiting(lane) AS (
                   WHERE job_lane.kind = :kind AND job_lane.lane = waiting.lane), 0)
     )
     FROM waiting WHERE waiting.lane IS NOT NULL"""
+
+
+_PARKED = AnalysisParked("").name
+
+
+class Requeued(NamedTuple):
+    """A job that is due again; ``analysis`` is empty for one that belongs to none."""
+
+    kind: str
+    lane: str
+    analysis: str
+
+
+#: The work of an analysis on a study: to find its series, and to analyse one.
+_OF_ANALYSES = "kind IN ('select', 'analyze')"
+
+
+def unfinished_analyses(
+    connection: sqlite3.Connection, study_instance_uid: str | None = None, *, besides_job: int | None = None
+) -> set[tuple[str, str]]:
+    """(Study Instance UID, analysis) whose selection or runs wait, are under way or are parked.
+
+    In one study or in all; ``besides_job`` is not looked at.
+    """
+    of_study = "" if study_instance_uid is None else " AND study_instance_uid = :study"
+    # The state is written out, so that each is answered from its partial index.
+    states = ("state = 'ready'", "state = 'leased'", "state = 'set_aside' AND error_name = :parked")
+    rows = connection.execute(
+        " UNION ".join(
+            "SELECT study_instance_uid, json_extract(payload, '$.analysis') FROM job"
+            f" WHERE {state} AND {_OF_ANALYSES} AND id IS NOT :besides{of_study}"
+            for state in states
+        ),
+        {"parked": _PARKED, "besides": besides_job, "study": study_instance_uid},
+    )
+    return {(row[0], row[1]) for row in rows}
 
 
 class Queue:
@@ -581,26 +617,29 @@ class Queue:
         job_id: int | None = None,
         study_instance_uid: str | None = None,
         kind: str | None = None,
-    ) -> int:
-        """Make jobs that are set aside, or wait for their next try, due now; return how many.
+        analysis: str | None = None,
+    ) -> list[Requeued]:
+        """Make jobs that are set aside, or wait for their next try, due now; return which.
 
         The conditions are joined by *and*; without any, all such jobs are meant.
         """
-        wanted = {"id": job_id, "study_instance_uid": study_instance_uid, "kind": kind}
+        wanted = {"id": job_id, "study_instance_uid": study_instance_uid, "kind": kind, "analysis": analysis}
+        columns = {column: column for column in wanted} | {"analysis": "json_extract(payload, '$.analysis')"}
         conditions = "".join(
-            f" AND {column} = :{column}" for column, value in wanted.items() if value is not None
+            f" AND {columns[name]} = :{name}" for name, value in wanted.items() if value is not None
         )
         rows = connection.execute(
             "UPDATE job SET state = 'ready', attempts = 0, crashes = 0, since = :now, due_at = :now"
             " WHERE (state = 'set_aside' OR (state = 'ready' AND"
             " (due_at > :now OR EXISTS (SELECT 1 FROM job_lane WHERE job_lane.kind = job.kind"
-            f" AND job_lane.lane = job.lane)))){conditions} RETURNING kind, lane",
+            f" AND job_lane.lane = job.lane)))){conditions}"
+            " RETURNING kind, lane, json_extract(payload, '$.analysis')",
             {**wanted, "now": self._clock.timestamp()},
         ).fetchall()
         for lane_kind, lane in {(row[0], row[1]) for row in rows}:
             self._unblock(connection, lane_kind, lane)
             self._notify(lane_kind)
-        return len(rows)
+        return [Requeued(row[0], row[1], row[2] or "") for row in rows]
 
     def open_by_lane(self, connection: sqlite3.Connection, kind: str) -> Counter[str]:
         """How many jobs of a kind wait, run or are set aside, by their lanes."""

@@ -26,6 +26,8 @@ SAME_SPACING = 1e-3
 SAME_GAP, SAME_GAP_MM = 0.03, 0.01
 #: ... or by what the rounding of the coordinates explains, but by no more than this.
 MOST_ROUNDING_MM = 0.1
+#: Modalities whose values mean nothing before they are rescaled, and what they then are not.
+RESCALED = {"CT": "are no Hounsfield units", "PT": "are not in the unit that it names"}
 #: Slices that lean more than this (cosine) are no tilted gantry.
 MOST_LEANING = 0.7
 
@@ -201,8 +203,8 @@ def _plane(
         raise NotAVolume(f"{label} has no Pixel Spacing")
     slope = _vector(transformation, "RescaleSlope", 1)
     intercept = _vector(transformation, "RescaleIntercept", 1)
-    if slope is None and text(header, "Modality") == "CT":
-        raise NotAVolume(f"{label} has no Rescale Slope, so its values are no Hounsfield units")
+    if slope is None and (meaningless := RESCALED.get(text(header, "Modality"))):
+        raise NotAVolume(f"{label} has no Rescale Slope, so its values {meaningless}")
     return Plane(
         instance=index,
         frame=frame,

@@ -1,23 +1,24 @@
-"""What a model is given: a stored series, decoded into the folder of its run."""
+"""What a model is given: series, decoded into the folder of its run as the model needs them."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.base import Model
-from models.types import Inputs
-from node.errors import OutOfSpace
+from models.base import Need
+from models.types import Image, Input, Inputs, ParameterValue, Volume
+from node.errors import OutOfSpace, UnfitInput
 from node.index.index import StoredInstance
 from node.results.facts import Source
 from node.runners.job_folder import JobFolder
-from node.series import series_view, source_series, volume
-from node.series.header_values import number, whole
+from node.series import image, series_view, source_series, volume
+from node.series.header_values import number, text, whole
 from node.series.source_series import SourceInstance
 from node.services import Services
 
@@ -32,28 +33,89 @@ class Material:
 
 def read(
     services: Services,
-    stored: Sequence[StoredInstance],
-    model: Model,
+    chosen: Mapping[str, Sequence[StoredInstance]],
+    needs: Sequence[Need],
     digest: str,
+    parameters: Mapping[str, ParameterValue],
     folder: JobFolder,
 ) -> Material:
-    """Read and decode the series into ``folder``, as the model needs it.
+    """Read and decode the stored series that were ``chosen`` into ``folder``; otherwise as ``of_sources``.
+
+    Raises also StorageFailure, IntegrityFailure or MalformedDataSet, when they cannot be read.
+    """
+    given = {name: source_series.read(services, stored) for name, stored in chosen.items()}
+    reserve = services.config.storage.free_space_reserve_bytes
+    return of_sources(given, needs, digest, parameters, folder, reserve_bytes=reserve)
+
+
+def of_sources(
+    given: Mapping[str, Sequence[SourceInstance]],
+    needs: Sequence[Need],
+    digest: str,
+    parameters: Mapping[str, ParameterValue],
+    folder: JobFolder,
+    *,
+    reserve_bytes: int = 0,
+) -> Material:
+    """Decode series into ``folder``, as the model needs them.
+
+    Parameters
+    ----------
+    given
+        by the names of ``needs``; an optional one may lack
+    needs
+        of the model, the primary first
+    digest
+        of everything that is given
+    parameters
+        a value for each of the model's
+    folder
+        of the run; arrays lie in files of it
+    reserve_bytes
+        that stay free on its disk
 
     Raises
     ------
-    NotAVolume
-        the model needs a volume, and the series is none
+    UnfitInput
+        an input is missing, of another modality, in another unit or too short for the model
+    NotAVolume, NotAnImage
+        the model needs one, and the series is none
     UnsupportedPixelData, MalformedDataSet
         an instance cannot be decoded
     OutOfSpace, StorageFailure, IntegrityFailure
         the disk is too full, or cannot be read
     """
-    instances = source_series.read(services, stored)
-    _check_room(services, instances, folder)
-    if model.needs == "volume":
-        built = volume.build(instances, folder.allocate)
-        headers = [instance.header for instance in built.ordered]
-        return Material(Inputs(volume=built.volume), Source(headers, built.volume, digest))
+    _check_room([one for instances in given.values() for one in instances], folder, reserve_bytes)
+    inputs: dict[str, Input] = {}
+    sources: dict[str, Source] = {}
+    for need in needs:
+        if need.name in given:
+            _refuse_modality(need, given[need.name])
+            inputs[need.name], source = _MAKERS[need.kind](need, given[need.name], folder)
+            sources[need.name] = replace(
+                source, input_digest=digest, name=need.name, is_prior=need.comes_from == "prior"
+            )
+        elif not need.is_optional:
+            raise UnfitInput(f"the input '{need.name}' is missing")
+    primary, *others = sources
+    source = replace(sources[primary], others={name: sources[name] for name in others})
+    return Material(Inputs(inputs, dict(parameters)), source)
+
+
+def _volume(need: Need, instances: Sequence[SourceInstance], folder: JobFolder) -> tuple[Volume, Source]:
+    built = volume.build(instances, folder.allocate, _check_of(need, "slice"))
+    return built.volume, Source([one.header for one in built.ordered], built.volume, "")
+
+
+def _image(need: Need, instances: Sequence[SourceInstance], folder: JobFolder) -> tuple[Image, Source]:
+    built = image.build(instances, folder.allocate, _check_of(need, "frame"))
+    pixels = built.image.pixels
+    shown = np.asarray(pixels[len(pixels) // 2], np.float32)
+    return built.image, Source([built.instance.header], None, "", _grey(shown))
+
+
+def _series(need: Need, instances: Sequence[SourceInstance], folder: JobFolder) -> tuple[Input, Source]:
+    _refuse_few(need, len(instances), "instance")
     series, ordered = series_view.view(instances, folder.allocate)
     picture, shown = None, len(ordered) // 2
     # The nearest to the middle that can be shown at all.
@@ -62,23 +124,56 @@ def read(
         if pixels is not None:
             picture, shown = _picture(ordered[index], pixels), index
             break
-    headers = [instance.header for instance in ordered]
-    return Material(Inputs(series=series), Source(headers, None, digest, picture, shown))
+    return series, Source([one.header for one in ordered], None, "", picture, shown)
 
 
-def _picture(instance: SourceInstance, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+_Maker = Callable[[Need, Sequence[SourceInstance], JobFolder], tuple[Input, Source]]
+_MAKERS: dict[str, _Maker] = {"volume": _volume, "image": _image, "series": _series}
+
+
+def _picture(instance: SourceInstance, pixels: NDArray[Any]) -> NDArray[Any]:
     """One frame (row, column) in real-world values; colour becomes its mean."""
-    frame = np.asarray(pixels[len(pixels) // 2], np.float32)
-    if frame.ndim == 3:
-        frame = frame.mean(axis=2)
+    frame = _grey(np.asarray(pixels[len(pixels) // 2], np.float32))
     header = instance.header
     return frame * number(header, "RescaleSlope", 1.0) + number(header, "RescaleIntercept", 0.0)
 
 
-def _check_room(services: Services, instances: Sequence[SourceInstance], folder: JobFolder) -> None:
+def _grey(frame: NDArray[Any]) -> NDArray[Any]:
+    return frame.mean(axis=2) if frame.ndim == 3 else frame
+
+
+# --- what is unfit -----------------------------------------------------------
+
+
+def _refuse_modality(need: Need, instances: Sequence[SourceInstance]) -> None:
+    found = {text(one.header, "Modality") for one in instances}
+    if need.modalities and not found <= set(need.modalities):
+        others = sorted(found - set(need.modalities))
+        is_one = ", ".join(one or "without a modality" for one in others)
+        raise UnfitInput(f"the input '{need.name}' has to be {' or '.join(need.modalities)}, and is {is_one}")
+
+
+def _refuse_few(need: Need, count: int, what: str) -> None:
+    if count < need.min_slices:
+        many = f"{count} {what}" if count == 1 else f"{count} {what}s"
+        raise UnfitInput(f"the input '{need.name}' has {many}, and the model needs {need.min_slices}")
+
+
+def _check_of(need: Need, what: str) -> Callable[[int, str], None]:
+    def check(count: int, unit: str) -> None:
+        _refuse_few(need, count, what)
+        if need.unit and unit != need.unit:
+            raise UnfitInput(
+                f"the unit of the input '{need.name}' is {unit}, and the model needs {need.unit}"
+            )
+
+    return check
+
+
+def _check_room(instances: Sequence[SourceInstance], folder: JobFolder, reserve_bytes: int) -> None:
     """Refuse before anything is written when the decoded series would fill the disk."""
     needed = sum(_decoded_bytes(instance) for instance in instances)
-    free = shutil.disk_usage(folder.path).free - services.config.storage.free_space_reserve_bytes
+    free = shutil.disk_usage(folder.path).free - reserve_bytes
     if needed > free:
         raise OutOfSpace(f"the decoded series needs {needed >> 20} MB, and {max(free, 0) >> 20} MB are free")
 

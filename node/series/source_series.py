@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from node.completion import input_digest
 from node.config.settings import LimitsConfig
 from node.errors import IntegrityFailure, StorageFailure
 from node.index.index import StoredInstance
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, read_header
+from node.sending import dicom_files
+from node.series.header_values import text
 from node.services import Services
 from node.transcode import pixel_data, pixels
 from node.transcode.outgoing import Outgoing
 from node.verification import note_damage
+
+_LIMITS = LimitsConfig()
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -28,12 +37,20 @@ class SourceInstance:
     A frame is (row, column[, sample]) of stored values. ``frames`` raises UnsupportedPixelData
     when they cannot be decoded, StorageFailure or IntegrityFailure when they cannot be read.
     ``is_decodable`` is False for transfer syntaxes that are not decoded at all, such as video.
+    ``colours`` says in which Photometric Interpretation the frames come out, where that may be another
+    than the header has: a decoder may have changed it.
     """
 
     header: Dataset
     has_pixels: bool
     frames: Callable[[], Iterator[NDArray[Any]]]
     is_decodable: bool = True
+    colours: Callable[[], str] | None = None
+
+    @property
+    def photometric_interpretation(self) -> str:
+        """Of the frames; raises as ``frames`` does."""
+        return self.colours() if self.colours is not None else text(self.header, "PhotometricInterpretation")
 
 
 def read(services: Services, instances: Sequence[StoredInstance]) -> list[SourceInstance]:
@@ -41,29 +58,85 @@ def read(services: Services, instances: Sequence[StoredInstance]) -> list[Source
 
     Raises StorageFailure, IntegrityFailure or MalformedDataSet.
     """
-    return [_source(services, stored) for stored in instances]
-
-
-def _source(services: Services, stored: StoredInstance) -> SourceInstance:
     limits = services.config.limits
-    with _open(services, stored) as (file, transfer_syntax_uid):
+    return [_source(partial(_open, services, stored), limits) for stored in instances]
+
+
+def from_file(path: Path, limits: LimitsConfig = _LIMITS) -> SourceInstance:
+    """Read the header of a DICOM file, as ``read`` does of a stored instance; no node is needed.
+
+    Raises MalformedDataSet, also for what is no DICOM file (``node.sending.dicom_files.NotDicom``), or
+    LimitExceeded or InvalidUid.
+    """
+    file = dicom_files.read(path)
+
+    @contextmanager
+    def opened() -> Iterator[tuple[BinaryIO, str]]:
+        try:
+            data_set = dicom_files.open_data_set(file)
+        except OSError as error:
+            raise StorageFailure(f"{path} cannot be read: {error.strerror}") from error
+        with data_set:
+            yield data_set, file.transfer_syntax_uid
+
+    return _source(opened, limits)
+
+
+def from_files(paths: Iterable[Path], limits: LimitsConfig = _LIMITS) -> list[SourceInstance]:
+    """Read the headers of DICOM files, as ``from_file`` does."""
+    return [from_file(path, limits) for path in paths]
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """SHA-256 in hex of the instances in files: what ``input_digest`` says of them once they are stored.
+
+    Raises MalformedDataSet or StorageFailure.
+    """
+    digests = []
+    for path in paths:
+        file = dicom_files.read(path)
+        try:
+            with dicom_files.open_data_set(file) as data_set:
+                digest = hashlib.sha256()
+                while piece := data_set.read(_CHUNK_BYTES):
+                    digest.update(piece)
+                digests.append((file.sop_instance_uid, digest.hexdigest()))
+        except OSError as error:
+            raise StorageFailure(f"{path} cannot be read: {error.strerror}") from error
+    return input_digest(digests)
+
+
+def _source(
+    opened: Callable[[], AbstractContextManager[tuple[BinaryIO, str]]], limits: LimitsConfig
+) -> SourceInstance:
+    """Read the header of the data set that ``opened`` gives, with its transfer syntax."""
+    with opened() as (file, transfer_syntax_uid):
         header = read_header(file, transfer_syntax_uid, limits)
     has_pixels = header.pixel_data_offset is not None or (
         # Of a deflated data set it is not known where the pixels are.
         transfer_syntax_uid in DEFLATED_TRANSFER_SYNTAXES and "BitsAllocated" in header.data_set
     )
 
+    @contextmanager
+    def decoded() -> Iterator[pixels.Decoded]:
+        with (
+            opened() as (file, transfer_syntax_uid),
+            pixel_data.opened(file, transfer_syntax_uid, limits) as (header, value),
+        ):
+            yield pixels.decoded(header, transfer_syntax_uid, value, frame_bytes=limits.frame_bytes)
+
     def frames() -> Iterator[NDArray[Any]]:
-        with _open(services, stored) as (file, transfer_syntax_uid):
-            yield from _frames(file, transfer_syntax_uid, limits)
+        # Frame by frame, so that memory does not grow with the object.
+        with decoded() as found:
+            yield from found.frames
 
-    return SourceInstance(header.data_set, has_pixels, frames, pixels.is_decodable(transfer_syntax_uid))
+    def colours() -> str:
+        with decoded() as found:
+            return found.facts.photometric_interpretation
 
-
-def _frames(file: BinaryIO, transfer_syntax_uid: str, limits: LimitsConfig) -> Iterator[NDArray[Any]]:
-    """Decode frame by frame, so that memory does not grow with the object."""
-    with pixel_data.opened(file, transfer_syntax_uid, limits) as (header, value):
-        yield from pixels.frames(header, transfer_syntax_uid, value, frame_bytes=limits.frame_bytes)
+    return SourceInstance(
+        header.data_set, has_pixels, frames, pixels.is_decodable(transfer_syntax_uid), colours
+    )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,9 @@ from models.types import Volume
 from node.errors import NotAVolume
 from node.series import geometry
 from node.series.geometry import Grid, Plane
-from node.series.header_values import items, text
-from node.series.series_view import Allocate, common_header, stored_value
+from node.series.series_view import Allocate, common_header
 from node.series.source_series import SourceInstance
-
-HOUNSFIELD_UNIT = "[hnsf'U]"
-#: What padding outside the field of view becomes in a CT: air, at the end of the scale.
-CT_PADDING_HU = -1024
-#: Units (0054,1001) of PET (PS3.3 section C.8.9.1.1.3) as UCUM.
-_PET_UNITS = {"BQML": "Bq/ml", "GML": "g/ml", "CNTS": "{counts}", "CPS": "{counts}/s", "PROPCNTS": "{counts}"}
+from node.series.values import HOUNSFIELD_UNIT, fill_padding, real, unit_of, wide_enough
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,15 @@ class BuiltVolume:
     planes: tuple[Plane, ...]
 
 
-def build(instances: Sequence[SourceInstance], allocate: Allocate = np.empty) -> BuiltVolume:
+def _anything(slices: int, unit: str) -> None:
+    del slices, unit
+
+
+def build(
+    instances: Sequence[SourceInstance],
+    allocate: Allocate = np.empty,
+    check: Callable[[int, str], None] = _anything,
+) -> BuiltVolume:
     """Build the volume of a series.
 
     Voxels are (slice, row, column) after the Modality LUT (PS3.3 section C.11.1): int16 where all
@@ -52,6 +54,8 @@ def build(instances: Sequence[SourceInstance], allocate: Allocate = np.empty) ->
         of one series, in any order; single frames, or enhanced multi-frame objects
     allocate
         gives the array for the voxels, filled slice by slice, perhaps mapped from a file
+    check
+        is told the number of slices and the unit before anything is decoded, and may raise
 
     Raises
     ------
@@ -68,7 +72,11 @@ def build(instances: Sequence[SourceInstance], allocate: Allocate = np.empty) ->
         raise NotAVolume("an instance of the series has no pixels")
     _refuse_tables(headers)
     grid = geometry.grid(geometry.planes(headers))
-    unit = _unit(headers)
+    try:
+        unit = unit_of(headers)
+    except ValueError as error:
+        raise NotAVolume(str(error)) from None
+    check(len(grid.planes), unit)
     voxels = _fill(instances, grid, allocate, is_ct=unit == HOUNSFIELD_UNIT)
     volume = Volume(
         voxels=voxels,
@@ -85,31 +93,6 @@ def _refuse_tables(headers: Sequence[Dataset]) -> None:
     for header in headers:
         if "ModalityLUTSequence" in header:
             raise NotAVolume("the values need a Modality LUT table, and only rescaling is done here")
-
-
-def _unit(headers: Sequence[Dataset]) -> str:
-    """UCUM unit of the rescaled values; ``1`` where the objects name none."""
-    modalities = {text(header, "Modality") for header in headers}
-    if len(modalities) > 1:
-        raise NotAVolume(f"mixed modalities: {', '.join(sorted(modalities))}")
-    types = {_rescale_type(header) for header in headers}
-    units = {text(header, "Units") for header in headers}
-    if len(types) > 1 or len(units) > 1:
-        raise NotAVolume("mixed units of the values")
-    if modalities == {"CT"} and types <= {"", "HU"}:
-        return HOUNSFIELD_UNIT
-    if modalities == {"PT"}:
-        return _PET_UNITS.get(units.pop(), "1")
-    return "1"
-
-
-def _rescale_type(header: Dataset) -> str:
-    groups = [
-        *items(header, "SharedFunctionalGroupsSequence"),
-        *items(header, "PerFrameFunctionalGroupsSequence")[:1],
-    ]
-    transformations = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
-    return next(filter(None, (text(one, "RescaleType") for one in (header, *transformations))), "")
 
 
 def _fill(
@@ -132,67 +115,10 @@ def _fill(
             index, plane = place
             if stored.shape != plane.size:
                 raise NotAVolume(f"{plane.label} decodes to {stored.shape} pixels instead of {plane.size}")
-            values = _real(stored, plane, instance.header, is_ct=is_ct)
-            voxels = _wide_enough(voxels, values, allocate)
+            values = real(stored, plane.slope, plane.intercept)
+            fill_padding(values, stored, instance.header, is_ct=is_ct)
+            voxels = wide_enough(voxels, values, allocate)
             voxels[index] = values
         if waiting:
             raise NotAVolume(f"{next(iter(waiting.values()))[1].label} has no pixels")
     return voxels
-
-
-def _real(stored: NDArray[Any], plane: Plane, header: Dataset, *, is_ct: bool) -> NDArray[Any]:
-    """Stored values of one slice to real-world ones: int64, or float32."""
-    values: NDArray[Any]
-    is_whole = plane.slope.is_integer() and plane.intercept.is_integer()
-    if is_whole and not np.issubdtype(stored.dtype, np.floating):
-        values = stored.astype(np.int64) * int(plane.slope) + int(plane.intercept)
-    else:
-        values = (stored.astype(np.float64) * plane.slope + plane.intercept).astype(np.float32)
-    padding = _padding(stored, header)
-    if padding is None or not padding.any():
-        return values
-    if is_ct:
-        values[padding] = CT_PADDING_HU
-    elif not padding.all():
-        lowest = values[~padding].min()
-        values[padding & (values > lowest)] = lowest
-    return values
-
-
-def _padding(stored: NDArray[Any], header: Dataset) -> NDArray[np.bool_] | None:
-    """Pixels that are padding (PS3.3 section C.7.5.1.1.2); None when none is declared."""
-    first = stored_value(header, "PixelPaddingValue")
-    if first is None:
-        return None
-    last = stored_value(header, "PixelPaddingRangeLimit")
-    if last is None:
-        return stored == first
-    low, high = sorted((first, last))
-    return (stored >= low) & (stored <= high)
-
-
-def _wide_enough(voxels: NDArray[Any], values: NDArray[Any], allocate: Allocate) -> NDArray[Any]:
-    """Give back ``voxels``, or a copy of a dtype that holds ``values`` too.
-
-    The declared range of 16 bits is often wider than int16 while the values never are, so the
-    narrow type is tried first.
-    """
-    steps: list[type[np.generic]] = [np.int16, np.int32, np.float32]
-    for kind in steps[steps.index(voxels.dtype.type) :]:
-        if _holds(kind, values):
-            break
-    if voxels.dtype == kind:
-        return voxels
-    wider = allocate(voxels.shape, np.dtype(kind))
-    # What is not filled yet is copied too, and written over later.
-    wider[:] = voxels
-    return wider
-
-
-def _holds(kind: type[np.generic], values: NDArray[Any]) -> bool:
-    if kind is np.float32:
-        return True
-    if np.issubdtype(values.dtype, np.floating):
-        return False
-    limits = np.iinfo(np.int16 if kind is np.int16 else np.int32)
-    return bool(limits.min <= values.min() and values.max() <= limits.max)

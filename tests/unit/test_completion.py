@@ -131,6 +131,7 @@ def test_what_waits_for_quiet_says_until_when(bench: Bench, clock: ManualClock) 
                 "last_arrival": arrived_at,
                 "quiet_seconds": 60,
                 "due_at": arrived_at + 60,
+                "waits_for": [],
             }
         ]
         assert bench.completion.waiting(connection, "9.9") == []

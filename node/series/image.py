@@ -1,0 +1,165 @@
+"""The one instance with pixels of a series as a model's image, whatever its geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_modality_lut
+
+from models.types import Image
+from node.errors import NotAnImage, UnsupportedPixelData
+from node.pictures.reading import Frame
+from node.pictures.rendering import picture
+from node.series.geometry import RESCALED
+from node.series.header_values import items, number, numbers, text, whole
+from node.series.series_view import Allocate, header_view
+from node.series.source_series import SourceInstance
+from node.series.values import HOUNSFIELD_UNIT, fill_padding, real, unit_of, wide_enough
+from node.transcode.facts import facts_of
+from node.undecodable import UNDECODABLE_IN_MEMORY
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image and the instance that it is of."""
+
+    image: Image
+    instance: SourceInstance
+
+
+def _anything(frames: int, unit: str) -> None:
+    del frames, unit
+
+
+def build(
+    instances: Sequence[SourceInstance],
+    allocate: Allocate = np.empty,
+    check: Callable[[int, str], None] = _anything,
+) -> BuiltImage:
+    """Build the image of a series: (frame, row, column) real-world values, or RGB.
+
+    Grey values are those after the Modality LUT (PS3.3 section C.11.1), rescaled or looked up: int16
+    where all are whole and fit, else int32, else float32. Colour, with a palette too, becomes (frame,
+    row, column, 3) RGB of 8 bits (section C.7.6.3.1.2).
+
+    Parameters
+    ----------
+    instances
+        of one series; those without pixels are passed over
+    allocate
+        gives the array for the pixels, filled frame by frame
+    check
+        is told the number of frames and the unit before anything is decoded, and may raise
+
+    Raises
+    ------
+    NotAnImage
+        there is no image, or there are several; the values are not rescaled where they have to be
+    UnsupportedPixelData, StorageFailure, IntegrityFailure
+        when pixels cannot be decoded or read
+    """
+    shown = [instance for instance in instances if instance.has_pixels]
+    if not shown:
+        raise NotAnImage("the series holds no image")
+    if len(shown) > 1:
+        raise NotAnImage(f"the series holds {len(shown)} images, and the model takes one")
+    (instance,) = shown
+    header = instance.header
+    if not instance.is_decodable:
+        raise NotAnImage("the image is a video, which is not decoded here")
+    count = max(1, whole(header, "NumberOfFrames", 1))
+    is_colour = (
+        whole(header, "SamplesPerPixel", 1) > 1
+        or text(header, "PhotometricInterpretation") == "PALETTE COLOR"
+    )
+    unit = "1" if is_colour or items(header, "ModalityLUTSequence") else unit_of([header])
+    check(count, unit)
+    fill = _coloured if is_colour else _grey
+    pixels = fill(instance, count, unit, allocate)
+    return BuiltImage(Image(pixels, _spacing_mm(header), unit, header_view(header)), instance)
+
+
+def _coloured(instance: SourceInstance, count: int, unit: str, allocate: Allocate) -> NDArray[Any]:
+    del unit
+    header = instance.header
+    facts = facts_of(header)
+    facts = replace(
+        facts, photometric_interpretation=instance.photometric_interpretation, planar_configuration=0
+    )
+    pixels = allocate((count, facts.rows, facts.columns, 3), np.dtype(np.uint8))
+    for index, stored in _frames(instance, count):
+        rgb = picture(Frame(stored, facts, header, index + 1, 0))
+        pixels[index] = rgb
+    return pixels
+
+
+def _grey(instance: SourceInstance, count: int, unit: str, allocate: Allocate) -> NDArray[Any]:
+    header = instance.header
+    size = whole(header, "Rows", 0), whole(header, "Columns", 0)
+    is_inverse = text(header, "PhotometricInterpretation") == "MONOCHROME1"
+    pixels = allocate((count, *size), np.dtype(np.int16))
+    for index, stored in _frames(instance, count):
+        if stored.shape != size:
+            raise NotAnImage(f"frame {index + 1} decodes to {stored.shape} pixels instead of {size}")
+        if items(header, "ModalityLUTSequence"):
+            values = _looked_up(stored, header)
+        else:
+            values = real(stored, *_rescaling(header, index))
+            fill_padding(values, stored, header, is_ct=unit == HOUNSFIELD_UNIT, is_inverse=is_inverse)
+        pixels = wide_enough(pixels, values, allocate)
+        pixels[index] = values
+    return pixels
+
+
+def _frames(instance: SourceInstance, count: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield each frame with its index, and refuse when there are more or fewer than are declared."""
+    found = 0
+    for stored in instance.frames():
+        if found == count:
+            raise NotAnImage(f"the image has more frames than the {count} that it declares")
+        yield found, stored
+        found += 1
+    if found < count:
+        raise NotAnImage(f"the image has {found} of the {count} frames that it declares")
+
+
+def _rescaling(header: Dataset, index: int) -> tuple[float, float]:
+    """Slope and intercept of a frame, also of an enhanced object (PS3.3 section C.7.6.16.2.9)."""
+    groups = [
+        *items(header, "PerFrameFunctionalGroupsSequence")[index : index + 1],
+        *items(header, "SharedFunctionalGroupsSequence")[:1],
+    ]
+    said = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
+    holder = next((one for one in (*said, header) if numbers(one, "RescaleSlope", 1) is not None), None)
+    if holder is None:
+        if meaningless := RESCALED.get(text(header, "Modality")):
+            raise NotAnImage(f"the image has no Rescale Slope, so its values {meaningless}")
+        return 1.0, 0.0
+    return number(holder, "RescaleSlope", 1.0), number(holder, "RescaleIntercept", 0.0)
+
+
+def _looked_up(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
+    try:
+        return np.asarray(apply_modality_lut(stored, header)).astype(np.int64)
+    except UNDECODABLE_IN_MEMORY as error:
+        raise UnsupportedPixelData(f"the Modality LUT of the image cannot be used: {error}") from error
+
+
+def _spacing_mm(header: Dataset) -> tuple[float, float] | None:
+    """(between rows, between columns) in the patient, else at the detector."""
+    shared = (items(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    measures = (items(shared, "PixelMeasuresSequence") or [Dataset()])[0]
+    for holder, keyword in (
+        (header, "PixelSpacing"),
+        (measures, "PixelSpacing"),
+        (header, "ImagerPixelSpacing"),
+    ):
+        found = numbers(holder, keyword, 2)
+        if found is not None and min(found) > 0:
+            return found[0], found[1]
+    return None

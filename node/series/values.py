@@ -1,0 +1,114 @@
+"""Stored values of a frame to real-world ones, in the narrowest type that holds them, and their unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from node.series.header_values import items, text
+from node.series.series_view import Allocate, stored_value
+
+HOUNSFIELD_UNIT = "[hnsf'U]"
+#: What padding outside the field of view becomes in a CT: air, at the end of the scale.
+CT_PADDING_HU = -1024
+#: Units (0054,1001) of PET (PS3.3 section C.8.9.1.1.3) as UCUM.
+_PET_UNITS = {"BQML": "Bq/ml", "GML": "g/ml", "CNTS": "{counts}", "CPS": "{counts}/s", "PROPCNTS": "{counts}"}
+
+
+def unit_of(headers: Sequence[Dataset]) -> str:
+    """UCUM unit of the rescaled values; ``1`` where the objects name none.
+
+    Raises ValueError where they name several, or are of several modalities.
+    """
+    modalities = {text(header, "Modality") for header in headers}
+    if len(modalities) > 1:
+        raise ValueError(f"mixed modalities: {', '.join(sorted(modalities))}")
+    types = {_rescale_type(header) for header in headers}
+    units = {text(header, "Units") for header in headers}
+    if len(types) > 1 or len(units) > 1:
+        raise ValueError("mixed units of the values")
+    if modalities == {"CT"} and types <= {"", "HU"}:
+        return HOUNSFIELD_UNIT
+    if modalities == {"PT"}:
+        return _PET_UNITS.get(units.pop(), "1")
+    return "1"
+
+
+def _rescale_type(header: Dataset) -> str:
+    groups = [
+        *items(header, "SharedFunctionalGroupsSequence"),
+        *items(header, "PerFrameFunctionalGroupsSequence")[:1],
+    ]
+    transformations = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
+    return next(filter(None, (text(one, "RescaleType") for one in (header, *transformations))), "")
+
+
+def real(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+    """Stored values of one frame to real-world ones: int64, or float32 (PS3.3 section C.11.1)."""
+    if slope.is_integer() and intercept.is_integer() and not np.issubdtype(stored.dtype, np.floating):
+        return stored.astype(np.int64) * int(slope) + int(intercept)
+    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def fill_padding(
+    values: NDArray[Any], stored: NDArray[Any], header: Dataset, *, is_ct: bool, is_inverse: bool = False
+) -> None:
+    """Put what is outside the field of view to air in CT, else to what is shown black.
+
+    That is the lowest value of the frame, or with ``is_inverse`` (MONOCHROME1) the highest one.
+    """
+    padding = _padding(stored, header)
+    if padding is None or not padding.any():
+        return
+    if is_ct:
+        values[padding] = CT_PADDING_HU
+    elif not padding.all():
+        seen = values[~padding]
+        if is_inverse:
+            values[padding] = np.maximum(values[padding], seen.max())
+        else:
+            lowest = seen.min()
+            values[padding & (values > lowest)] = lowest
+
+
+def _padding(stored: NDArray[Any], header: Dataset) -> NDArray[np.bool_] | None:
+    """Pixels that are padding (PS3.3 section C.7.5.1.1.2); None when none is declared."""
+    first = stored_value(header, "PixelPaddingValue")
+    if first is None:
+        return None
+    last = stored_value(header, "PixelPaddingRangeLimit")
+    if last is None:
+        return stored == first
+    low, high = sorted((first, last))
+    return (stored >= low) & (stored <= high)
+
+
+def wide_enough(array: NDArray[Any], values: NDArray[Any], allocate: Allocate) -> NDArray[Any]:
+    """Give back ``array``, or a copy of a dtype that holds ``values`` too.
+
+    The declared range of 16 bits is often wider than int16 while the values never are, so the
+    narrow type is tried first.
+    """
+    steps: list[type[np.generic]] = [np.int16, np.int32, np.float32]
+    for kind in steps[steps.index(array.dtype.type) :]:
+        if _holds(kind, values):
+            break
+    if array.dtype == kind:
+        return array
+    wider = allocate(array.shape, np.dtype(kind))
+    # What is not filled yet is copied too, and written over later.
+    wider[:] = array
+    return wider
+
+
+def _holds(kind: type[np.generic], values: NDArray[Any]) -> bool:
+    if kind is np.float32:
+        return True
+    if np.issubdtype(values.dtype, np.floating):
+        return False
+    limits = np.iinfo(np.int16 if kind is np.int16 else np.int32)
+    return bool(limits.min <= values.min() and values.max() <= limits.max)
