@@ -31,6 +31,9 @@ FLUSH_FAILED = "flush-failed"
 DAMAGE_FOUND = "damage-found"
 """The last verification of a sample found instances that are not what was received."""
 
+ANALYSIS_PARKED = "analysis-parked"
+"""An analysis failed again and again, and waits until an operator has looked."""
+
 _FILE = "alarms.json"
 _FILE_BYTES = 4096
 _MESSAGE_CHARACTERS = 400
@@ -65,12 +68,13 @@ def raise_alarm(data_dir: Path, name: str, message: str, now: float) -> None:
         _raised.add((data_dir, name))
 
 
-def clear_alarm(data_dir: Path, name: str) -> None:
+def clear_alarm(data_dir: Path, name: str, *, of_anyone: bool = False) -> None:
     """Note that ``name``, which this process raised, is right again. Never raises.
 
-    Costs next to nothing when it was not raised, so every success may call it.
+    Costs next to nothing when it was not raised, so every success may call it. With ``of_anyone`` another
+    process may have raised it, which must not run any more.
     """
-    if (data_dir, name) not in _raised:
+    if (data_dir, name) not in _raised and not of_anyone:
         return
     with _lock:
         _raised.discard((data_dir, name))

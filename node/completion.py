@@ -325,11 +325,17 @@ class Completion:
         selected_digest: str,
         started_at: float,
     ) -> None:
-        """Record that a series was chosen for an analysis, with the digest of its instances."""
+        """Record that a series was chosen for an analysis, with the digest of all that decided it.
+
+        A run of the revision that left no result gives way to it.
+        """
         connection.execute(
             "INSERT INTO analysis_run (study_instance_uid, series_instance_uid, analysis, revision, state,"
             " selected_digest, started_at, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (study_instance_uid, series_instance_uid, analysis, revision) DO NOTHING",
+            " ON CONFLICT (study_instance_uid, series_instance_uid, analysis, revision) DO UPDATE SET"
+            " state = excluded.state, reason = '', selected_digest = excluded.selected_digest,"
+            " started_at = excluded.started_at, recorded_at = excluded.recorded_at"
+            " WHERE state NOT IN (?, ?, ?)",
             (
                 study_instance_uid,
                 series_instance_uid,
@@ -339,6 +345,7 @@ class Completion:
                 selected_digest,
                 started_at,
                 self._clock.timestamp(),
+                *(COMPLETED, INCOMPLETE, UNCHANGED),
             ),
         )
 

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("handlers", "node", "models")
-SQL_ROOMS = {"node/completion.py", "node/confirmations.py", "node/jobs/queue.py"}
+SQL_ROOMS = {"node/completion.py", "node/confirmations.py", "node/parking.py", "node/jobs/queue.py"}
 SQL_PREFIXES = ("node/index/", "node/query/")
 SQL = re.compile(r"\b(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET)\b", re.S)
 BROAD_EXCEPT_ROOMS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from node.cli import command, output
 from node.cli.named import study_named
 from node.cli.opening import Records, configuration, is_running, records, stale_configuration
+from node.config.config_values import suggestion
 from node.config.settings import Config
 from node.errors import WrongUsage
 
@@ -46,13 +48,17 @@ def register(commands: Commands) -> None:
         summary="do jobs now that were set aside, or wait for their next try",
         description="Each starts afresh, with all its tries. With --again the series of a study are "
         "selected anew for every analysis, as if another instance had come: for when the "
-        "configuration was changed.",
+        "configuration was changed. An analysis that is parked, because its model failed again and again, "
+        "runs again once any of its jobs is asked for; --analysis asks for all of them.",
         examples="anode retry 17 18\nanode retry --study 1.2.840.113619.2.55.3\nanode retry --all\n"
-        "anode retry --study 1.2.840.113619.2.55.3 --again",
+        "anode retry --study 1.2.840.113619.2.55.3 --again\nanode retry --analysis lungs",
     )
     retry.add_argument("jobs", metavar="JOB", type=int, nargs="*", help="numbers, as 'anode jobs' shows them")
     retry.add_argument("--study", metavar="STUDY", help="all jobs of this study")
-    retry.add_argument("--kind", choices=KINDS, help="with --study or --all: only jobs of this kind")
+    retry.add_argument(
+        "--kind", choices=KINDS, help="with --study, --analysis or --all: only jobs of this kind"
+    )
+    retry.add_argument("--analysis", metavar="NAME", help="all jobs of this analysis, which is unparked")
     retry.add_argument("--all", action="store_true", help="all jobs of all studies")
     retry.add_argument("--again", action="store_true", help="with --study: select and analyse again")
 
@@ -99,15 +105,15 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    ways = [bool(arguments.jobs), arguments.study is not None, arguments.all]
+    ways = [bool(arguments.jobs), arguments.study is not None, arguments.analysis is not None, arguments.all]
     if sum(ways) > 1:
-        names = ("numbers of jobs", "--study", "--all")
+        names = ("numbers of jobs", "--study", "--analysis", "--all")
         given = " and ".join(name for name, is_given in zip(names, ways, strict=True) if is_given)
         raise WrongUsage(f"{given} were given: say only one of them")
     if sum(ways) != 1:
-        raise WrongUsage("say which: numbers of jobs, or --study STUDY, or --all")
+        raise WrongUsage("say which: numbers of jobs, or --study STUDY, or --analysis NAME, or --all")
     if arguments.jobs and arguments.kind:
-        raise WrongUsage("--kind goes with --study or --all")
+        raise WrongUsage("--kind goes with --study, --analysis or --all")
     if arguments.again and (arguments.study is None or arguments.kind):
         raise WrongUsage("--again goes with --study alone")
     config = configuration(arguments)
@@ -115,13 +121,20 @@ def _retry(arguments: argparse.Namespace) -> int:
         return _again(config, arguments)
     with records(config) as opened:
         study = None if arguments.study is None else study_named(opened, arguments.study)
-        requeued, left = _requeue(opened, arguments, study)
+        if arguments.analysis is not None:
+            _refuse_unknown_analysis(opened, arguments.analysis)
+        requeued, left, unparked = _requeue(opened, arguments, study)
+        if unparked and not is_running(config):
+            _tell_of_parked(opened)
     if arguments.json:
         named = {} if study is None else {"study_instance_uid": study}
-        output.as_json({**named, "jobs_to_be_done": requeued, "left_as_they_are": left})
+        told = {"jobs_to_be_done": requeued, "left_as_they_are": left, "unparked": unparked}
+        output.as_json({**named, **told})
     else:
         of_study = "" if study is None else f"study {study}: "
         output.line(f"{of_study}{output.count(requeued, 'job')} will be done now")
+        for name in unparked:
+            output.line(f"analysis {output.plain(name)} is parked no more")
     for job_id in left:
         output.note(f"job {job_id} is neither set aside nor waiting: left as it is")
     if requeued and not is_running(config):
@@ -153,20 +166,55 @@ def _again(config: Config, arguments: argparse.Namespace) -> int:
     return 0 if config.analyses else 1
 
 
-def _requeue(opened: Records, arguments: argparse.Namespace, study: str | None) -> tuple[int, list[int]]:
-    """Return how many jobs were made due, and the numbers of those that could not be."""
-    queue, database = opened.queue, opened.database
+def _tell_of_parked(opened: Records) -> None:
+    """Keep the alarm true while no node runs that would."""
+    from node import parking
+
+    with opened.database.read() as connection:
+        found = parking.parked(connection)
+    parking.tell(opened.config.node.data_dir, found, opened.clock.timestamp(), of_anyone=True)
+
+
+def _refuse_unknown_analysis(opened: Records, name: str) -> None:
+    from node import parking
+
+    with opened.database.read() as connection:
+        known = [one.name for one in opened.config.analyses] + list(parking.parked(connection))
+    if name not in known:
+        raise WrongUsage(f"there is no analysis '{name}'{suggestion(name, known)}")
+
+
+def _requeue(
+    opened: Records, arguments: argparse.Namespace, study: str | None
+) -> tuple[int, list[int], list[str]]:
+    """Return how many jobs were made due, the numbers of those that could not be, and what was unparked."""
+    database = opened.database
     if not arguments.jobs:
-        requeued = database.write(partial(queue.requeue, study_instance_uid=study, kind=arguments.kind))
-        return requeued, []
-    requeued = 0
-    left = []
+        wanted = {"study_instance_uid": study, "kind": arguments.kind, "analysis": arguments.analysis}
+        requeued, unparked = database.write(lambda connection: _make_due(opened, connection, **wanted))
+        return requeued, [], unparked
+    total = 0
+    left: list[int] = []
+    of_all: list[str] = []
     for job_id in dict.fromkeys(arguments.jobs):
-        if database.write(partial(queue.requeue, job_id=job_id)):
-            requeued += 1
-        else:
+        requeued, unparked = database.write(partial(_make_due, opened, job_id=job_id))
+        total += requeued
+        of_all += unparked
+        if not requeued:
             left.append(job_id)
-    return requeued, left
+    return total, left, of_all
+
+
+def _make_due(opened: Records, connection: sqlite3.Connection, **wanted: Any) -> tuple[int, list[str]]:
+    """Requeue jobs, and unpark their analyses in the same transaction."""
+    from node import parking
+
+    requeued = opened.queue.requeue(connection, **wanted)
+    named = {job.analysis for job in requeued if job.kind == "analyze"} | {wanted.get("analysis")}
+    unparked = [name for name in parking.parked(connection) if name in named]
+    for name in unparked:
+        parking.unpark(connection, name)
+    return len(requeued), unparked
 
 
 def _when(job: Mapping[str, Any], now: float) -> str:

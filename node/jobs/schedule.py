@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from node import parking
 from node.errors import NodeError
 from node.jobs.clock_watch import ClockWatch
 from node.jobs.policy import SECONDS_PER_DAY
+from node.jobs.task import Job
 
 if TYPE_CHECKING:
     from node.services import Services
@@ -34,6 +36,7 @@ class Schedule:
         self._scheduler: BackgroundScheduler | None = None
         self._clock_watch = ClockWatch(services, self._begin_ticks)
         self._sweeps = 0
+        self._parked: Mapping[str, parking.Parked] = {}
 
     def start(self) -> None:
         """Start the ticks in a thread of their own; one that is late is made up for once.
@@ -57,7 +60,7 @@ class Schedule:
         if self._scheduler is None:
             return
         ticks = {
-            "complete": (self.complete, COMPLETION_SECONDS),
+            "complete": (self._look, COMPLETION_SECONDS),
             "housekeeping": (self._keep_house, SWEEP_SECONDS),
             "refusals": (self._services.refusals.flush, REFUSALS_SECONDS),
         }
@@ -70,6 +73,23 @@ class Schedule:
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=True)
             self._scheduler = None
+
+    def _look(self) -> None:
+        self.complete()
+        self.tell_of_parked()
+
+    def tell_of_parked(self) -> None:
+        """Raise or clear the alarm of parked analyses, where that has changed since the last look."""
+        services = self._services
+        try:
+            with services.database.read() as connection:
+                found = parking.parked(connection)
+        except NodeError as error:
+            logger.error("parking not looked at", extra={"error": error.name, "reason": str(error)})
+            return
+        if found != self._parked:
+            parking.tell(services.config.node.data_dir, found, services.clock.timestamp())
+            self._parked = found
 
     def complete(self) -> int:
         """Enqueue the selection for every study that is complete; return how many were enqueued."""
@@ -133,8 +153,14 @@ class Schedule:
         return len(due)
 
 
-def fire(services: Services, connection: sqlite3.Connection, due: Sequence[tuple[str, str, int]]) -> None:
-    """Enqueue the selection for each (Study Instance UID, analysis, revision), once."""
+def fire(
+    services: Services,
+    connection: sqlite3.Connection,
+    due: Sequence[tuple[str, str, int]],
+    *,
+    again: bool = False,
+) -> None:
+    """Enqueue the selection for each (Study Instance UID, analysis, revision), once, or ``again``."""
     for study_instance_uid, analysis, revision in due:
         services.queue.enqueue(
             connection,
@@ -146,5 +172,21 @@ def fire(services: Services, connection: sqlite3.Connection, due: Sequence[tuple
                 "revision": revision,
             },
             study_instance_uid=study_instance_uid,
+            again=again,
         )
         services.completion.fired(connection, study_instance_uid, analysis, revision)
+
+
+def follow_up(services: Services, connection: sqlite3.Connection, job: Job) -> None:
+    """Enqueue the selections that wait for the analysis of which ``job`` ends, where that is now over.
+
+    ``job`` selects for an analysis or is a run of one; call it in the transaction that ends the job, when
+    all else that follows from it is written. What does not come this way is found by the next tick.
+    """
+    followers = services.completion.followers(
+        connection,
+        str(job.payload["study_instance_uid"]),
+        str(job.payload["analysis"]),
+        besides_job=job.id,
+    )
+    fire(services, connection, followers, again=True)

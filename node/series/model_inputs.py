@@ -111,7 +111,7 @@ def _image(need: Need, instances: Sequence[SourceInstance], folder: JobFolder) -
     built = image.build(instances, folder.allocate, _check_of(need, "frame"))
     pixels = built.image.pixels
     shown = np.asarray(pixels[len(pixels) // 2], np.float32)
-    return built.image, Source([built.instance.header], None, "", _grey(shown))
+    return built.image, Source([built.instance.header], None, "", _grey(shown), image=built.image)
 
 
 def _series(need: Need, instances: Sequence[SourceInstance], folder: JobFolder) -> tuple[Input, Source]:

@@ -6,12 +6,18 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, UNCHANGED, input_digest
+from models import registry
+from models.base import Need
+from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, UNCHANGED
 from node.config.settings import AnalysisConfig
-from node.errors import TwoPatients
+from node.errors import TwoPatients, UnfitInput
 from node.index import identity
-from node.index.matching_rules import differs
+from node.index.matching_rules import attributes_of, results_of
+from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, SetAside
+from node.runners import catalogue
+from node.series import selection
+from node.series.matching import why_not
 from node.services import Services
 
 TWO_PATIENTS = "two-patients"
@@ -19,29 +25,30 @@ TWO_PATIENTS = "two-patients"
 # Runs that need no repetition as long as the series is the same.
 _GOOD_STATES = (QUEUED, COMPLETED, INCOMPLETE, UNCHANGED)
 
-#: Modalities whose objects describe images, not show them (PS3.3 section C.7.3.1.1.1).
-MODALITIES_WITHOUT_IMAGES = frozenset(
-    {
-        *("SR", "SEG", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTRECORD", "RTINTENT", "RTSEGANN", "REG", "FID"),
-        *("DOC", "PLAN", "AU", "ECG", "EEG", "EMG", "EOG", "EPS", "HD", "RESP", "RWV", "SMR", "ANN", "ASMT"),
-        *("KER", "LEN", "AR", "SRF", "VA", "M3D", "TEXTUREMAP", "BDUS", "POS", "OSS", "STAIN"),
-    }
-)
+Facts = Mapping[str, Sequence[str]]
+"""What earlier analyses found of what ``when`` asks for: ``ANALYSIS.NAME`` to words."""
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """A series that an analysis sees, and the digest of what is in it."""
+    """A series that an analysis sees, and the digest of all that decides what comes of it.
+
+    Or the refusal of it, because a further input is missing.
+    """
 
     series_instance_uid: str
-    digest: str
+    digest: str = ""
+    refusal: UnfitInput | None = None
 
 
 class SelectTask:
-    """Matches the series of a study with the ``when`` of one analysis."""
+    """Matches the series of a study with the ``when`` of one analysis, and finds its further inputs."""
 
     kind = "select"
     batch = 1
+
+    def __init__(self) -> None:
+        self._needs: dict[str, tuple[Need, ...]] = {}
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job: done with an analysis enqueued for each series, or with the reason why not."""
@@ -55,20 +62,23 @@ class SelectTask:
         if analysis is None:
             # It was taken out of the configuration between its quiet period and now.
             return Done()
+        needs = self._needs_of(analysis.model)
         with services.database.read() as connection:
             patients = identity.patients_of_study(connection, study_instance_uid)
             headers = services.index.series_headers(connection, study_instance_uid)
-            matching, reason = _match(analysis, headers)
+            matching, reason = _match(services, connection, analysis, study_instance_uid, headers)
             choices = [
-                _Choice(uid, _digest(services, connection, uid))
-                for uid in (str(header["SeriesInstanceUID"]) for header in matching)
+                _choice(services, connection, analysis, needs, study_instance_uid, uid, facts)
+                for uid, facts in matching.items()
             ]
         if len(patients) > 1:
             return _refuse(services, job, len(patients))
         started_at = services.clock.timestamp()
 
         def apply(connection: sqlite3.Connection) -> None:
-            if not choices:
+            if choices:
+                services.completion.forget_no_match(connection, study_instance_uid, name, revision)
+            else:
                 services.completion.record_run(
                     connection,
                     study_instance_uid=study_instance_uid,
@@ -79,9 +89,22 @@ class SelectTask:
                     model=analysis.model,
                 )
             for choice in choices:
-                _enqueue(services, connection, job, analysis, choice, started_at)
+                if choice.refusal is None:
+                    _enqueue(services, connection, job, analysis, choice, started_at)
+                else:
+                    _record_refusal(services, connection, job, choice.series_instance_uid, choice.refusal)
+            follow_up(services, connection, job)
 
         return Done(apply)
+
+    def _needs_of(self, model: str) -> tuple[Need, ...]:
+        """What a model needs; of one that is unusable nothing, as its run will say what is wrong with it."""
+        if model not in self._needs:
+            try:
+                self._needs[model] = catalogue.describe(model).needs
+            except (registry.UnknownModel, registry.UnusableModel):
+                return ()
+        return self._needs[model]
 
 
 def _refuse(services: Services, job: Job, patients: int) -> SetAside:
@@ -99,16 +122,41 @@ def _refuse(services: Services, job: Job, patients: int) -> SetAside:
             state=TWO_PATIENTS,
             reason=str(error),
         )
+        follow_up(services, connection, job)
 
     return SetAside(error, apply)
 
 
-def _digest(services: Services, connection: sqlite3.Connection, series_instance_uid: str) -> str:
-    return input_digest(
-        (stored.sop_instance_uid, stored.data_set_sha256)
-        for stored in services.index.of_series(connection, series_instance_uid)
-        if not stored.is_own
+def _record_refusal(
+    services: Services, connection: sqlite3.Connection, job: Job, series_instance_uid: str, error: UnfitInput
+) -> None:
+    services.completion.record_run(
+        connection,
+        study_instance_uid=str(job.payload["study_instance_uid"]),
+        series_instance_uid=series_instance_uid,
+        analysis=str(job.payload["analysis"]),
+        revision=int(job.payload["revision"]),
+        state=error.name,
+        reason=str(error),
     )
+
+
+def _choice(
+    services: Services,
+    connection: sqlite3.Connection,
+    analysis: AnalysisConfig,
+    needs: Sequence[Need],
+    study_instance_uid: str,
+    series_instance_uid: str,
+    facts: Facts,
+) -> _Choice:
+    try:
+        chosen = selection.choose(
+            services.index, connection, analysis, needs, study_instance_uid, series_instance_uid
+        )
+    except UnfitInput as error:
+        return _Choice(series_instance_uid, refusal=error)
+    return _Choice(series_instance_uid, selection.selected_digest(chosen, analysis.parameters, facts))
 
 
 def _enqueue(
@@ -123,8 +171,15 @@ def _enqueue(
     last = services.completion.last_selection(
         connection, study_instance_uid, choice.series_instance_uid, analysis.name
     )
-    if last is not None and last["selected_digest"] == choice.digest and last["state"] in _GOOD_STATES:
-        # What arrived late belongs to another series.
+    is_again = last is not None and last["revision"] == revision
+    is_same = last is not None and last["selected_digest"] == choice.digest
+    if last is not None and is_same and (is_again or last["state"] in _GOOD_STATES):
+        # What arrived late belongs to another series. One that failed is tried again by a person alone.
+        return
+    if last is not None and is_again and last["state"] in (COMPLETED, INCOMPLETE, UNCHANGED):
+        # An earlier analysis was done once more, and has found something else. A result is superseded by one
+        # of a later revision alone.
+        services.completion.arrived(connection, study_instance_uid, started_at)
         return
     # One analysis of a series at a time, and what nobody has begun yet gives way to newer contents.
     lane = f"{analysis.name}/{choice.series_instance_uid}"
@@ -161,6 +216,7 @@ def _enqueue(
         },
         lane=lane,
         study_instance_uid=study_instance_uid,
+        again=is_again,
     )
 
 
@@ -168,45 +224,52 @@ def _enqueue(
 
 
 def _match(
-    analysis: AnalysisConfig, headers: Sequence[Mapping[str, str]]
-) -> tuple[list[Mapping[str, str]], str]:
-    """Series that the analysis sees, and, where there are none, the reason in one sentence."""
-    matching: list[Mapping[str, str]] = []
+    services: Services,
+    connection: sqlite3.Connection,
+    analysis: AnalysisConfig,
+    study_instance_uid: str,
+    headers: Sequence[Mapping[str, str]],
+) -> tuple[dict[str, Facts], str]:
+    """Series that the analysis sees, and what was found in them; where there are none, the reason."""
+    matching: dict[str, Facts] = {}
     reasons: list[str] = []
     outside = [header for header in headers if not header.get("is_own")]
+    patterns = attributes_of(analysis.when)
     for header in outside:
-        reason = why_not(analysis.when, header)
+        uid = str(header["SeriesInstanceUID"])
+        reason = why_not(patterns, header)
+        if not reason:
+            facts, reason = _found(services, connection, analysis, study_instance_uid, uid)
         if reason:
             reasons.append(reason)
         else:
-            matching.append(header)
+            matching[uid] = facts
     if matching:
         return matching, ""
     if not outside:
-        return [], "the study holds no series but what this node made"
+        return {}, "the study holds no series but what this node made"
     counted = "the series does not match" if len(outside) == 1 else f"none of {len(outside)} series matches"
-    return [], f"{counted}: {'; '.join(dict.fromkeys(reasons))}"
+    return {}, f"{counted}: {'; '.join(dict.fromkeys(reasons))}"
 
 
-def why_not(when: Mapping[str, str], header: Mapping[str, str]) -> str:
-    """Why an analysis with this ``when`` does not see a series; empty when it does.
-
-    Localizers and derived images are seen only where ``when`` names ImageType; objects without
-    images only where it names Modality or SOPClassUID and these match.
-    """
-    difference = differs(when, header)
-    if difference is not None:
-        keyword, pattern, actual = difference
-        shown = f"is '{actual}'" if actual else "is absent or empty"
-        return f"{keyword} {shown}, the analysis wants '{pattern}'"
-    image_type = [value.strip().upper() for value in str(header.get("ImageType", "")).split("\\")]
-    if "ImageType" not in when:
-        named = "name ImageType in 'when' if such series are meant"
-        if "LOCALIZER" in image_type:
-            return f"the series is a localizer ({named})"
-        if image_type[0] == "DERIVED":
-            return f"the series is derived (ImageType begins with DERIVED; {named})"
-    modality = str(header.get("Modality", "")).strip().upper()
-    if modality in MODALITIES_WITHOUT_IMAGES and not {"Modality", "SOPClassUID"} & when.keys():
-        return f"{modality} series hold no images (name Modality in 'when' if such series are meant)"
-    return ""
+def _found(
+    services: Services,
+    connection: sqlite3.Connection,
+    analysis: AnalysisConfig,
+    study_instance_uid: str,
+    series_instance_uid: str,
+) -> tuple[dict[str, Sequence[str]], str]:
+    """What ``when`` asks of earlier analyses and they found in a series, or why it does not match."""
+    facts: dict[str, Sequence[str]] = {}
+    for asked in results_of(analysis.when, analysis.after):
+        found = services.completion.found(connection, study_instance_uid, series_instance_uid, asked.analysis)
+        if isinstance(found, str):
+            return {}, f"the analysis {asked.analysis} {found}"
+        words = found.get(asked.name)
+        if words is None:
+            return {}, f"the analysis {asked.analysis} has not found any '{asked.name}' in the series"
+        if not asked.is_met_by(words):
+            actual = words[0] if words else ""
+            return {}, f"{asked.key} is '{actual}', the analysis wants '{asked.pattern}'"
+        facts[asked.key] = words
+    return facts, ""

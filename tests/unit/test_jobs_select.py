@@ -14,8 +14,9 @@ from node.config.settings import AnalysisConfig, Config
 from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
 from node.jobs.task import Done, Job, SetAside
+from node.series.matching import why_not
 from node.storage.location import Location
-from node.tasks.select import SelectTask, why_not
+from node.tasks.select import SelectTask
 from tests.support import made
 from tests.support.indexed import header_of
 from tests.support.job_bench import Bench, job_bench

@@ -1,0 +1,197 @@
+"""Which series an analysis is given: the one that it was started for, others of the study, and priors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from models.base import Need
+from models.types import ParameterValue
+from node.completion import input_digest
+from node.config.settings import AnalysisConfig
+from node.errors import UnfitInput
+from node.index import priors
+from node.index.index import Index, Run, StoredInstance
+from node.index.matching_rules import attributes_of
+from node.series.matching import why_no_input
+
+Chosen = Mapping[str, Sequence[StoredInstance]]
+"""For each input, by the name of the need, its instances; the primary one first."""
+
+_MOST_REASONS = 3
+
+
+def choose(
+    index: Index,
+    connection: sqlite3.Connection,
+    analysis: AnalysisConfig,
+    needs: Sequence[Need],
+    study_instance_uid: str,
+    series_instance_uid: str,
+) -> dict[str, list[StoredInstance]]:
+    """Find the inputs of an analysis of a series, as they are now.
+
+    Of several series of the study that match, the one in the Frame of Reference of the primary is
+    taken; of several of an earlier study, the one with its Series Description. A prior is of the latest
+    earlier study of the same patient that has a series which matches; without patterns for it, those of
+    the analysis count. An optional input that is not there is left out.
+
+    Parameters
+    ----------
+    index, connection
+        where the series are looked for
+    analysis
+        its ``when``, ``inputs`` and ``priors``
+    needs
+        of the model, the primary first
+    study_instance_uid, series_instance_uid
+        of the primary
+
+    Raises
+    ------
+    UnfitInput
+        the series is empty, or an input cannot be told or is missing
+    """
+    finder = _Finder(index, connection, study_instance_uid, series_instance_uid)
+    primary = finder.primary_instances()
+    chosen = {needs[0].name if needs else "": primary}
+    for need in needs[1:]:
+        is_prior = need.comes_from == "prior"
+        patterns = (analysis.priors if is_prior else analysis.inputs).get(need.name)
+        if is_prior and patterns is None:
+            patterns = attributes_of(analysis.when)
+        if patterns is None:
+            if need.is_optional:
+                continue
+            raise UnfitInput(f"the configuration does not say which series the input '{need.name}' is")
+        found = finder.prior(need, patterns) if is_prior else finder.other(need, patterns)
+        if found:
+            chosen[need.name] = found
+    return chosen
+
+
+def digest_of(chosen: Chosen) -> str:
+    """SHA-256 in hex of all instances that a model is given; of one input alone, of its series."""
+    digests = {
+        name: input_digest((one.sop_instance_uid, one.data_set_sha256) for one in instances)
+        for name, instances in chosen.items()
+    }
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def selected_digest(
+    chosen: Chosen,
+    parameters: Mapping[str, ParameterValue],
+    facts: Mapping[str, Sequence[str]],
+) -> str:
+    """SHA-256 in hex of all that decides what a run finds, or whether it is made.
+
+    That is what the model is given, what it is set to, and the ``facts`` of earlier analyses by which
+    the series was chosen. Where only the first counts, it is ``digest_of``.
+    """
+    seen = digest_of(chosen)
+    if not parameters and not facts:
+        return seen
+    told = json.dumps([seen, parameters, {key: list(words) for key, words in facts.items()}], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+class _Finder:
+    """Looks for further series beside a primary one."""
+
+    def __init__(
+        self, index: Index, connection: sqlite3.Connection, study_instance_uid: str, series_instance_uid: str
+    ) -> None:
+        self._index = index
+        self._connection = connection
+        self._study = study_instance_uid
+        self._series = series_instance_uid
+
+    def primary_instances(self) -> list[StoredInstance]:
+        """Instances of the primary series that came from outside."""
+        found = [one for one in self._instances(self._study, self._series) if not one.is_own]
+        if not found:
+            raise UnfitInput("the series holds no instances that came from outside")
+        return found
+
+    def other(self, need: Need, patterns: Mapping[str, str]) -> list[StoredInstance]:
+        """Instances of the one series of the study that matches; none where an optional one is missing."""
+        headers = self._headers(self._study)
+        others = [one for one in headers if one["SeriesInstanceUID"] != self._series]
+        matching, reasons = self._matching(self._study, patterns, others)
+        matching = self._like_primary(matching, "FrameOfReferenceUID")
+        if len(matching) > 1:
+            raise UnfitInput(f"{len(matching)} series match the input '{need.name}'")
+        if matching:
+            return self._of(self._study, matching[0])
+        if need.is_optional:
+            return []
+        told = "; ".join(reasons[:_MOST_REASONS]) or "there is no other series"
+        raise UnfitInput(f"no series of the study matches the input '{need.name}': {told}")
+
+    def prior(self, need: Need, patterns: Mapping[str, str]) -> list[StoredInstance]:
+        """As ``other``, of the latest earlier study of the patient that has a series which matches."""
+        earlier = priors.earlier_studies(self._connection, self._study)
+        for study_instance_uid in earlier:
+            matching, _ = self._matching(study_instance_uid, patterns, self._headers(study_instance_uid))
+            matching = self._like_primary(matching, "SeriesDescription")
+            if len(matching) > 1:
+                raise UnfitInput(f"{len(matching)} series of one earlier study match the input '{need.name}'")
+            if matching:
+                return self._of(study_instance_uid, matching[0])
+        if need.is_optional:
+            return []
+        told = f"none of {len(earlier)} earlier studies of the patient has a series that matches"
+        if not earlier:
+            told = "no earlier study that is known to be of the same patient is here"
+        raise UnfitInput(f"the input '{need.name}' is missing: {told}")
+
+    def _headers(self, study_instance_uid: str) -> list[dict[str, str]]:
+        return self._index.series_headers(self._connection, study_instance_uid)
+
+    def _matching(
+        self, study_instance_uid: str, patterns: Mapping[str, str], headers: Sequence[dict[str, str]]
+    ) -> tuple[list[dict[str, str]], list[str]]:
+        """Headers that match, and why the others do not; of this node's results the latest alone."""
+        matching: list[dict[str, str]] = []
+        latest: dict[tuple[str, ...], tuple[tuple[int, float], dict[str, str]]] = {}
+        reasons = []
+        for header in headers:
+            reason = why_no_input(patterns, header)
+            if reason:
+                reasons.append(reason)
+            elif (run := self._run_of(study_instance_uid, header)) is not None:
+                kind = run.analysis, run.series_instance_uid, run.kind, header.get("SeriesDescription", "")
+                age = run.revision, run.started_at
+                if kind not in latest or age > latest[kind][0]:
+                    latest[kind] = age, header
+            else:
+                matching.append(header)
+        matching += [header for _, header in latest.values()]
+        return matching, list(dict.fromkeys(reasons))
+
+    def _run_of(self, study_instance_uid: str, header: Mapping[str, str]) -> Run | None:
+        if not header.get("is_own"):
+            return None
+        return self._instances(study_instance_uid, header["SeriesInstanceUID"])[0].provenance.run
+
+    def _like_primary(self, headers: list[dict[str, str]], keyword: str) -> list[dict[str, str]]:
+        """Of several headers those in which an attribute is as in the primary, or all when none is."""
+        if len(headers) < 2:
+            return headers
+        primary = next(one for one in self._headers(self._study) if one["SeriesInstanceUID"] == self._series)
+        wanted = primary.get(keyword, "")
+        return [one for one in headers if wanted and one.get(keyword, "") == wanted] or headers
+
+    def _of(self, study_instance_uid: str, header: Mapping[str, str]) -> list[StoredInstance]:
+        found = self._instances(study_instance_uid, header["SeriesInstanceUID"])
+        # In a series from outside, what this node made counts not.
+        return [one for one in found if header.get("is_own") or not one.is_own]
+
+    def _instances(self, study_instance_uid: str, series_instance_uid: str) -> list[StoredInstance]:
+        found = self._index.of_series(self._connection, series_instance_uid)
+        return [one for one in found if one.study_instance_uid == study_instance_uid]
