@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from node.config import config_lines, config_tables
-from node.config.config_values import (
-    Reader,
-    is_loopback,
-    listed,
-    matchable_keyword,
-    pattern_text,
-    shown,
-    suggestion,
-)
+from node.config import config_analyses, config_lines, config_tables
+from node.config.config_reading import TableReading, is_tables
+from node.config.config_values import is_loopback, shown, suggestion
 from node.config.settings import (
-    AnalysisConfig,
     AuditConfig,
     Config,
     JobsConfig,
@@ -40,7 +31,6 @@ from node.errors import ConfigurationError
 
 _TLS_PATH = ("node", "tls")
 _RULES_PATH = ("transcode", "rules")
-_ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
 
 
 def load(path: Path) -> Config:
@@ -90,36 +80,23 @@ def _syntax_problem(message: str, document_text: str, path: Path) -> str:
     return f"{path}:{line}: not valid TOML: {what[:1].lower()}{what[1:]}"
 
 
-@dataclass(frozen=True, order=True)
-class _Problem:
-    line: int
-    message: str
-
-
-class _Reading:
+class _Reading(TableReading):
     """One pass over a document; problems are gathered, not raised, until the end."""
-
-    def __init__(self, document: dict[str, Any], lines: dict[config_lines.Path, int], path: Path) -> None:
-        self.document = document
-        self.lines = lines
-        self.path = path
-        self.problems: list[_Problem] = []
-        self._only_call_us: dict[str, int] = {}  # AE titles of peers that cannot be called, and their lines
 
     def config(self) -> Config:
         known = [*config_tables.TABLES, "peers", "routes", "analyses"]
         for key, value in self.document.items():
             if key not in known:
-                what = f"[{key}]" if isinstance(value, dict) else f"[[{key}]]" if _is_tables(value) else key
+                what = f"[{key}]" if isinstance(value, dict) else f"[[{key}]]" if is_tables(value) else key
                 kind = "key" if what == key else "table"
-                hint = suggestion(key, known) or self._home_of(key)
-                self._problem((key,), f"{what}: unknown {kind}{hint}")
+                hint = suggestion(key, known) or self.home_of(key)
+                self.problem((key,), f"{what}: unknown {kind}{hint}")
         tables = {table: self._table(table) for table in config_tables.TABLES}
         tables["transcode"]["rules"] = tuple(self._rules())
         tls = self._tls()
         peers = self._peers()
         routes = self._routes({peer.ae_title for peer in peers})
-        analyses = self._analyses({peer.ae_title for peer in peers})
+        analyses = config_analyses.read(self, {peer.ae_title for peer in peers})
         self._pauses(tables["jobs"])
         self._audit(tables["audit"], tls)
         node = self._node(tables["node"], tls, bool(self.document.get("peers")))
@@ -149,13 +126,13 @@ class _Reading:
             host, title = tls.host, "node.tls"
         port = node.get("port", NodeConfig.port)
         if tls is not None and tls.port == port and tls.port:
-            self._problem(
+            self.problem(
                 (*_TLS_PATH, "port"), f"[node.tls] port: {port} is [node] port already; each needs its own"
             )
         on_loopback = is_loopback(host)
         accepts = node.setdefault("accept_unknown_peers", on_loopback)
         if not on_loopback and not has_peers and not accepts:
-            self._problem(
+            self.problem(
                 (*title.split("."), "host"),
                 f"[{title}] host: {host} can be reached from other machines, but no [[peers]] are "
                 "configured; add them, or set accept_unknown_peers = true to let anyone in",
@@ -170,9 +147,9 @@ class _Reading:
         if raw is None:
             return None
         if not isinstance(raw, dict):
-            self._problem(_TLS_PATH, f"[node] tls: {shown(raw)} is no table; write [node.tls]")
+            self.problem(_TLS_PATH, f"[node] tls: {shown(raw)} is no table; write [node.tls]")
             return None
-        values = self._values(_TLS_PATH, "[node.tls]", raw, config_tables.TLS)
+        values = self.values(_TLS_PATH, "[node.tls]", raw, config_tables.TLS)
         self._resolve(values, "certificate", "key", "ca", "crl")
         wanted = {
             "certificate": "key" in raw or "port" in raw,
@@ -182,7 +159,7 @@ class _Reading:
         for key, is_wanted in wanted.items():
             if is_wanted and key not in raw:
                 why = ", or set verify_peers = false to trust anyone" if key == "ca" else ""
-                self._problem(_TLS_PATH, f"[node.tls]: '{key}' is missing{why}")
+                self.problem(_TLS_PATH, f"[node.tls]: '{key}' is missing{why}")
         return TlsConfig(**values)
 
     def _audit(self, audit: dict[str, Any], tls: TlsConfig | None) -> None:
@@ -191,9 +168,7 @@ class _Reading:
         address = audit.get("syslog")
         has_ca = "ca" in audit or (tls is not None and tls.ca is not None)
         if address is not None and address.transport == "tls" and not has_ca:
-            self._problem(
-                ("audit", "syslog"), "[audit] syslog: over TLS it needs 'ca', here or in [node.tls]"
-            )
+            self.problem(("audit", "syslog"), "[audit] syslog: over TLS it needs 'ca', here or in [node.tls]")
 
     def _pauses(self, jobs: dict[str, Any]) -> None:
         first = jobs.get("delivery_retry_first_seconds", 0)
@@ -201,40 +176,40 @@ class _Reading:
         if first > longest:
             key = "delivery_retry_first_seconds"
             wrong = f"{first:g} is more than delivery_retry_max_seconds, {longest:g}"
-            self._problem(("jobs", key), f"[jobs] {key}: {wrong}")
+            self.problem(("jobs", key), f"[jobs] {key}: {wrong}")
 
     def _peers(self) -> list[PeerConfig]:
         peers: list[PeerConfig] = []
         lines: dict[str, int] = {}
-        for path, raw in self._elements("peers"):
+        for path, raw in self.elements("peers"):
             only_calls_us = "addresses" in raw and "host" not in raw and "port" not in raw
             required = ("ae_title",) if only_calls_us else ("ae_title", "host", "port")
-            values = self._values(path, "[[peers]]", raw, config_tables.PEER, required=required)
+            values = self.values(path, "[[peers]]", raw, config_tables.PEER, required=required)
             title = values.get("ae_title")
             if title in lines:
                 message = f"[[peers]] ae_title: '{title}' is already the peer of line {lines[title]}"
-                self._problem((*path, "ae_title"), message)
+                self.problem((*path, "ae_title"), message)
             elif title is not None:
-                lines[title] = self._line_of(path)
+                lines[title] = self.line_of(path)
             self._tls_of_peer(path, values, raw)
             self._certificates(path, values)
             values.setdefault("confirm_results", "commit" in values.get("allow", config_tables.VERBS))
             if title is not None:  # kept with faults in the rest, so that send_to may name it
                 peers.append(PeerConfig(**values))
                 if only_calls_us:
-                    self._only_call_us[title] = self._line_of(path)
+                    self.only_call_us[title] = self.line_of(path)
         return peers
 
     def _tls_of_peer(self, path: config_lines.Path, values: dict[str, Any], raw: dict[str, Any]) -> None:
         if values.get("tls") and self._lacks_tls() and "tls_ca" not in raw:
             wrong = "needs [node.tls] with what is to be trusted, or tls_ca"
-            self._problem((*path, "tls"), f"[[peers]] tls: {wrong}")
+            self.problem((*path, "tls"), f"[[peers]] tls: {wrong}")
         for key, other in (("tls_certificate", "tls_key"), ("tls_key", "tls_certificate")):
             if key in raw and other not in raw:
-                self._problem((*path, key), f"[[peers]] {key}: needs {other} beside it")
+                self.problem((*path, key), f"[[peers]] {key}: needs {other} beside it")
         for key in ("tls_ca", "tls_certificate", "tls_key"):
             if key in raw and "tls" not in raw:
-                self._problem((*path, key), f"[[peers]] {key}: counts only with tls = true beside it")
+                self.problem((*path, key), f"[[peers]] {key}: counts only with tls = true beside it")
         self._resolve(values, "tls_ca", "tls_certificate", "tls_key")
 
     def _resolve(self, values: dict[str, Any], *keys: str) -> None:
@@ -252,10 +227,10 @@ class _Reading:
         keys = [*shows, *(["require_tls"] if values["require_tls"] and not shows else [])]
         for key in keys:
             if not has_port:
-                self._problem((*path, key), f"[[peers]] {key}: needs a [node.tls] port that it can call")
+                self.problem((*path, key), f"[[peers]] {key}: needs a [node.tls] port that it can call")
             elif shows and isinstance(tls, dict) and tls.get("verify_peers") is False:
                 wrong = "needs [node.tls] verify_peers = true: nobody is asked for a certificate without it"
-                self._problem((*path, key), f"[[peers]] {key}: {wrong}")
+                self.problem((*path, key), f"[[peers]] {key}: {wrong}")
 
     def _lacks_tls(self) -> bool:
         node = self.document.get("node")
@@ -263,10 +238,10 @@ class _Reading:
 
     def _routes(self, peers: set[str]) -> list[RouteConfig]:
         routes = []
-        for path, raw in self._elements("routes"):
+        for path, raw in self.elements("routes"):
             required = () if "send_to" in raw else ("send_to",)
-            values = self._values(path, "[[routes]]", raw, config_tables.ROUTE, required=required, when=True)
-            self._destinations((*path, "send_to"), "[[routes]]", values, peers)
+            values = self.values(path, "[[routes]]", raw, config_tables.ROUTE, required=required, when=True)
+            self.destinations((*path, "send_to"), "[[routes]]", values, peers)
             routes.append(RouteConfig(**values))
         return routes
 
@@ -275,145 +250,23 @@ class _Reading:
         raw = transcode.get("rules", []) if isinstance(transcode, dict) else []
         rules = []
         is_rest_taken = False
-        for path, rule in self._tables_of(_RULES_PATH, raw):
-            values = self._values(
+        for path, rule in self.tables_of(_RULES_PATH, raw):
+            values = self.values(
                 path, "[[transcode.rules]]", rule, config_tables.RULE, required=("to",), when=True
             )
             if is_rest_taken:
                 problem = "[[transcode.rules]]: this rule is never reached: one before it has no 'when'"
-                self._problem(path, f"{problem}; put that last")
+                self.problem(path, f"{problem}; put that last")
             is_rest_taken = is_rest_taken or not rule.get("when")
             rules.append(TranscodeRule(**{"to": "keep", **values}))
         return rules
 
-    def _analyses(self, peers: set[str]) -> list[AnalysisConfig]:
-        analyses = []
-        lines: dict[str, int] = {}
-        for path, raw in self._elements("analyses"):
-            values = self._values(
-                path, "[[analyses]]", raw, config_tables.ANALYSIS, required=("name", "model"), when=True
-            )
-            free_name = values.get("name")
-            if free_name in lines:
-                message = (
-                    f"[[analyses]] name: '{free_name}' is already the analysis of line {lines[free_name]}"
-                )
-                self._problem((*path, "name"), message)
-            elif free_name is not None:
-                lines[free_name] = self._line_of(path)
-            if "model" in values:
-                self._model((*path, "model"), values["model"])
-            self._destinations((*path, "send_to"), "[[analyses]]", values, peers)
-            analyses.append(AnalysisConfig(**{"name": "", "model": "", **values}))
-        return analyses
-
-    def _model(self, path: config_lines.Path, model: str) -> None:
-        from models import registry  # loads numpy and more: only a file with analyses pays for it
-
-        known = registry.names()
-        if model not in known:
-            hint = suggestion(model, known) or f"; 'anode models' lists {listed(sorted(known))}"
-            self._problem(path, f"[[analyses]] model: there is no model '{model}'{hint}")
-
-    def _destinations(
-        self, path: config_lines.Path, title: str, values: dict[str, Any], peers: set[str]
-    ) -> None:
-        for number_of_element, peer in enumerate(values.get("send_to", ())):
-            if peer not in peers:
-                hint = suggestion(peer, peers) or "; add a [[peers]] table for it"
-                message = f"{title} send_to: '{peer}' is not among the peers{hint}"
-                self._problem((*path, number_of_element), message)
-            elif peer in self._only_call_us:
-                message = (
-                    f"{title} send_to: '{peer}' only calls us; add host and port to its table of line "
-                    f"{self._only_call_us[peer]}"
-                )
-                self._problem((*path, number_of_element), message)
-
     def _table(self, table: str) -> dict[str, Any]:
         raw = self.document.get(table, {})
         if not isinstance(raw, dict):
-            brackets = "[[" if _is_tables(raw) else ""
+            brackets = "[[" if is_tables(raw) else ""
             wrong = f"[[{table}]] stands in double brackets" if brackets else f"{shown(raw)} is no table"
-            self._problem((table,), f"[{table}]: {wrong}; write [{table}]")
+            self.problem((table,), f"[{table}]: {wrong}; write [{table}]")
             return {}
         plain = {key: value for key, value in raw.items() if (table, key) not in (_TLS_PATH, _RULES_PATH)}
-        return self._values((table,), f"[{table}]", plain, config_tables.TABLES[table][1])
-
-    def _elements(self, array: str) -> list[tuple[config_lines.Path, dict[str, Any]]]:
-        return self._tables_of((array,), self.document.get(array, []))
-
-    def _tables_of(self, path: tuple[str, ...], raw: Any) -> list[tuple[config_lines.Path, dict[str, Any]]]:
-        """The tables of an array, each with its path; a fault where there is no such array."""
-        array = ".".join(path)
-        if isinstance(raw, dict):
-            self._problem(path, f"[{array}]: there may be several; write [[{array}]]")
-            return []
-        if not isinstance(raw, list) or not _is_tables(raw):
-            if raw != []:
-                self._problem(path, f"{array}: expected tables; write [[{array}]]")
-            return []
-        return [((*path, number_of_element), element) for number_of_element, element in enumerate(raw)]
-
-    def _values(
-        self,
-        path: config_lines.Path,
-        title: str,
-        raw: Mapping[str, Any],
-        readers: Mapping[str, Reader],
-        *,
-        required: tuple[str, ...] = (),
-        when: bool = False,
-    ) -> dict[str, Any]:
-        """Read the keys of one table; what is unfit is reported and left out."""
-        values: dict[str, Any] = {}
-        for key, value in raw.items():
-            if key == "when" and when:
-                values[key] = self._patterns((*path, key), title, value)
-            elif key not in readers:
-                names = [*readers, "when"] if when else readers
-                hint = suggestion(key, names) or self._home_of(key)
-                self._problem((*path, key), f"{title} {key}: unknown key{hint}")
-            else:
-                try:
-                    values[key] = readers[key](value)
-                except ValueError as error:
-                    self._problem((*path, key), f"{title} {key}: {error}")
-        for key in required:
-            if key not in raw:
-                hint = _ONLY_CALLS_US if key in ("host", "port") else ""
-                self._problem(path, f"{title}: '{key}' is missing{hint}")
-        return values
-
-    def _patterns(self, path: config_lines.Path, title: str, raw: Any) -> dict[str, str]:
-        """Read ``when``: DICOM keywords, each with a pattern."""
-        if not isinstance(raw, dict):
-            message = f'{title} when: expected a table such as {{ Modality = "CT" }}, not {shown(raw)}'
-            self._problem(path, message)
-            return {}
-        patterns = {}
-        for keyword, pattern in raw.items():
-            try:
-                patterns[matchable_keyword(keyword)] = pattern_text(pattern)
-            except ValueError as error:
-                self._problem((*path, keyword), f"{title} when: {keyword}: {error}")
-        return patterns
-
-    def _home_of(self, key: str) -> str:
-        """Name the table in which a misplaced key is known."""
-        homes = [f"[{table}]" for table, (_, readers) in config_tables.TABLES.items() if key in readers]
-        homes += ["[node.tls]"] if key in config_tables.TLS else []
-        homes += [f"[[{title}]]" for title, readers in config_tables.ARRAYS.items() if key in readers]
-        return f"; it belongs in {' or '.join(homes)}" if homes else ""
-
-    def _problem(self, path: config_lines.Path, message: str) -> None:
-        self.problems.append(_Problem(self._line_of(path), message))
-
-    def _line_of(self, path: config_lines.Path) -> int:
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path, 1)
-
-
-def _is_tables(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+        return self.values((table,), f"[{table}]", plain, config_tables.TABLES[table][1])

@@ -15,6 +15,7 @@ from node.config.config_values import (
     choice,
     name,
     number,
+    one_or_several,
     several,
     syslog_address,
     text,
@@ -23,6 +24,7 @@ from node.config.config_values import (
 from node.config.settings import (
     AuditConfig,
     CodecName,
+    Device,
     JobsConfig,
     LimitsConfig,
     LogConfig,
@@ -37,6 +39,7 @@ from node.config.settings import (
 
 VERBS: tuple[str, ...] = get_args(Verb)
 _KINDS: tuple[str, ...] = get_args(ResultKind)
+_DEVICES: tuple[str, ...] = get_args(Device)
 _PEER_NAMES = several(ae_title, "peer", may_be_empty=True)
 _ASSOCIATIONS = whole(1, 10_000)
 _PDU_BYTES = whole(4096, 16 * 1024**2)
@@ -164,5 +167,11 @@ ANALYSIS: dict[str, Reader] = {
     "results": several(choice(*_KINDS), "kind of result"),
     "send_to": _PEER_NAMES,
     "quiet_seconds": number(0),
+    "after": one_or_several(name, "analysis"),
+    "timeout_seconds": number(0, above=True),
+    "memory_mb": whole(0),
+    "device": choice(*_DEVICES),
+    "allow_network": boolean,
 }
+ANALYSIS_TABLES = ("when", "parameters", "inputs", "priors")
 ARRAYS = {"peers": PEER, "routes": ROUTE, "analyses": ANALYSIS, "transcode.rules": RULE}

@@ -148,6 +148,16 @@ def several(one: Reader, what: str, *, may_be_empty: bool = False) -> Reader:
     return read
 
 
+def one_or_several(one: Reader, what: str) -> Reader:
+    """Read what ``one`` reads, or a list of it, as a tuple; ``what`` names an element."""
+    read_list = several(one, what, may_be_empty=True)
+
+    def read(value: Any) -> tuple[Any, ...]:
+        return (one(value),) if isinstance(value, str) else read_list(value)
+
+    return read
+
+
 def matchable_keyword(keyword: str) -> str:
     """Read a DICOM keyword (PS3.6) whose value can be compared with a pattern."""
     # loaded here, as it takes a moment that commands without patterns need not wait

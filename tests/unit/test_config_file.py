@@ -158,7 +158,7 @@ send_to = ["PAKS"]
         ("[[analyses]]\nname = 'a'\nmodel = 'lung'", "3: [[analyses]] model: there is no model 'lung'; "
          "did you mean 'lungs'?"),
         ("[[analyses]]\nname = 'a'\nmodel = 'lungs'\nresults = ['pdf']", "4: [[analyses]] results: 'pdf' is "
-         "none of sr, seg, sc"),
+         "none of sr, seg, labelmap, sc, image, pm, reg, pr, rtstruct"),
         ("[[analyses]]\nname='a'\nmodel='lungs'\n[[analyses]]\nname='a'\nmodel='lungs'", "5: [[analyses]] "
          "name: 'a' is already the analysis of line 1"),
         ('[node]\nhost = "0.0.0.0"', "2: [node] host: 0.0.0.0 can be reached from other machines, but no "
