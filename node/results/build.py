@@ -26,7 +26,10 @@ from node.results.facts import (
     RunFacts,
     Source,
 )
+from node.results.given import AllGiven
+from node.results.segmentation_plan import Outline, outline
 from node.results.source_header import SourceHeader
+from node.results.withholding import withheld
 
 __all__ = [
     "ParameterValue",
@@ -46,6 +49,8 @@ class _Making:
     source: Source
     header: SourceHeader
     run: RunFacts
+    given: AllGiven
+    outline: Outline
     made: dict[ResultKind, list[Dataset]] = field(default_factory=dict)
 
 
@@ -68,7 +73,10 @@ def build(
     """
     if not source.data_sets:
         raise ValueError("a result needs at least one source instance")
-    making = _Making(findings, source, SourceHeader.of(source), run)
+    findings = withheld(findings)
+    header = SourceHeader.of(source)
+    given = AllGiven.of(source, header)
+    making = _Making(findings, source, header, run, given, outline(findings, given, kinds))
     for kind, make in _MAKERS.items():
         if kind in kinds:
             making.made[kind] = make(making)
@@ -80,18 +88,24 @@ def build(
 
 
 def _segmentations(making: _Making) -> list[Dataset]:
-    outline = segmentation.outline(making.findings, making.source, making.header)
-    if not outline.segments:
-        return []
-    return [segmentation.segmentation(outline, making.source, making.header, making.run)]
+    return [
+        segmentation.segmentation(plan, making.given, making.run) for plan in making.outline.of_kind("seg")
+    ]
+
+
+def _label_maps(making: _Making) -> list[Dataset]:
+    return [
+        segmentation.segmentation(plan, making.given, making.run)
+        for plan in making.outline.of_kind("labelmap")
+    ]
 
 
 def _reports(making: _Making) -> list[Dataset]:
-    outline = segmentation.outline(making.findings, making.source, making.header)
-    made = next(iter(making.made.get("seg", [])), None)
+    outlined = [*making.made.get("seg", []), *making.made.get("labelmap", [])]
+    derived = [one for kind in _DERIVED for one in making.made.get(kind, [])]
     return [
         structured_report.structured_report(
-            making.findings, making.source, making.header, making.run, outline, made
+            making.findings, making.given, making.run, making.outline, outlined, derived
         )
     ]
 
@@ -100,9 +114,12 @@ def _pictures(making: _Making) -> list[Dataset]:
     return [secondary_capture.secondary_capture(making.findings, making.source, making.header, making.run)]
 
 
+#: What else the report refers to.
+_DERIVED: tuple[ResultKind, ...] = ("image", "pm", "reg")
 #: In the order of making: the report may refer to what is above it, and nothing above it to the report.
 _MAKERS: dict[ResultKind, Callable[[_Making], list[Dataset]]] = {
     "seg": _segmentations,
+    "labelmap": _label_maps,
     "sr": _reports,
     "sc": _pictures,
 }

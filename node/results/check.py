@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from node.ingest.made_here import PROCESSING_EQUIPMENT_CODE
 from node.results.check_report import report_problems
-from node.results.check_segmentation import segmentation_problems
+from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
 from node.results.provenance import NOT_FOR_DIAGNOSIS
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
@@ -67,6 +67,7 @@ def _check(part10: bytes) -> list[str]:
     by_class: dict[str, Rule] = {
         Comprehensive3DSRStorage: report_problems,
         SegmentationStorage: segmentation_problems,
+        LABEL_MAP_SEGMENTATION_STORAGE: segmentation_problems,
         SecondaryCaptureImageStorage: _secondary_capture,
     }
     special = by_class.get(str(data_set.get("SOPClassUID", "")))

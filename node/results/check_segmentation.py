@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
+
+#: Newer than the library's table of SOP classes.
+LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 def segmentation_problems(data_set: Dataset) -> Iterator[str]:
@@ -24,10 +27,10 @@ def _equipment(data_set: Dataset) -> Iterator[str]:
 
 
 def _references(data_set: Dataset) -> Iterator[str]:
-    """G2, G3: the frame of reference and the images that were segmented."""
-    if not data_set.get("FrameOfReferenceUID"):
-        yield "Frame of Reference UID is absent"
-    series = data_set.get("ReferencedSeriesSequence") or []
+    """G2, G3: the frame of reference and the images that were segmented, perhaps of an earlier study."""
+    series = list(data_set.get("ReferencedSeriesSequence") or [])
+    for study in data_set.get("StudiesContainingOtherReferencedInstancesSequence") or []:
+        series += study.get("ReferencedSeriesSequence") or []
     if not any(item.get("ReferencedInstanceSequence") for item in series):
         yield "Referenced Series Sequence names no source instances"
     referenced = {
@@ -72,24 +75,17 @@ def _segments(data_set: Dataset) -> Iterator[str]:
 
 
 def _frames(data_set: Dataset) -> Iterator[str]:
-    """G2, G5: frames have their place, every segment has a frame, and the bits are as many as they say."""
+    """G2, G5: every segment has a frame, and the bits are as many as they say."""
     frames = data_set.get("PerFrameFunctionalGroupsSequence") or []
     if not frames or len(frames) != data_set.get("NumberOfFrames"):
         yield "Number of Frames is not that of the functional groups"
-    if (data_set.get("BitsAllocated"), data_set.get("BitsStored"), data_set.get("HighBit")) != (1, 1, 0):
-        yield "a binary segmentation has not one bit for each pixel"
-    pixels = len(frames) * data_set.get("Rows", 0) * data_set.get("Columns", 0)
-    length = -(-pixels // 8)
-    if len(data_set.get("PixelData", b"")) != length + length % 2:
-        yield "Pixel Data has not the length that Rows, Columns and Number of Frames say"
+    yield from _bits(data_set, len(frames))
     if data_set.get("LossyImageCompression") not in ("00", "01"):
         yield "Lossy Image Compression is not stated"
     shared = (data_set.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
-        if not shared.get(keyword) and not all(frame.get(keyword) for frame in frames):
-            yield f"{keyword} is absent"
-    if not all(frame.get("PlanePositionSequence") for frame in frames):
-        yield "a frame has no Plane Position"
+    yield from _places(data_set, shared, frames)
+    if data_set.get("SegmentationType") == "LABELMAP":
+        return
     # One segment alone may be named in the shared groups.
     used = {
         identification.ReferencedSegmentNumber
@@ -98,3 +94,39 @@ def _frames(data_set: Dataset) -> Iterator[str]:
     }
     if used != {segment.SegmentNumber for segment in data_set.get("SegmentSequence", [])}:
         yield "a segment has no frame, or a frame no segment"
+
+
+def _places(data_set: Dataset, shared: Dataset, frames: Sequence[Dataset]) -> Iterator[str]:
+    """G2: frames have their place. Without a frame of reference they are the pixels of their image."""
+    places = [frame.get("PlanePositionSequence") for frame in frames]
+    if not data_set.get("FrameOfReferenceUID"):
+        if any(places):
+            yield "Frame of Reference UID is absent"
+        return
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if not shared.get(keyword) and not all(frame.get(keyword) for frame in frames):
+            yield f"{keyword} is absent"
+    if not all(places):
+        yield "a frame has no Plane Position"
+
+
+def _bits(data_set: Dataset, frames: int) -> Iterator[str]:
+    kind = data_set.get("SegmentationType")
+    found = (data_set.get("BitsAllocated"), data_set.get("BitsStored"), data_set.get("HighBit"))
+    if kind == "BINARY" and found != (1, 1, 0):
+        yield "a binary segmentation has not one bit for each pixel"
+    if kind == "FRACTIONAL" and (found != (8, 8, 7) or not data_set.get("MaximumFractionalValue")):
+        yield "a fractional segmentation has not eight bits for each pixel, and their maximum"
+    if kind == "FRACTIONAL" and data_set.get("SegmentationFractionalType") not in (
+        "PROBABILITY",
+        "OCCUPANCY",
+    ):
+        yield "Segmentation Fractional Type is neither PROBABILITY nor OCCUPANCY"
+    if kind == "LABELMAP" and found not in ((8, 8, 7), (16, 16, 15)):
+        yield "a label map has neither eight nor sixteen bits for each pixel"
+    if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+        yield "Segmentation Type is none of BINARY, FRACTIONAL and LABELMAP"
+    bits = frames * data_set.get("Rows", 0) * data_set.get("Columns", 0) * data_set.get("BitsAllocated", 0)
+    length = -(-bits // 8)
+    if len(data_set.get("PixelData", b"")) != length + length % 2:
+        yield "Pixel Data has not the length that Rows, Columns and Number of Frames say"

@@ -40,6 +40,15 @@ def placed_images(header: SourceHeader, slice_thickness_mm: float) -> list[Datas
     return found
 
 
+def unplaced_image(header: SourceHeader, index: int) -> Dataset:
+    """Return a single image whose place in the patient is not known."""
+    instance = header.instances[index]
+    image = _reference(header, instance)
+    image.Rows, image.Columns = instance.rows, instance.columns
+    _set_lossy(image, header)
+    return image
+
+
 def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Dataset:
     """Return a multi-frame image with the geometry of the source, the frames in their order."""
     positions = frame_positions_mm(header)
@@ -71,6 +80,22 @@ def frame_positions_mm(header: SourceHeader) -> list[tuple[float, ...]]:
             return []
         positions.append(found[0])
     return positions
+
+
+def frames_are_parallel(header: SourceHeader) -> bool:
+    """Return whether no frame of a multi-frame source has an orientation or a spacing of its own."""
+    for keyword, macro in (
+        ("ImageOrientationPatient", "PlaneOrientationSequence"),
+        ("PixelSpacing", "PixelMeasuresSequence"),
+    ):
+        stated = {
+            tuple(round(one, 4) for one in numbers(item, keyword))
+            for frame in items(header.first, "PerFrameFunctionalGroupsSequence")
+            for item in items(frame, macro)
+        }
+        if len(stated) > 1:
+            return False
+    return True
 
 
 def _reference(header: SourceHeader, instance: SourceInstance) -> Dataset:

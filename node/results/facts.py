@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.base import ModelCard
-from models.types import ParameterValue, Volume
+from models.types import Image, ParameterValue, Volume
 from node.config.settings import ResultKind
 
 
@@ -39,6 +39,8 @@ class Source:
         and its ``input_digest`` covers them all.
     is_prior
         Whether it is of an earlier study of the same patient.
+    image
+        What the model was given, when it was given an image.
     """
 
     data_sets: Sequence[Dataset]
@@ -49,6 +51,7 @@ class Source:
     name: str = ""
     others: Mapping[str, Source] = field(default_factory=dict)
     is_prior: bool = False
+    image: Image | None = None
 
     def of(self, name: str) -> Source:
         """Return the input that findings call ``name``, this one for the empty name.

@@ -1,69 +1,30 @@
-"""Masks to a binary Segmentation on the source's own grid (PS3.3 section A.51)."""
+"""Masks to a Segmentation on their own grid: binary, fractional or a label map (PS3.3 section A.51)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
-from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription, SegmentsOverlapValues
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 
-from models.types import Findings, Segment, Volume
+from models.types import Segment
 from node.results.concepts import code_dataset, coding_schemes, concept
-from node.results.evidence import frame_positions_mm, placed_images, placed_multi_frame
-from node.results.facts import RunFacts, Source
+from node.results.evidence import placed_images, placed_multi_frame, unplaced_image
+from node.results.facts import RunFacts
+from node.results.given import AllGiven
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, device_serial_number, stamp
-from node.results.source_header import SourceHeader
+from node.results.segmentation_plan import MAXIMUM_FRACTIONAL_VALUE, Plan
 from node.results.uids import run_uid, tracking_uid
 
-_MAX_LONG_STRING = 64
-_DIRECTION_TOLERANCE = 1e-2
-
-
-@dataclass(frozen=True)
-class Outline:
-    """Which segments a Segmentation would hold, numbered from 1 in this order.
-
-    ``frame_order`` gives the slice of the volume that each frame of the source is; ``reason`` says
-    why there are masks that cannot be encoded.
-    """
-
-    segments: tuple[Segment, ...] = ()
-    frame_order: tuple[int, ...] = ()
-    reason: str = ""
-
-    def number_of(self, segment: Segment) -> int | None:
-        """Segment Number, or None when the segment is not in the Segmentation."""
-        names = [one.name for one in self.segments]
-        return names.index(segment.name) + 1 if segment.name in names else None
-
-
-def outline(findings: Findings, source: Source, header: SourceHeader) -> Outline:
-    """Decide what can be laid on the source's grid, checking that the volume *is* that grid.
-
-    Raises
-    ------
-    ValueError
-        when a mask has not the shape of the volume, or two segments share a name
-    """
-    if len({segment.name for segment in findings.segments}) != len(findings.segments):
-        raise ValueError("two segments have the same name")
-    if source.volume is None:
-        return Outline(reason="the analysis had no volume" if findings.segments else "")
-    shape = source.volume.voxels.shape
-    for segment in findings.segments:
-        if segment.mask.shape != shape:
-            raise ValueError(f"mask of {segment.name} is {segment.mask.shape}, the volume is {shape}")
-    segments = tuple(segment for segment in findings.segments if segment.mask.any())
-    if not segments:
-        return Outline()
-    frame_order, reason = _frame_order(source.volume, header)
-    return Outline(segments, frame_order) if frame_order else Outline(reason=reason)
+_MAX_LONG_STRING, _MAX_SHORT_TEXT = 64, 1024
+# Sorts behind all other series of the run.
+_SERIES_OF_OTHERS = 48
 
 
 class _Masks(Segmentation):
@@ -75,29 +36,36 @@ class _Masks(Segmentation):
     def copy_specimen_information(self, dataset: Dataset) -> None:
         """Copy nothing."""
 
+    @classmethod
+    def _check_and_cast_pixel_array(
+        cls, pixel_array: Any, segment_numbers: Any, segmentation_type: Any, dtype: Any
+    ) -> Any:
+        """Leave probabilities alone: they are checked, and the library would sort all of them to see that."""
+        if segmentation_type != SegmentationTypeValues.FRACTIONAL:
+            return super()._check_and_cast_pixel_array(pixel_array, segment_numbers, segmentation_type, dtype)
+        several = pixel_array.shape[-1] > 1
+        return pixel_array, SegmentsOverlapValues.UNDEFINED if several else SegmentsOverlapValues.NO
 
-def segmentation(plan: Outline, source: Source, header: SourceHeader, run: RunFacts) -> Dataset:
-    """Return the Segmentation of ``plan``: empty frames left out, each frame refers to its image."""
-    assert source.volume is not None, "an outline with segments has a volume"
-    thickness_mm = header.slice_thickness_mm or source.volume.spacing_mm[0]
-    if _is_multi_frame(header):
-        images = [placed_multi_frame(header, thickness_mm)]
-    else:
-        images = placed_images(header, thickness_mm)
-        for image in images:
-            image.SOPClassUID = CTImageStorage  # see _name_the_classes
+
+def segmentation(plan: Plan, given: AllGiven, run: RunFacts) -> Dataset:
+    """Return the Segmentation of ``plan``: empty frames left out, each frame refers to its image.
+
+    It lies in the study of the first input, also when it is of an earlier study's images. On a single
+    image without a frame of reference it has none either: its pixels are those of the image.
+    """
+    source, header = given.first.source, given.first.header
     made = _Masks(
-        source_images=images,
-        pixel_array=_stack(plan),
-        segmentation_type=SegmentationTypeValues.BINARY,
+        source_images=_source_images(plan),
+        pixel_array=_pixels(plan),
+        segmentation_type=SegmentationTypeValues(plan.form),
+        max_fractional_value=MAXIMUM_FRACTIONAL_VALUE,
         segment_descriptions=[
-            _description(segment, number, source, header, run)
-            for number, segment in enumerate(plan.segments, 1)
+            _description(segment, number, given, run) for number, segment in enumerate(plan.segments, 1)
         ],
-        series_instance_uid=run_uid("seg series", source, run),
+        series_instance_uid=run_uid(f"{plan.series} series", source, run),
         series_number=1,
-        sop_instance_uid=run_uid("seg", source, run),
-        instance_number=1,
+        sop_instance_uid=run_uid(plan.what, source, run),
+        instance_number=plan.number,
         manufacturer="anode",
         manufacturer_model_name=run.card.name[:_MAX_LONG_STRING],
         software_versions=run.card.version[:_MAX_LONG_STRING],
@@ -108,21 +76,52 @@ def segmentation(plan: Outline, source: Source, header: SourceHeader, run: RunFa
     )
     data_set = Dataset()
     data_set.update(made)
-    _name_the_classes(data_set, {one.sop_instance_uid: one.sop_class_uid for one in header.instances})
-    stamp(data_set, source, header, run, "seg")
+    _name_the_classes(
+        data_set, {one.sop_instance_uid: one.sop_class_uid for one in plan.given.header.instances}
+    )
+    stamp(
+        data_set,
+        source,
+        header,
+        run,
+        plan.kind,
+        what=plan.what,
+        number=plan.number,
+        series=plan.series,
+        series_index=plan.given.index and _SERIES_OF_OTHERS + plan.given.index,
+    )
     data_set.BurnedInAnnotation = "NO"
-    _set_dimension_organization(data_set, run_uid("seg dimension organization", source, run))
+    _set_dimension_organization(data_set, run_uid(f"{plan.what} dimension organization", source, run))
+    _set_study_of_source(data_set, plan)
     if schemes := coding_schemes(data_set):
         data_set.CodingSchemeIdentificationSequence = schemes
     return data_set
 
 
-def _name_the_classes(data_set: Dataset, classes: Mapping[str, str]) -> None:
-    """Give every reference to a source its SOP class.
+def _source_images(plan: Plan) -> list[Dataset]:
+    """Return the images of the source as the library needs them.
 
-    The library does not know retired and private SOP classes, so it is shown all single-frame
-    sources as CT images.
+    It wants a frame of reference of what it knows as CT, and none of a Secondary Capture; the classes
+    are put right in ``_name_the_classes``.
     """
+    header, grid = plan.given.header, plan.grid
+    if grid.positions_mm is None:
+        image = unplaced_image(header, grid.frames[0][0])
+        image.SOPClassUID = SecondaryCaptureImageStorage
+        return [image]
+    volume = plan.given.source.volume
+    thickness_mm = header.slice_thickness_mm or (volume.spacing_mm[0] if volume is not None else 1.0)
+    if grid.is_multi_frame:
+        return [placed_multi_frame(header, thickness_mm)]
+    wanted = {instance for instance, _ in grid.frames}
+    images = [one for index, one in enumerate(placed_images(header, thickness_mm)) if index in wanted]
+    for image in images:
+        image.SOPClassUID = CTImageStorage
+    return images
+
+
+def _name_the_classes(data_set: Dataset, classes: Mapping[str, str]) -> None:
+    """Give every reference to a source its SOP class: the library knows not all."""
     for element in data_set:
         if element.VR != "SQ":
             continue
@@ -132,16 +131,14 @@ def _name_the_classes(data_set: Dataset, classes: Mapping[str, str]) -> None:
             _name_the_classes(item, classes)
 
 
-def _description(
-    segment: Segment, number: int, source: Source, header: SourceHeader, run: RunFacts
-) -> SegmentDescription:
+def _description(segment: Segment, number: int, given: AllGiven, run: RunFacts) -> SegmentDescription:
     algorithm = AlgorithmIdentificationSequence(
         name=run.card.name[:_MAX_LONG_STRING],
         family=concept(run.card.family),
         version=run.card.version[:_MAX_LONG_STRING],
         source=run.card.manufacturer[:_MAX_LONG_STRING],
     )
-    algorithm[0].AlgorithmParameters = ", ".join(algorithm_parameters(source, run))
+    algorithm[0].AlgorithmParameters = ", ".join(algorithm_parameters(given.first.source, run))
     description = SegmentDescription(
         segment_number=number,
         segment_label=segment.label[:_MAX_LONG_STRING] or segment.name[:_MAX_LONG_STRING],
@@ -149,7 +146,7 @@ def _description(
         segmented_property_type=concept(segment.type),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
-        tracking_uid=tracking_uid(header.study_instance_uid, run.analysis, segment.name),
+        tracking_uid=tracking_uid(given.first.header.study_instance_uid, run.analysis, segment.name),
         tracking_id=segment.name[:_MAX_LONG_STRING],
         display_color=CIELabColor.from_rgb(*segment.colour),
     )
@@ -159,15 +156,27 @@ def _description(
     return description
 
 
-def _stack(plan: Outline) -> NDArray[np.uint8]:
-    """Return a label map (frame, row, column) when no masks overlap, else (frame, row, column, segment)."""
+# --- pixels ------------------------------------------------------------------
+
+
+def _pixels(plan: Plan) -> NDArray[Any]:
+    """Return (frame, row, column) labels where no masks overlap, else (frame, row, column, segment)."""
     order = np.asarray(plan.frame_order)
     in_order = order.tolist() == list(range(len(order)))
+    if plan.form == "FRACTIONAL":
+        shape = (*plan.grid.shape, len(plan.segments))
+        steps = np.empty(shape, np.float32)
+        for index, segment in enumerate(plan.segments):
+            assert segment.probability is not None
+            values = segment.probability if in_order else segment.probability[order]
+            steps[..., index] = np.rint(values * MAXIMUM_FRACTIONAL_VALUE) / MAXIMUM_FRACTIONAL_VALUE
+        return steps
     masks = [segment.mask if in_order else segment.mask[order] for segment in plan.segments]
-    labels = np.zeros(masks[0].shape, dtype=np.uint8)
-    if len(masks) < 255:
+    is_label_map = plan.form == "LABELMAP"
+    labels = np.zeros(masks[0].shape, np.uint8 if len(masks) < 256 else np.uint16)
+    if is_label_map or len(masks) < 256:
         for number, mask in enumerate(masks, 1):
-            if labels[mask].any():
+            if not is_label_map and labels[mask].any():
                 break
             labels[mask] = number
         else:
@@ -175,56 +184,7 @@ def _stack(plan: Outline) -> NDArray[np.uint8]:
     return np.stack(masks, axis=-1).astype(np.uint8)
 
 
-def _is_multi_frame(header: SourceHeader) -> bool:
-    return len(header.instances) == 1 and bool(frame_positions_mm(header))
-
-
-def _frame_order(volume: Volume, header: SourceHeader) -> tuple[tuple[int, ...], str]:
-    """For each frame of the source its slice of the volume; empty, with a reason, when they do not match."""
-    slices = volume.voxels.shape[0]
-    first = header.instances[0]
-    if any(not instance.is_image for instance in header.instances):
-        return (), "an instance of the source is no image"
-    if (first.rows, first.columns) != volume.voxels.shape[1:]:
-        return (), "the volume has not the rows and columns of the source"
-    if len(first.orientation) != 6 or len(first.pixel_spacing_mm) != 2:
-        return (), "the source has no orientation or spacing"
-    if not _in_plane_axes_agree(volume, first.orientation, first.pixel_spacing_mm):
-        return (), "the volume is not on the grid of the source"
-    multi_frame = _is_multi_frame(header)
-    positions = (
-        frame_positions_mm(header) if multi_frame else [instance.position_mm for instance in header.instances]
-    )
-    if len(positions) != slices or any(len(position) != 3 for position in positions):
-        return (), "the slices of the volume are not the images of the source"
-    return _slices_of(positions, volume)
-
-
-def _slices_of(positions: Sequence[tuple[float, ...]], volume: Volume) -> tuple[tuple[int, ...], str]:
-    """For each position the slice of the volume that lies nearest; each slice must be hit once."""
-    step, origin = volume.affine[:3, 0], volume.affine[:3, 3]
-    length = float(np.linalg.norm(step)) or 1.0
-    offsets = np.asarray(positions, dtype=float) - origin
-    along = np.round(offsets @ step / length**2).astype(int)
-    distances = np.linalg.norm(offsets - along[:, None] * step, axis=1)
-    # A slice may lie a little off an even grid, never as far as half way to its neighbour.
-    if len(positions) > 1 and distances.max() > 0.45 * length:
-        return (), "the slices of the volume do not lie where the images of the source lie"
-    if sorted(along.tolist()) != list(range(len(positions))):
-        return (), "the images of the source do not match the slices of the volume one to one"
-    return tuple(along.tolist()), ""
-
-
-def _in_plane_axes_agree(
-    volume: Volume, orientation: tuple[float, ...], spacing_mm: tuple[float, ...]
-) -> bool:
-    along_row, along_column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
-    wanted = ((1, along_column * spacing_mm[0]), (2, along_row * spacing_mm[1]))
-    return all(
-        float(np.linalg.norm(volume.affine[:3, axis] - step))
-        <= _DIRECTION_TOLERANCE * float(np.linalg.norm(step))
-        for axis, step in wanted
-    )
+# --- what the library makes otherwise ----------------------------------------
 
 
 def _set_dimension_organization(data_set: Dataset, dimension_organization_uid: str) -> None:
@@ -233,3 +193,15 @@ def _set_dimension_organization(data_set: Dataset, dimension_organization_uid: s
         item.DimensionOrganizationUID = dimension_organization_uid
     for item in data_set.DimensionIndexSequence:
         item.DimensionOrganizationUID = dimension_organization_uid
+
+
+def _set_study_of_source(data_set: Dataset, plan: Plan) -> None:
+    """Refer to images of another study as such (PS3.3 section C.12.2, Common Instance Reference)."""
+    study = plan.given.header.study_instance_uid
+    if study == str(data_set.StudyInstanceUID):
+        return
+    item = Dataset()
+    item.StudyInstanceUID = study
+    item.ReferencedSeriesSequence = data_set.ReferencedSeriesSequence
+    data_set.StudiesContainingOtherReferencedInstancesSequence = [item]
+    del data_set.ReferencedSeriesSequence

@@ -47,6 +47,7 @@ class SourceInstance:
     position_mm: tuple[float, ...] = ()
     orientation: tuple[float, ...] = ()
     pixel_spacing_mm: tuple[float, ...] = ()
+    frames: int = 1
 
     @property
     def is_image(self) -> bool:
@@ -165,6 +166,7 @@ def _instance(data_set: Dataset) -> SourceInstance:
         position_mm=position,
         orientation=orientation,
         pixel_spacing_mm=spacing if all(one > 0 for one in spacing) else (),
+        frames=max(integer(data_set, "NumberOfFrames"), 1),
     )
 
 

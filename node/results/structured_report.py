@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from highdicom.sr import (
-    CodeContentItem,
     Comprehensive3DSR,
-    ContainerContentItem,
     ContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
-    ImageContentItem,
     MeasurementReport,
-    NumContentItem,
     ObservationContext,
     ObserverContext,
     TextContentItem,
-    UIDRefContentItem,
 )
 from pydicom.dataset import Dataset
 
 from models.types import Code, Findings
 from node.results import concepts
 from node.results.concepts import coding_schemes, concept
+from node.results.evaluations import evaluations
 from node.results.evidence import evidence
 from node.results.facts import RunFacts, Source
+from node.results.given import AllGiven
+from node.results.grid import grid_of
 from node.results.header_values import put
+from node.results.image_library import derived_objects, image_library
+from node.results.mark_groups import mark_group, set_apart
 from node.results.measurement_groups import (
+    Group,
     algorithm,
-    group_with_region,
-    group_without_region,
-    make_distinct,
+    segment_group,
+    segment_group_without_region,
     series_group,
-    text_item,
 )
 from node.results.provenance import algorithm_parameters, device_serial_number, device_uid_of, stamp
-from node.results.segmentation import Outline
+from node.results.regions import region_of
+from node.results.segmentation_plan import Outline
 from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 
 _MAX_LONG_STRING = 64
-_CONTAINS, _ACQUISITION = "CONTAINS", "HAS ACQ CONTEXT"
 
 
 class _Report(Comprehensive3DSR):
@@ -51,51 +52,54 @@ class _Report(Comprehensive3DSR):
 
 def structured_report(
     findings: Findings,
-    source: Source,
-    header: SourceHeader,
+    given: AllGiven,
     run: RunFacts,
-    plan: Outline,
-    segmentation: Dataset | None,
+    outline: Outline,
+    segmentations: Sequence[Dataset],
+    derived: Sequence[Dataset] = (),
 ) -> Dataset:
     """Return the report; one is made also when nothing was found.
 
-    There is one measurement group for each segment (TID 1411 when it is in ``segmentation``, else
-    TID 1501), one for what was measured of the series, and a container of Qualitative Evaluations
-    (row 12 of TID 1500) with the answers, the checks and the words.
+    There is one measurement group for each segment (TID 1411 when it is in one of ``segmentations``, else
+    TID 1501) and for each mark (TID 1410 or 1411), one for what was measured of the series, and a
+    container of Qualitative Evaluations (row 12 of TID 1500) with the answers, the checks and the words.
+
+    Parameters
+    ----------
+    segmentations
+        made of the plans of ``outline``
+    derived
+        the images, maps and registrations of the same run, which the report refers to
+
+    Raises
+    ------
+    ValueError
+        when a mark has not the points of its shape, or lies outside its input
     """
-    with_region, without_region = [], []
-    for segment in findings.segments:
-        number = plan.number_of(segment) if segmentation is not None else None
-        if number is None or segmentation is None:
-            without_region.append(group_without_region(segment, header, run))
-        else:
-            with_region.append(group_with_region(segment, number, segmentation, header, run))
-    if findings.measurements or not findings.segments:
-        without_region.append(series_group(findings, header, run))
-    if with_region:
-        for group in without_region:
-            make_distinct(group)
+    source, header = given.first.source, given.first.header
+    groups, remarks = _groups(findings, given, run, outline, segmentations)
     tree = MeasurementReport(
         observation_context=_observation_context(run),
         procedure_reported=[concept(code) for code in concepts.procedures_reported(header)],
-        imaging_measurements=[*with_region, *without_region],
+        imaging_measurements=groups,
     )
     root = tree[0]
     measurements = root.ContentSequence[-1]
     measurements.ContentSequence = ContentSequence(
         [*_algorithm_with_parameters(source, run), *measurements.ContentSequence]
     )
-    library = [_image_library(header)] if header.images else []
-    evaluations = _evaluations(findings, plan, segmentation is not None)
     root.ContentSequence = ContentSequence(
-        [*list(root.ContentSequence)[:-1], *library, measurements, *evaluations]
+        [
+            *list(root.ContentSequence)[:-1],
+            *image_library(given),
+            measurements,
+            *evaluations(findings, remarks),
+            *derived_objects(derived),
+        ]
     )
     _separate(root)
-    sources = evidence(header)
-    if segmentation is not None:
-        sources.append(segmentation)
     made = _Report(
-        evidence=sources,
+        evidence=[*(item for one in given for item in evidence(one.header)), *segmentations, *derived],
         content=root,
         series_instance_uid=run_uid("sr series", source, run),
         series_number=1,
@@ -119,47 +123,38 @@ def structured_report(
     return data_set
 
 
+def _groups(
+    findings: Findings, given: AllGiven, run: RunFacts, outline: Outline, segmentations: Sequence[Dataset]
+) -> tuple[list[Group], list[str]]:
+    """Return the measurement groups, and in words what could not be made."""
+    with_region: list[Group] = []
+    without_region: list[Group] = []
+    by_uid = {str(one.SOPInstanceUID): one for one in segmentations}
+    for segment in findings.segments:
+        place = outline.place_of(segment)
+        made = by_uid.get(run_uid(place[0].what, given.first.source, run)) if place else None
+        if place is None or made is None:
+            without_region.append(segment_group_without_region(segment, given, run))
+        else:
+            with_region.append(segment_group(segment, place[1], made, given, run))
+    grids = {one.index: grid_of(one) for one in given} if findings.marks else {}
+    marks = []
+    for mark in findings.marks:
+        one = given.on(mark.on)
+        region = region_of(mark, one, grids[one.index])
+        marks.append((mark_group(mark, region, given, run, beside_segments=bool(with_region)), region))
+    if findings.measurements or not (findings.segments or findings.marks):
+        without_region.append(series_group(findings, given, run))
+    set_apart(with_region, marks, without_region)
+    return [*with_region, *(group for group, _ in marks), *without_region], list(outline.reasons)
+
+
 def _separate(item: Dataset) -> None:
     """Say of every container that its items stand for themselves (PS3.3 section C.18.8)."""
     if item.ValueType == "CONTAINER":
         item.ContinuityOfContent = "SEPARATE"
     for child in item.get("ContentSequence", []):
         _separate(child)
-
-
-# --- evaluations ------------------------------------------------------------
-
-
-def _evaluations(findings: Findings, plan: Outline, has_segmentation: bool) -> list[ContainerContentItem]:
-    """Return row 12 of TID 1500: answers, checks with their reasons, words; empty when there are none."""
-    content: list[ContentItem] = []
-    for evaluation in findings.evaluations:
-        if isinstance(evaluation.value, Code):
-            content.append(_coded(evaluation.concept, evaluation.value))
-        else:
-            content.append(text_item(evaluation.concept, evaluation.value))
-    for check in findings.checks:
-        outcome = concepts.SUCCEEDED if check.passed else concepts.FAILED
-        content.append(_coded(concepts.private_code(check.name), outcome))
-        if check.reason:
-            content.append(text_item(concepts.COMMENT, f"{check.name}: {check.reason}"))
-    if not (content or findings.segments or findings.measurements):
-        content.append(_coded(concepts.NO_FINDING, concepts.NONE_REPORTED))
-    if findings.summary:
-        content.append(text_item(concepts.COMMENT, findings.summary))
-    if plan.reason and not has_segmentation:
-        content.append(text_item(concepts.COMMENT, f"no Segmentation was made: {plan.reason}"))
-    if not content:
-        return []
-    container = ContainerContentItem(
-        name=concept(concepts.QUALITATIVE_EVALUATIONS), relationship_type=_CONTAINS
-    )
-    container.ContentSequence = ContentSequence(content)
-    return [container]
-
-
-def _coded(name: Code, value: Code) -> CodeContentItem:
-    return CodeContentItem(name=concept(name), value=concept(value), relationship_type=_CONTAINS)
 
 
 # --- context -----------------------------------------------------------------
@@ -192,60 +187,6 @@ def _algorithm_with_parameters(source: Source, run: RunFacts) -> list[ContentIte
         for parameter in algorithm_parameters(source, run)
     ]
     return [*algorithm(run), *parameters]
-
-
-def _image_library(header: SourceHeader) -> ContainerContentItem:
-    """Return TID 1600: one group, its descriptors shared by all its images."""
-    library = ContainerContentItem(
-        name=concept(Code("111028", "DCM", "Image Library")), relationship_type=_CONTAINS, template_id="1600"
-    )
-    group = ContainerContentItem(
-        name=concept(Code("126200", "DCM", "Image Library Group")), relationship_type=_CONTAINS
-    )
-    group.ContentSequence = ContentSequence([*_descriptors(header), *_library_images(header)])
-    library.ContentSequence = ContentSequence([group])
-    return library
-
-
-def _descriptors(header: SourceHeader) -> list[ContentItem]:
-    """Return the descriptors of TID 1602 that are the same for the whole series."""
-    first = header.images[0]
-    pixels = concept(Code("{pixels}", "UCUM", "Pixels"))
-    found: list[ContentItem] = [
-        CodeContentItem(
-            name=concept(Code("121139", "DCM", "Modality")),
-            value=concept(concepts.modality(header)),
-            relationship_type=_ACQUISITION,
-        )
-    ]
-    if all(instance.is_placed for instance in header.images):
-        found.append(
-            UIDRefContentItem(
-                name=concept(Code("112227", "DCM", "Frame of Reference UID")),
-                value=header.frame_of_reference_uid,
-                relationship_type=_ACQUISITION,
-            )
-        )
-    for code, value in (
-        (Code("110910", "DCM", "Pixel Data Rows"), first.rows),
-        (Code("110911", "DCM", "Pixel Data Columns"), first.columns),
-    ):
-        found.append(
-            NumContentItem(name=concept(code), value=value, unit=pixels, relationship_type=_ACQUISITION)
-        )
-    return found
-
-
-def _library_images(header: SourceHeader) -> list[ContentItem]:
-    return [
-        ImageContentItem(
-            name=concept(Code("260753009", "SCT", "Source")),
-            referenced_sop_class_uid=instance.sop_class_uid,
-            referenced_sop_instance_uid=instance.sop_instance_uid,
-            relationship_type=_CONTAINS,
-        )
-        for instance in header.images
-    ]
 
 
 def _request(header: SourceHeader) -> Dataset:

@@ -1,0 +1,63 @@
+"""The inputs of a run with what their headers say: results are made on each, and lie in the first's study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from node.results.facts import Source
+from node.results.header_values import text
+from node.results.source_header import SourceHeader
+
+
+@dataclass(frozen=True)
+class Given:
+    """One input; ``index`` is its place among them, 0 that of the one that the analysis was started for."""
+
+    index: int
+    source: Source
+    header: SourceHeader
+
+    @property
+    def name(self) -> str:
+        """By which findings call it; may be empty for the first."""
+        return self.source.name
+
+    @property
+    def has_frame_of_reference(self) -> bool:
+        """Whether the source itself says in which frame of reference it lies."""
+        return bool(text(self.header.first, "FrameOfReferenceUID"))
+
+
+@dataclass(frozen=True)
+class AllGiven:
+    """All inputs of a run, the primary one first."""
+
+    first: Given
+    others: tuple[Given, ...] = field(default=())
+
+    @classmethod
+    def of(cls, source: Source, header: SourceHeader) -> AllGiven:
+        """Read the headers of the further inputs; ``header`` is that of ``source``."""
+        others = (
+            Given(index, other, SourceHeader.of(other))
+            for index, other in enumerate(source.others.values(), 1)
+            if other.data_sets
+        )
+        return cls(Given(0, source, header), tuple(others))
+
+    def __iter__(self) -> Iterator[Given]:
+        """Yield each, the primary one first."""
+        yield self.first
+        yield from self.others
+
+    def on(self, name: str) -> Given:
+        """Return the input that findings call ``name``, the first for the empty name.
+
+        Raises
+        ------
+        ValueError
+            when the model was given no such input
+        """
+        wanted = self.first.source.of(name)
+        return next(one for one in self if one.source is wanted)
