@@ -1,0 +1,25 @@
+"""The side of a paired body part (PS3.3 section C.7.3.1, Laterality is of type 2C)."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+#: Body Part Examined of what the body has once. Whether another is paired, nobody can tell for sure.
+UNPAIRED = {
+    "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CERVIX", "CHEST", "CHESTABDOMEN",
+    "CHESTABDPELVIS", "CSPINE", "ESOPHAGUS", "HEAD", "HEADNECK", "HEART", "LIVER", "LSPINE",
+    "MEDIASTINUM", "NECK", "PANCREAS", "PELVIS", "PROSTATE", "RECTUM", "SKULL", "SPINE", "SPLEEN",
+    "SSPINE", "STERNUM", "STOMACH", "TSPINE", "UTERUS", "WHOLEBODY",
+}  # fmt: skip
+
+
+def set_laterality(data_set: Dataset) -> None:
+    """Leave the side as the source has it, once; empty where it says none of a part that may be paired."""
+    if "ImageLaterality" in data_set or "SharedFunctionalGroupsSequence" in data_set:
+        # Frames have theirs in Frame Anatomy.
+        if "Laterality" in data_set:
+            del data_set.Laterality
+        return
+    is_unpaired = data_set.get("BodyPartExamined") in UNPAIRED
+    if "Laterality" not in data_set and not is_unpaired:
+        data_set.Laterality = None

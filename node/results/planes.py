@@ -1,0 +1,118 @@
+"""Where the slices of a derived image lie, on the grid of its input or on one of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.types import DerivedImage
+from node.results.facts import Source
+from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
+from node.results.source_header import SourceHeader
+
+#: Rows and columns are perpendicular (PS3.3 section C.7.6.2.1.1) when their cosine is not larger.
+_PERPENDICULAR = 1e-4
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice to be made.
+
+    ``position_mm``, ``orientation`` and ``spacing_mm`` are the values of Image Position (Patient), Image
+    Orientation (Patient) and Pixel Spacing, empty for an image without geometry. ``sources`` are the
+    images that it was made from, the nearest first.
+    """
+
+    index: int
+    sources: tuple[Slice, ...]
+    position_mm: tuple[float, ...] = ()
+    orientation: tuple[float, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    thickness_mm: float | None = None
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where it lies in the patient."""
+        return bool(self.position_mm)
+
+
+def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[Plane, ...]:
+    """Return the planes of ``image``, whose input is ``source``.
+
+    Raises
+    ------
+    ValueError
+        when its own grid is one that no image can have, or its source has no place in the patient
+    """
+    try:
+        grid = source_grid(source, header, None if image.affine is not None else image.voxels.shape[0])
+    except NotOnTheGrid as error:
+        raise ValueError(f"the image {image.name} cannot be laid on its source: {error}") from error
+    if image.affine is not None:
+        return _own(image, image.affine, grid)
+    thickness = header.slice_thickness_mm
+    if thickness is None and source.volume is not None:
+        thickness = float(source.volume.spacing_mm[0])
+    return tuple(
+        Plane(
+            one.index,
+            (one,),
+            one.position_mm if grid.is_placed else (),
+            (*grid.along_row, *grid.along_column) if grid.is_placed else (),
+            grid.pixel_spacing_mm if grid.is_placed else (),
+            thickness,
+        )
+        for one in grid.slices
+    )
+
+
+def _own(image: DerivedImage, affine: NDArray[np.float64], grid: SourceGrid) -> tuple[Plane, ...]:
+    if not grid.is_placed:
+        raise ValueError(f"the image {image.name} has a place in the patient, and its source has none")
+    steps = affine[:3, :3]
+    lengths = np.linalg.norm(steps, axis=0)
+    if not np.isfinite(affine).all() or (lengths <= 0).any():
+        raise ValueError(f"the affine of {image.name} has a step of no length")
+    along_row, along_column = steps[:, 2] / lengths[2], steps[:, 1] / lengths[1]
+    if abs(float(along_row @ along_column)) > _PERPENDICULAR:
+        raise ValueError(
+            f"the rows and columns of {image.name} are not perpendicular, which no image can be; resample it"
+        )
+    normal = np.cross(along_row, along_column)
+    thickness = abs(float(steps[:, 0] @ normal))
+    if thickness < 1e-3 * float(lengths[0]):
+        raise ValueError(f"the slices of {image.name} lie in one plane")
+    found = []
+    for index in range(image.voxels.shape[0]):
+        position = affine[:3, 3] + index * steps[:, 0]
+        found.append(
+            Plane(
+                index,
+                _near(position, steps, image.voxels.shape, grid),
+                tuple(float(value) for value in position),
+                (*map(float, along_row), *map(float, along_column)),
+                (float(lengths[1]), float(lengths[2])),
+                thickness,
+            )
+        )
+    return tuple(found)
+
+
+def _near(
+    position: NDArray[np.float64], steps: NDArray[np.float64], shape: tuple[int, ...], grid: SourceGrid
+) -> tuple[Slice, ...]:
+    """Return the slices of the source between which a plane lies, and those next to them; never none."""
+    normal = np.cross(grid.along_row, grid.along_column)
+    heights = np.array([one.position_mm for one in grid.slices]) @ normal
+    corners = [
+        (position + row * steps[:, 1] + column * steps[:, 2]) @ normal
+        for row in (0, shape[1] - 1)
+        for column in (0, shape[2] - 1)
+    ]
+    gap = float(np.abs(np.diff(heights)).max()) if len(heights) > 1 else 0.0
+    within = (heights >= min(corners) - gap) & (heights <= max(corners) + gap)
+    by_distance = np.argsort(np.abs(heights - float(np.mean(corners))), kind="stable")
+    chosen = [grid.slices[int(index)] for index in by_distance if within[index]]
+    return tuple(chosen) or (grid.slices[int(by_distance[0])],)
