@@ -150,10 +150,9 @@ def _finish(data_set: Dataset, series: _Series, number: int) -> None:
     )  # fmt: skip
     data_set.ContributingEquipmentSequence.extend(acquisition_equipment(series.header))
     set_laterality(data_set)
-    if "AnatomicRegionSequence" in data_set and not data_set.AnatomicRegionSequence:
-        # Empty says that the region is not known (PS3.3 table 10-6).
-        if "BodyPartExamined" in data_set:
-            del data_set.BodyPartExamined
+    # An empty Anatomic Region says that it is not known (PS3.3 table 10-6).
+    if data_set.get("AnatomicRegionSequence") == [] and "BodyPartExamined" in data_set:
+        del data_set.BodyPartExamined
     if schemes := coding_schemes(data_set):
         data_set.CodingSchemeIdentificationSequence = schemes
 

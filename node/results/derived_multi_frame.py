@@ -148,7 +148,7 @@ def _common(groups: list[Dataset]) -> Dataset:
     frames = [valid(group) for group in groups]
     common = Dataset()
     for element in frames[0]:
-        is_type = element.keyword in _FRAME_TYPES
+        is_type = element.keyword in (*_FRAME_TYPES, "MRArterialSpinLabelingSequence")
         if is_type or (
             element.keyword != "FrameContentSequence"
             and all(one.get(element.keyword) == element.value for one in frames[1:])
@@ -199,7 +199,7 @@ def _placed_frame(plane: Plane, is_legacy: bool) -> Dataset:
     group.PlanePositionSequence = [position]
     group.FrameContentSequence = [content]
     if is_legacy:
-        group.UnassignedPerFrameConvertedAttributesSequence = []
+        group.UnassignedPerFrameConvertedAttributesSequence = [Dataset()]
     return group
 
 

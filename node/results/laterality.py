@@ -15,8 +15,10 @@ UNPAIRED = {
 
 def set_laterality(data_set: Dataset) -> None:
     """Leave the side as the source has it, once; empty where it says none of a part that may be paired."""
-    if "ImageLaterality" in data_set or "SharedFunctionalGroupsSequence" in data_set:
-        # Frames have theirs in Frame Anatomy.
+    groups = [*data_set.get("SharedFunctionalGroupsSequence", [])]
+    groups += [*data_set.get("PerFrameFunctionalGroupsSequence", [])][:1]
+    # Frames have theirs in Frame Anatomy.
+    if "ImageLaterality" in data_set or any("FrameAnatomySequence" in group for group in groups):
         if "Laterality" in data_set:
             del data_set.Laterality
         return
