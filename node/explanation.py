@@ -5,15 +5,18 @@ Nothing is read or changed here: ``explain`` is a function of `Facts`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from node import confirmations
 from node.alarms import DISK_FULL, Alarm
 from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED
 from node.config.settings import AnalysisConfig, RouteConfig
+from node.errors import AnalysisParked
 from node.index.matching_rules import differs
+from node.parking import Parked
 
 State = Literal["done", "running", "waiting", "retrying", "stopped", "idle"]
 """``stopped`` needs a person; ``retrying`` failed and is tried again; ``waiting`` is as it should be.
@@ -25,6 +28,8 @@ Record = Mapping[str, Any]
 
 UNCHANGED = "unchanged"
 WAITING_FOR_QUIET = "waiting-for-quiet"
+WAITING_FOR_ANALYSIS = "waiting-for-analysis"
+PARKED = AnalysisParked("").name
 TWO_PATIENTS = "two-patients"
 NODE_STOPPED = "node-stopped"
 CONFIG_CHANGED = "config-changed"
@@ -62,6 +67,7 @@ class Facts:
 
     ``senders`` are the AE titles that sent instances of it, where there are routes;
     ``damaged`` has the SOP Instance UIDs of those found damaged, each with what was found;
+    ``parked`` are the analyses that are parked, here or in other studies;
     ``stale_configuration`` says that the node runs with another configuration than this one.
     ``command_options`` is what commands need to find the same configuration (`` --config FILE``).
     """
@@ -80,15 +86,17 @@ class Facts:
     senders: frozenset[str] = frozenset()
     confirmations: Sequence[confirmations.Confirmation] = ()
     damaged: Sequence[tuple[str, str]] = ()
+    parked: Mapping[str, Parked] = field(default_factory=dict)
     stale_configuration: str = ""
     alarms: Sequence[Alarm] = ()
     command_options: str = ""
 
 
-# What to do about each cause: one sentence, and the command that helps; {study}, {peer} and
+# What to do about each cause: one sentence, and the command that helps; {study}, {peer}, {analysis} and
 # {options} are filled in.
 _RETRY = "anode retry --study {study}{options}"
 _AGAIN = "anode retry --study {study} --again{options}"
+_UNPARK = "anode retry --analysis {analysis}{options}"
 _ADVICE: dict[str, tuple[str, str]] = {
     "peer-unreachable": ("It is tried again by itself.", "anode echo {peer}{options}"),
     "association-aborted": ("It is tried again by itself.", "anode echo {peer}{options}"),
@@ -109,9 +117,14 @@ _ADVICE: dict[str, tuple[str, str]] = {
         " are left out by the analysis' 'when'.",
         "anode models{options}",
     ),
-    "unfit-input": (
-        "The model refuses this series. Leave such series out in the analysis' 'when', or send a fit one.",
+    "not-an-image": (
+        "The model takes one image. Series of another kind are left out by the analysis' 'when'.",
         "anode models{options}",
+    ),
+    "unfit-input": (
+        "Leave such series out in the analysis' 'when', or send what is fit or missing: the analysis then"
+        " looks again by itself. After an earlier study that came later, select again.",
+        _AGAIN,
     ),
     "unsupported-pixel-data": (
         "The instances are kept as received, but their pixels cannot be decoded here.",
@@ -122,8 +135,9 @@ _ADVICE: dict[str, tuple[str, str]] = {
         "anode studies {study} --quarantine{options}",
     ),
     "model-crashed": ("The log has more.", _RETRY),
-    "model-timed-out": ("If it needs longer, raise [jobs] timeout_seconds and restart the node.", _RETRY),
-    "model-out-of-memory": ("If it needs more, raise [jobs] memory_mb and restart the node.", _RETRY),
+    "model-timed-out": ("If it needs longer, raise its timeout_seconds and restart the node.", _RETRY),
+    "model-out-of-memory": ("If it needs more, raise its memory_mb and restart the node.", _RETRY),
+    PARKED: ("Once that is mended, let the analysis run again.", _UNPARK),
     TWO_PATIENTS: (
         "Correct the patient at the source, and send the study under a new Study Instance UID.",
         "anode studies {study} --names{options}",
@@ -201,7 +215,9 @@ def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
     about = f"analysis {analysis.name}"
     for waiting in facts.waiting:
         if waiting["analysis"] == analysis.name:
-            yield _quiet(facts, about, waiting)
+            is_quiet = waiting["due_at"] <= facts.now
+            wait = _turn if is_quiet and waiting["waits_for"] else _quiet
+            yield wait(facts, about, waiting)
             return
     for job in _jobs(facts, "select", analysis.name):
         if job["state"] != "done":
@@ -251,6 +267,18 @@ def _quiet(facts: Facts, about: str, waiting: Record) -> Row:
         next_try=waiting["due_at"],
         command=f"anode studies {facts.study_instance_uid}{facts.command_options}",
     )
+
+
+def _turn(facts: Facts, about: str, waiting: Record) -> Row:
+    """Explain an analysis that waits for others to be over."""
+    names = [str(name) for name in waiting["waits_for"]]
+    explanation = f"It starts when the analysis {' and the analysis '.join(names)} is over for this study."
+    command = f"anode why {facts.study_instance_uid}{facts.command_options}"
+    is_parked = next((name for name in names if name in facts.parked), None)
+    if is_parked is not None:
+        explanation += f" {is_parked} is parked: {_sentence(facts.parked[is_parked].reason)}"
+        command = _UNPARK.format(analysis=shlex.quote(is_parked), options=facts.command_options)
+    return Row(about, "waiting", WAITING_FOR_ANALYSIS, explanation, since=waiting["due_at"], command=command)
 
 
 def _run(facts: Facts, about: str, run: Record) -> Row:
@@ -409,6 +437,7 @@ def _job(facts: Facts, about: str, job: Record, meant: str, peer: str = "") -> R
         next_try=facts.now if state == "leased" else job["next_try_at"],
         peer=peer,
         action=job["action"],
+        analysis=str(job["payload"].get("analysis", "")),
     )
 
 
@@ -423,6 +452,7 @@ def _advised(
     next_try: float | None = None,
     peer: str = "",
     action: str = "",
+    analysis: str = "",
 ) -> Row:
     advice, command = _ADVICE.get(cause, (_sentence(action), _RETRY))
     if state == "stopped" and cause in ("peer-unreachable", "association-aborted"):
@@ -434,7 +464,12 @@ def _advised(
         f"{_sentence(reason)} {advice}".strip(),
         since=since,
         next_try=next_try,
-        command=command.format(study=facts.study_instance_uid, peer=peer, options=facts.command_options),
+        command=command.format(
+            study=facts.study_instance_uid,
+            peer=peer,
+            analysis=shlex.quote(analysis),
+            options=facts.command_options,
+        ),
     )
 
 

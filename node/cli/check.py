@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 from node.cli import access, check_tls, command, output
 from node.cli.echo import echo, problem_of_running_node
-from node.cli.models import LOADING_FAILURES
 from node.cli.opening import (
     configuration,
     database_path,
@@ -275,15 +274,14 @@ def _own_certificate(config: TlsConfig) -> Iterator[str]:
 def _models(config: Config) -> Iterator[Result]:
     if not config.analyses:
         return
-    from models import registry
+    from node.cli import model_faults
+    from node.runners import catalogue
 
-    for analysis in config.analyses:
+    for analysis, found in model_faults.faults(config):
         what = f"analysis {analysis.name}"
-        try:
-            card = registry.load(analysis.model).card
-        except LOADING_FAILURES as error:
-            yield Result(what, "problem", f"model {analysis.model} cannot be loaded: {error}")
-        else:
+        yield from (Result(what, "problem", fault) for fault in found)
+        if not found:
+            card = catalogue.describe(analysis.model).card
             yield Result(what, "ok", f"model {card.name} {card.version}")
         if not analysis.send_to:
             yield Result(what, "warning", "has no send_to: its results stay here")

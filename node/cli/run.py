@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from node import allocation, logs
 from node.cli import command, output
 from node.cli.opening import configuration
+from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -47,7 +48,10 @@ def _run(arguments: argparse.Namespace) -> int:
     allocation.keep_freed_memory()
     with logs.configured(config.log):
         from node.app import App  # after the signals: loading the libraries takes a moment
+        from node.cli import model_faults
 
+        if found := model_faults.problems(config):
+            raise ConfigurationError(found)
         app = App(config, owns_process=True)
         app.start()
         # What is here now stays. Looked through for garbage it would stop all threads for 0.1 s at a time.

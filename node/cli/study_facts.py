@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from node import confirmations
+from node import confirmations, parking
 from node.cli.opening import Records, config_argument, stale_configuration, standing_alarms
 from node.explanation import Facts
 
@@ -51,6 +51,7 @@ def gather(
         else frozenset(),
         confirmations=confirmations.of_study(connection, study_instance_uid),
         damaged=opened.index.damaged(connection, study_instance_uid),
+        parked=parking.parked(connection),
         stale_configuration=stale_configuration(config),
         alarms=standing_alarms(config),
         command_options=config_argument(config),

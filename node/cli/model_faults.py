@@ -1,0 +1,38 @@
+"""What keeps the models of the configured analyses from running: looked at before a node starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from node.config.settings import AnalysisConfig, Config
+
+
+def faults(config: Config) -> Iterator[tuple[AnalysisConfig, list[str]]]:
+    """Yield each analysis with what is wrong with it: files of its model, and how far it can be shut in.
+
+    Every file of a model folder is read, so that may take a while.
+    """
+    from models import registry
+    from node.runners import catalogue, confinement
+
+    for analysis in config.analyses:
+        found = []
+        try:
+            catalogue.verify(catalogue.describe(analysis.model))
+        except (registry.UnknownModel, registry.UnusableModel) as error:
+            found += str(error).splitlines()
+        if not analysis.allow_network and not confinement.is_network_confinable():
+            found.append(
+                "this system permits no network namespace, so the model cannot be kept from the network; run "
+                "the node where it does, or set allow_network = true to let the model use the network"
+            )
+        yield analysis, found
+
+
+def problems(config: Config) -> list[str]:
+    """Return everything that ``faults`` finds, each with the analysis."""
+    return [
+        f"{config.source}: [[analyses]] {analysis.name}: {fault}"
+        for analysis, found in faults(config)
+        for fault in found
+    ]
