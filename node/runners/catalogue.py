@@ -7,24 +7,29 @@ makes it, in the process in which it is to run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from models import registry
 from models.base import Model, ModelCard, Need, Parameter
 from models.types import ParameterValue
 from node.config.config_values import suggestion
 from node.config.settings import Device
-from node.runners import parameters, pinned_files
+from node.runners import model_folder, parameters, pinned_files
+from node.runners.folder_sense import main_file
+from node.runners.folder_tables import ModelFolder, RunnerKind
 from node.runners.pinned_files import PinnedFile
-
-RunnerKind = Literal["python", "onnx", "torch", "monai_bundle", "command"]
 
 LOADING_FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
                     SyntaxError, TypeError, ValueError)  # fmt: skip
 """What the constructor of a model from another package may raise."""
+
+
+#: These run what else is in their folder.
+_CODE_KINDS = ("python", "monai_bundle", "command")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class Description:
     files: tuple[PinnedFile, ...] = ()
 
 
+def is_folder(reference: str) -> bool:
+    """Whether a reference is the path of a folder, not a name."""
+    return os.sep in reference
+
+
 def names() -> list[str]:
     """Every name that a model is built in or installed under, sorted; nothing is imported."""
     return registry.names()
@@ -58,6 +68,18 @@ def describe(reference: str) -> Description:
     registry.UnusableModel
         when what is there is no model; every fault of an ``analysis.toml`` with its line
     """
+    if is_folder(reference):
+        folder = model_folder.read(Path(reference))
+        needs = tuple(one.need for one in folder.inputs)
+        return Description(
+            reference,
+            folder.runner.kind,
+            folder.card,
+            needs,
+            folder.parameters,
+            folder.path,
+            folder.runner.files,
+        )
     known = names()
     if reference not in known:
         hint = suggestion(reference, known) or f"; there are {', '.join(known)}"
@@ -81,7 +103,10 @@ def verify(description: Description) -> None:
     """
     if description.folder is None:
         return
-    if faults := pinned_files.faults(description.folder, description.files):
+    faults = pinned_files.faults(description.folder, description.files)
+    if description.kind in _CODE_KINDS:
+        faults += pinned_files.unpinned_code(description.folder, description.files)
+    if faults:
         raise registry.UnusableModel("; ".join(faults))
 
 
@@ -104,8 +129,10 @@ def load(reference: str, *, device: Device, threads: int) -> Model:
     ImportError
         when the runtime that it needs is not installed
     """
-    del device, threads
-    return registry.load(reference)
+    if not is_folder(reference):
+        return registry.load(reference)
+    verify(describe(reference))
+    return _of_folder(model_folder.read(Path(reference)), device, threads)
 
 
 def read_parameters(description: Description, given: Mapping[str, Any]) -> dict[str, ParameterValue]:
@@ -117,3 +144,30 @@ def read_parameters(description: Description, given: Mapping[str, Any]) -> dict[
         a ValueError that says for each key what is wrong with it
     """
     return parameters.read(description.parameters, given)
+
+
+def _of_folder(folder: ModelFolder, device: Device, threads: int) -> Model:
+    # each runner loads its libraries, and only the one that is needed
+    if folder.runner.kind == "python":
+        from node.runners.python_file import PythonFileModel
+
+        return PythonFileModel(folder, device=device, threads=threads)
+    if folder.runner.kind == "command":
+        from node.runners.command import CommandModel
+
+        return CommandModel(folder, device=device, threads=threads)
+    if folder.runner.kind == "monai_bundle":
+        from node.runners.monai_bundle import BundleModel
+
+        return BundleModel(folder, device=device, threads=threads)
+    from node.runners.network import NetworkModel
+
+    path = folder.path / main_file(folder)
+    if folder.runner.kind == "onnx":
+        from node.runners.onnx_network import OnnxSession
+
+        return NetworkModel(folder, OnnxSession(path, device=device, threads=threads))
+    from node.runners.torch_network import TorchSession
+
+    names = dict.fromkeys(one.tensor or one.need.name for one in folder.inputs)
+    return NetworkModel(folder, TorchSession(path, list(names), device=device, threads=threads))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BLOCK_BYTES = 1024 * 1024
+_CODE = {".py", ".pyc", ".so", ".sh", ".json", ".yaml", ".yml"}
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,16 @@ def faults(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
                 f"{path} has the SHA-256 {digest}, not {one.sha256} as analysis.toml says; put the file "
                 "back that was meant, or pin this one if it is right"
             )
+    return found
+
+
+def unpinned_code(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
+    """Say which files of a folder may be run, or steer what is run, and are not pinned."""
+    pinned = {one.path for one in files}
+    found = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        is_code = path.suffix in _CODE and path.is_file() and "__pycache__" not in path.parts
+        if is_code and relative not in pinned:
+            found.append(f"{path} is not pinned; add its path and sha256 to analysis.toml, or remove it")
     return found

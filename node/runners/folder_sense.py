@@ -1,0 +1,227 @@
+"""Do the tables of ``analysis.toml`` fit each other?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from node.config.config_lines import Path as Place
+from node.config.config_values import suggestion
+from node.runners.folder_tables import CheckTable, InputTable, ModelFolder, OutputTable, Setting
+
+Fault = tuple[Place, str]
+_NETWORKS = ("onnx", "torch")
+_SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".pt", ".ts")}
+_REGIONS = ("segmentation", "fractional")
+
+
+def faults(folder: ModelFolder) -> Iterator[Fault]:
+    """Say what does not fit, each with the place of it and the words that follow the title of its table."""
+    yield from _runner(folder)
+    yield from _names(folder)
+    yield from _needs(folder)
+    for number, one in enumerate(folder.inputs):
+        yield from _input(folder, ("input", number), one)
+    for number, output in enumerate(folder.outputs):
+        yield from _output(folder, ("output", number), output)
+    yield from _measurements(folder)
+    for number, check in enumerate(folder.checks):
+        yield from _check(folder, ("check", number), check)
+
+
+def main_file(folder: ModelFolder) -> str:
+    """Return the file that a network is loaded from: the one that is named, else the only one that can be."""
+    if folder.runner.file:
+        return folder.runner.file
+    suffixes = _SUFFIXES.get(folder.runner.kind, ())
+    fit = [one.path for one in folder.runner.files if one.path.endswith(suffixes)]
+    return fit[0] if len(fit) == 1 else ""
+
+
+def _runner(folder: ModelFolder) -> Iterator[Fault]:
+    runner = folder.runner
+    place: Place = ("runner",)
+    pinned = {one.path for one in runner.files}
+    if len(pinned) < len(runner.files):
+        yield (*place, "files"), "files: a path is pinned twice"
+    wanted: list[str] = []
+    if runner.kind in _NETWORKS:
+        suffixes = _SUFFIXES[runner.kind]
+        file = main_file(folder)
+        if not file:
+            yield (
+                (*place, "file"),
+                f"'file' is missing: which of files is the network ({', '.join(suffixes)})?",
+            )
+        elif not file.endswith(suffixes):
+            ends = " or ".join(suffixes)
+            yield (*place, "file"), f"file: '{file}' is nothing that {runner.kind} loads; it ends in {ends}"
+        wanted += [file] if file else []
+    if runner.kind == "python":
+        module, _, attribute = runner.entry.partition(":")
+        if not module.endswith(".py") or not attribute.isidentifier():
+            yield (*place, "entry"), 'entry: expected "FILE.py:CLASS", a class in a file of the folder'
+        else:
+            wanted.append(module)
+    if runner.kind == "command" and not runner.argv:
+        yield place, "'argv' is missing: the program and its arguments"
+    if runner.kind == "monai_bundle":
+        wanted += [*runner.bundle.config, runner.bundle.metadata, runner.bundle.weights]
+    if runner.kind in _NETWORKS and not folder.outputs:
+        yield place, f"the runner {runner.kind} needs an [[output]]: nothing says what its tensors mean"
+    for path in wanted:
+        if path not in pinned:
+            yield (*place, "files"), f"files: '{path}' is not pinned; add its path and sha256"
+    for key, kinds in {"argv": ("command",), "environment": ("command",), "entry": ("python",)}.items():
+        if getattr(runner, key) and runner.kind not in kinds:
+            yield (*place, key), f"{key}: counts for the runner {kinds[0]} alone"
+
+
+def _names(folder: ModelFolder) -> Iterator[Fault]:
+    for array, names in {
+        "input": [one.need.name for one in folder.inputs],
+        "parameter": [one.name for one in folder.parameters],
+        "output": [one.name for one in folder.outputs],
+        "measurement": [one.name for one in folder.measurements],
+        "check": [one.name for one in folder.checks],
+    }.items():
+        seen: set[str] = set()
+        for number, name in enumerate(names):
+            if name in seen:
+                yield (array, number, "name"), f"name: '{name}' is the name of another {array} already"
+            seen.add(name)
+    regions = Counter(label.name for one in folder.outputs if one.kind in _REGIONS for label in one.labels)
+    for name, count in regions.items():
+        if count > 1:
+            yield (
+                ("output",),
+                f"labels: '{name}' is the name of {count} labels; findings need names of their own",
+            )
+
+
+def _needs(folder: ModelFolder) -> Iterator[Fault]:
+    if not folder.inputs:
+        yield (), "[[input]]: this table is missing: what the model is given"
+        return
+    for number, one in enumerate(folder.inputs):
+        is_first = number == 0
+        if is_first != (one.need.comes_from == "series"):
+            wrong = (
+                "the first input comes from the series" if is_first else 'further inputs come from "study" or'
+            )
+            more = "" if is_first else ' "prior"'
+            yield ("input", number, "from"), f"from: {wrong}{more}"
+        if is_first and one.need.is_optional:
+            yield ("input", number, "optional"), "optional: the first input cannot be"
+
+
+def _input(folder: ModelFolder, place: Place, one: InputTable) -> Iterator[Fault]:
+    if folder.runner.kind not in _NETWORKS:
+        return
+    if one.need.kind == "series":
+        yield (*place, "as"), 'as: a network is given arrays; write "volume" or "image"'
+    rank = 2 if one.layout and "D" not in one.layout else 3
+    for key in ("size", "resize"):
+        given = getattr(one, key)
+        if given and len(given) not in (rank, 3):
+            yield (*place, key), f"{key}: expected {rank} numbers for the layout {one.layout or 'NCDHW'}"
+    if one.sliding is not None and place[1] != 0:
+        yield (*place, "sliding"), "sliding: belongs to the first input, and counts for all"
+    if one.sliding is not None and len(one.sliding.roi) != rank:
+        yield (*place, "sliding"), f"sliding: roi needs {rank} numbers for the layout {one.layout or 'NCDHW'}"
+    if one.need.kind == "image" and (one.orientation or one.spacing_mm):
+        yield (*place, "orientation"), "orientation and spacing_mm: an image has no place in the patient"
+    if one.channels != "grey" and one.need.kind != "image":
+        yield (*place, "channels"), f"channels: a volume is grey, not {one.channels}"
+
+
+def _output(folder: ModelFolder, place: Place, one: OutputTable) -> Iterator[Fault]:
+    if one.on and one.on not in {each.need.name for each in folder.inputs}:
+        names = [each.need.name for each in folder.inputs]
+        yield (*place, "on"), f"on: there is no input '{one.on}'{suggestion(one.on, names)}"
+    if one.kind in _REGIONS and not one.labels:
+        yield place, "'labels' are missing: what the output is a mask of"
+    if one.kind == "fractional" and one.activation in ("argmax", "labels"):
+        yield (*place, "activation"), f"activation: {one.activation} leaves no probabilities"
+    if one.kind == "classification" and (one.concept is None or not one.labels):
+        yield place, "a classification needs 'concept', the question, and 'labels', the answers"
+    if one.kind == "regression" and (one.concept is None or one.unit is None):
+        yield place, "a regression needs 'concept' and 'unit'"
+    if one.kind == "map" and (one.concept is None or one.unit is None):
+        yield place, "a map needs 'concept', the quantity, and 'unit'"
+    if one.kind in ("points", "boxes"):
+        if not one.labels:
+            yield place, "'labels' are missing: what is found"
+        if sorted(one.coordinates.upper()) not in (sorted("DHW"), sorted("HW"), []):
+            yield (
+                (*place, "coordinates"),
+                'coordinates: expected the order of the axes, such as "DHW" or "WH"',
+            )
+    indices = Counter(label.index for label in one.labels)
+    twice = [str(index) for index, count in indices.items() if count > 1]
+    if twice:
+        yield (*place, "labels"), f"labels: two have the index {', '.join(twice)}"
+    yield from _setting(folder, (*place, "threshold"), "threshold", one.threshold)
+    for step in one.post:
+        yield from _setting(folder, (*place, "post"), "post", step.value)
+
+
+def _measurements(folder: ModelFolder) -> Iterator[Fault]:
+    for number, one in enumerate(folder.measurements):
+        place: Place = ("measurement", number)
+        yield from _segment(folder, (*place, "of"), one.of)
+        inputs = {each.need.name: each.need.kind for each in folder.inputs}
+        if one.over and inputs.get(one.over) in (None, "series"):
+            yield (
+                (*place, "over"),
+                f"over: there is no volume or image '{one.over}'{suggestion(one.over, inputs)}",
+            )
+        if one.kind == "share" and (one.above is None) == (one.below is None):
+            yield place, "a share needs either 'above' or 'below'"
+        for key in ("above", "below"):
+            yield from _setting(folder, (*place, key), key, getattr(one, key))
+
+
+def _check(folder: ModelFolder, place: Place, one: CheckTable) -> Iterator[Fault]:
+    if bool(one.measurement) == (one.quantity is not None):
+        yield place, "a check needs either 'measurement' or 'quantity'"
+    if one.minimum is None and one.maximum is None:
+        yield place, "a check needs 'minimum', 'maximum' or both"
+    for key in ("minimum", "maximum"):
+        yield from _setting(folder, (*place, key), key, getattr(one, key))
+    numbers = [each.name for each in folder.measurements]
+    numbers += [each.name for each in folder.outputs if each.kind == "regression"]
+    is_free = folder.runner.kind in ("python", "command")
+    if one.measurement and one.measurement not in numbers and not is_free:
+        hint = suggestion(one.measurement, numbers)
+        yield (*place, "measurement"), f"measurement: there is no measurement '{one.measurement}'{hint}"
+    if one.quantity == "probability":
+        outputs = [each.name for each in folder.outputs if each.kind == "classification"]
+        if one.of not in outputs and not is_free:
+            yield (*place, "of"), f"of: there is no classification '{one.of}'{suggestion(one.of, outputs)}"
+    elif one.quantity is not None:
+        yield from _segment(folder, (*place, "of"), one.of)
+
+
+def _segment(folder: ModelFolder, place: Place, name: str) -> Iterator[Fault]:
+    known = [label.name for one in folder.outputs if one.kind in _REGIONS for label in one.labels]
+    # what a program or a bundle finds may be told by itself alone
+    is_free = folder.runner.kind in ("python", "command") or (
+        folder.runner.kind == "monai_bundle" and not known
+    )
+    if name not in known and not is_free:
+        yield place, f"of: there is no label '{name}'{suggestion(name, known)}"
+
+
+def _setting(folder: ModelFolder, place: Place, key: str, value: Setting | None) -> Iterator[Fault]:
+    if not isinstance(value, str):
+        return
+    numbers = {
+        one.name: not isinstance(one.default, bool) and isinstance(one.default, int | float)
+        for one in folder.parameters
+    }
+    name = value.removeprefix("$")
+    if name not in numbers:
+        yield place, f"{key}: there is no parameter '{name}'{suggestion(name, numbers)}"
+    elif not numbers[name]:
+        yield place, f"{key}: parameter '{name}' is no number"

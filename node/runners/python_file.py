@@ -1,0 +1,79 @@
+"""A model that is a Python file of its folder: ``entry = "model.py:Class"``.
+
+The class is called with those of ``folder`` (a Path), ``device`` and ``threads`` that it has parameters
+for. What it makes has ``predict(inputs)``, as ``models.base.Model`` says; its card, needs and parameters
+stand in ``analysis.toml``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from models.registry import UnusableModel
+from models.types import Findings, Inputs
+from node.config.settings import Device
+from node.runners.conclusions import concluded
+from node.runners.folder_tables import ModelFolder
+
+_MODULE = "anode_model_of_folder"
+
+
+def import_from(folder: Path) -> None:
+    """Let modules of ``folder`` be imported, from their source alone.
+
+    What Python compiled earlier and left in the folder is not pinned, so it is not looked at.
+    """
+    sys.dont_write_bytecode = True
+    sys.pycache_prefix = tempfile.gettempdir()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+class PythonFileModel:
+    """The model of a folder whose runner is ``python``.
+
+    Raises
+    ------
+    UnusableModel
+        when the file cannot be imported, or has no such class
+    """
+
+    def __init__(self, folder: ModelFolder, *, device: Device, threads: int) -> None:
+        self.card = folder.card
+        self.needs = tuple(one.need for one in folder.inputs)
+        self.parameters = folder.parameters
+        self._folder = folder
+        file, _, attribute = folder.runner.entry.partition(":")
+        import_from(folder.path)
+        made = _made(folder.path / file, attribute, folder=folder.path, device=device, threads=threads)
+        if not callable(getattr(made, "predict", None)):
+            raise UnusableModel(f"{folder.path / file}: {attribute} has no predict(inputs)")
+        self._model = made
+
+    def predict(self, inputs: Inputs) -> Findings:
+        """Return what the model finds, with the measurements and checks of its folder."""
+        findings: Findings = self._model.predict(inputs)
+        if not isinstance(findings, Findings):
+            raise TypeError(f"predict returned {type(findings).__name__} instead of Findings")
+        return concluded(self._folder, inputs, findings, {})
+
+
+def _made(path: Path, attribute: str, **offered: Any) -> Any:
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    try:
+        spec.loader.exec_module(module)
+        factory = getattr(module, attribute)
+        taken = inspect.signature(factory).parameters
+        return factory(**{name: value for name, value in offered.items() if name in taken})
+    except (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
+            SyntaxError, TypeError, ValueError) as error:  # fmt: skip
+        raise UnusableModel(f"{path}: {attribute} cannot be made: {type(error).__name__}: {error}") from error
