@@ -19,7 +19,7 @@ from pydicom.uid import (
 
 from models.types import Code, DerivedImage
 from node.results.facts import Source
-from node.results.header_values import integer, numbers, text
+from node.results.header_values import as_decimal_string, integer, numbers, text
 from node.results.stored_values import Storing
 
 SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")
@@ -85,8 +85,7 @@ def window(image: DerivedImage, base: Source) -> tuple[float, float]:
     """Return window centre and width: those of the source where they fit the values, else their range."""
     if image.voxels.ndim == 4:
         return 128.0, 256.0
-    step = max(1, image.voxels.size // 1_000_000)
-    low, high = (float(one) for one in np.percentile(image.voxels.reshape(-1)[::step], (1, 99)))
+    low, high = value_range(image)
     first = base.data_sets[0]
     centre, width = numbers(first, "WindowCenter"), numbers(first, "WindowWidth")
     is_linear = text(first, "VOILUTFunction") in ("", "LINEAR")
@@ -94,8 +93,23 @@ def window(image: DerivedImage, base: Source) -> tuple[float, float]:
         least, most = centre[0] - width[0] / 2, centre[0] + width[0] / 2
         if least < high and low < most:
             return centre[0], width[0]
-    # At least as wide as PS3.3 section C.11.2.1.2 asks for.
-    return (low + high) / 2, max(high - low, 1.0)
+    return (low + high) / 2, high - low if high > low else 1.0
+
+
+def set_window(item: Dataset, about: About) -> None:
+    """Set the window of a data set or functional group (PS3.3 section C.11.2.1.2)."""
+    item.WindowCenter = as_decimal_string(about.window_centre)
+    item.WindowWidth = as_decimal_string(about.window_width)
+    # The usual function takes no width below 1.
+    if about.window_width < 1:
+        item.VOILUTFunction = "LINEAR_EXACT"
+
+
+def value_range(image: DerivedImage) -> tuple[float, float]:
+    """Return the values between which nearly all voxels are."""
+    step = max(1, image.voxels.size // 1_000_000)
+    low, high = np.percentile(image.voxels.reshape(-1)[::step], (1, 99))
+    return float(low), float(high)
 
 
 def rescale_type(image: DerivedImage) -> str:

@@ -36,6 +36,7 @@ from node.results.derivation import (
     image_type,
     rescale_type,
     set_pixels,
+    set_window,
     window,
 )
 from node.results.derived_multi_frame import enhanced
@@ -253,8 +254,7 @@ def _set_values(data_set: Dataset, class_uid: str, about: About) -> None:
         data_set.RescaleSlope = as_decimal_string(how.slope)
         if class_uid != PositronEmissionTomographyImageStorage:
             data_set.RescaleType = about.rescale_type
-    data_set.WindowCenter = as_decimal_string(about.window_centre)
-    data_set.WindowWidth = as_decimal_string(about.window_width)
+    set_window(data_set, about)
 
 
 def _colour_capture(series: _Series, plane: Plane) -> Dataset:

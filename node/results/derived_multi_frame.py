@@ -17,7 +17,7 @@ from pydicom.uid import (
 
 from models.types import DerivedImage
 from node.results.concepts import code_dataset
-from node.results.derivation import About, set_pixels
+from node.results.derivation import About, set_pixels, set_window
 from node.results.header_values import as_decimal_string, items, text
 from node.results.inheritance import inherited, source_image_items, valid
 from node.results.planes import Plane
@@ -185,8 +185,7 @@ def _set_values(shared: Dataset, about: About, is_colour: bool) -> None:
     transformation.RescaleIntercept = as_decimal_string(about.how.intercept)
     transformation.RescaleSlope = as_decimal_string(about.how.slope)
     transformation.RescaleType = about.rescale_type
-    window.WindowCenter = as_decimal_string(about.window_centre)
-    window.WindowWidth = as_decimal_string(about.window_width)
+    set_window(window, about)
     shared.PixelValueTransformationSequence = [transformation]
     shared.FrameVOILUTSequence = [window]
 

@@ -13,8 +13,11 @@ UNPAIRED = {
 }  # fmt: skip
 
 
-def set_laterality(data_set: Dataset) -> None:
-    """Leave the side as the source has it, once; empty where it says none of a part that may be paired."""
+def set_laterality(data_set: Dataset, of_source: str = "") -> None:
+    """Leave the side as the source has it, once; empty where it says none of a part that may be paired.
+
+    ``of_source`` is the side that the source states, for a data set that has not taken it over.
+    """
     groups = [*data_set.get("SharedFunctionalGroupsSequence", [])]
     groups += [*data_set.get("PerFrameFunctionalGroupsSequence", [])][:1]
     # Frames have theirs in Frame Anatomy.
@@ -24,4 +27,4 @@ def set_laterality(data_set: Dataset) -> None:
         return
     is_unpaired = data_set.get("BodyPartExamined") in UNPAIRED
     if "Laterality" not in data_set and not is_unpaired:
-        data_set.Laterality = None
+        data_set.Laterality = of_source or None
