@@ -222,6 +222,10 @@ class ModelOutOfMemory(JobError):
     """The model needed more memory than the configuration allows."""
 
 
+class ModelNotConfined(JobError):
+    """The system does not permit to keep the model from the network or from the node, so it did not run."""
+
+
 class ResultInvalid(JobError):
     """A result object failed its check and was not sent."""
 

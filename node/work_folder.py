@@ -7,7 +7,6 @@ images. What a process left that was killed is cleared away at the next start.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ from multiprocessing import util
 from pathlib import Path
 
 from node.errors import StorageFailure
+from node.runners import foreign_files
 from node.storage import disk
 
-ANALYSIS = "analysis-"
-"""What the folder of a running analysis is called; the rest of its name makes it the only one."""
+MODEL, ANALYSIS = "model-", "analysis-"
+"""What the folder of a model's process is called, and in it, two levels down, those of a run."""
 _TEMPORARY = "temporary"
 
 
@@ -38,8 +38,8 @@ def clear(data_dir: Path) -> int:
     int
         How many analyses were cut short.
     """
-    analyses = len(list(of(data_dir).glob(f"{ANALYSIS}*")))
-    shutil.rmtree(of(data_dir), ignore_errors=True)
+    analyses = len(list(of(data_dir).glob(f"{MODEL}*/given/{ANALYSIS}*")))
+    foreign_files.remove(of(data_dir))
     return analyses
 
 

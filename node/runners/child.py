@@ -1,69 +1,244 @@
-"""The process of one run of one model: ``python -m node.runners.child FOLDER PARENT_PID MEMORY_MB``.
+"""The process in which a model is loaded once and runs again and again.
 
-Exit status: 0 a result was written (findings, or a refusal); 3 out of memory; anything else is a
-crash, with a traceback on standard error.
+It is started as ``python -m node.runners.child ORDER``, and is three processes, each the parent of the next:
+the first stands outside and ends all when the node ends; the second is the first one in the namespaces of the
+model, builds them, and takes with it what a model leaves behind; the third runs the model.
+``node/runners/model_process.py`` is the other side and says what passes between.
+
+The exit status of the third is 0 when it was told to end; anything else, with a traceback on standard error
+before it, is a crash.
 """
 
 from __future__ import annotations
 
+import gc
+import json
 import os
-import resource
+import select
 import signal
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from node import subordinate
+from node.runners import confinement, process_tree
 
-OUT_OF_MEMORY = 3
 NICENESS = 10
+#: What a run is called in the folders of the worker, and where its process says things.
+ERRORS = "stderr.txt"
+READY, DONE, FAILED = "ready", "done", "failed"
+OUT_OF_MEMORY, OUT_OF_SPACE = "out of memory", "out of space"
+#: Of what is said about a failure.
+MOST_CHARACTERS = 600
+#: ITK, torch and onnxruntime report a failed allocation as an error of their own, in these words.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "memory allocation", "out of memory")
 
 
 def main(arguments: list[str]) -> int:
-    """Run one job."""
-    folder, parent, memory_mb = Path(arguments[0]), int(arguments[1]), int(arguments[2])
-    subordinate.end_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:
-        # It ended before the line above.
-        return 1
+    """Be the first of the three; returns when nothing of the others is left."""
+    order = json.loads(arguments[0])
     subordinate.stand_back(NICENESS)
-    from models import registry
-    from node.runners.job_folder import JobFolder
-
+    for descriptor in (order["commands"], order["answers"]):
+        os.set_inheritable(descriptor, False)
+    confinement.adopt_orphans()
     try:
-        job = JobFolder(folder)
-        name, inputs = job.read_job()
-        model = registry.load(name)
-        if memory_mb:
-            _limit_memory(memory_mb)
-        try:
-            findings = model.predict(inputs)
-        except ValueError as error:
-            # A refusal by the contract; one that numpy raised deep inside looks the same, so the
-            # traceback goes with it.
-            _say_traceback(error)
-            job.write_refusal(" ".join(str(error).split()) or "the model refuses the input without a reason")
-            return 0
-        job.write_findings(findings, inputs)
-    except MemoryError as error:
-        print(f"out of memory: {error}", file=sys.stderr)
-        return OUT_OF_MEMORY
-    except RuntimeError as error:
-        # ITK reports a failed allocation so.
-        if not any(word in str(error) for word in ("bad_alloc", "allocate memory", "allocation")):
-            raise
-        print(f"out of memory: {error}", file=sys.stderr)
-        return OUT_OF_MEMORY
+        confinement.leave(order["extent"], allow_network=order["allow_network"])
+    except OSError as error:
+        _tell_status({"unconfined": str(error)})
+        return 1
+    # Each sees by an end of them whether the other still lives.
+    alive_first, first_lives = os.pipe()
+    alive_second, second_lives = os.pipe()
+    second = os.fork()
+    if not second:
+        os.close(first_lives)
+        os.close(alive_second)
+        _be_second(order, alive_first, second_lives)
+    for descriptor in (order["commands"], order["answers"], second_lives, alive_first):
+        os.close(descriptor)
+    _wait_for_an_end(0, alive_second)
+    _end_all()
     return 0
 
 
-def _limit_memory(memory_mb: int) -> None:
-    """Allow so much address space beyond what the interpreter and its libraries have mapped already."""
+def _wait_for_an_end(*pipes: int) -> None:
+    """Return when the other end of one of these is closed; nothing is ever written to them."""
+    select.select(pipes, (), ())
+
+
+def _end_all() -> None:
+    """End every process below this one, those that were orphaned, too."""
+    while below := process_tree.descendants(os.getpid()):
+        for process_id in below:
+            try:
+                os.kill(process_id, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+# --- the second --------------------------------------------------------------
+
+
+def _be_second(order: dict[str, Any], alive_first: int, second_lives: int) -> NoReturn:
+    """Build what the model lives in, have it run there, and say how it ended."""
+    subordinate.end_with_parent(signal.SIGKILL)
+    if select.select([alive_first], (), (), 0)[0]:
+        # It ended before the line above.
+        os._exit(1)
+    confinement.adopt_orphans()
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
-        pages = 0
-    limit = pages * resource.getpagesize() + memory_mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if order["extent"] == "whole":
+            confinement.shut_in(confinement.Cell(**{key: tuple(one) for key, one in order["cell"].items()}))
+        confinement.give_up_privileges()
+    except OSError as error:
+        _tell_status({"unconfined": str(error)})
+        os._exit(1)
+    third = os.fork()
+    if not third:
+        os.close(alive_first)
+        os.close(second_lives)
+        _be_third(order)
+    for descriptor in (order["commands"], order["answers"]):
+        os.close(descriptor)
+    while True:
+        process_id, status = os.wait()
+        if process_id == third:
+            _tell_status({"status": os.waitstatus_to_exitcode(status)})
+            # With the first process of its namespace all others end.
+            os._exit(0)
+
+
+def _tell_status(content: dict[str, Any]) -> None:
+    try:
+        os.write(1, json.dumps(content).encode() + b"\n")
+    except BrokenPipeError:
+        # Nobody is left who would want to know.
+        return
+
+
+# --- the third ---------------------------------------------------------------
+
+
+def _be_third(order: dict[str, Any]) -> NoReturn:
+    # What a model prints is no message to the node.
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    subordinate.end_with_parent(signal.SIGKILL)
+    try:
+        _serve(order)
+    finally:
+        # Not by the interpreter's way out, on which it waits for threads that the model began.
+        os._exit(_exit_status(sys.exc_info()[1]))
+
+
+def _exit_status(error: BaseException | None) -> int:
+    """Say what ended the process, and return its exit status."""
+    status = 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else 1 if error.code else 0
+    elif error is not None:
+        _say_traceback(error)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status & 0xFF
+
+
+def _serve(order: dict[str, Any]) -> None:
+    """Load the model, say so, and run it on each job that is named."""
+    given, made = Path(order["given"]), Path(order["made"])
+    answers = os.fdopen(order["answers"], "w", encoding="utf-8")
+
+    def say(what: str, about: str = "") -> None:
+        answers.write(json.dumps([what, about]) + "\n")
+        answers.flush()
+
+    with _explained(say, FAILED):
+        from node.runners import catalogue
+
+        model = catalogue.load(order["reference"], device=order["device"], threads=order["threads"])
+    # What was loaded lives until the end: the collector need not go through it after each job.
+    gc.collect()
+    gc.freeze()
+    say(READY)
+    with os.fdopen(order["commands"], encoding="utf-8") as commands:
+        for line in commands:
+            job = json.loads(line)
+            with _place_of(made, job), _explained(say):
+                _run(model, given / job, made / job)
+            gc.collect()
+            say(DONE)
+
+
+def _run(model: Any, given: Path, made: Path) -> None:
+    from node.runners.job_folder import JobFolder
+
+    job = JobFolder(given, made)
+    inputs = job.read_job()
+    try:
+        findings = model.predict(inputs)
+    except ValueError as error:
+        # A refusal by the contract; one that numpy raised deep inside looks the same, so the traceback
+        # goes with it.
+        _say_traceback(error)
+        job.write_refusal(" ".join(str(error).split()) or "the model refuses the input without a reason")
+        return
+    job.write_findings(findings, inputs)
+
+
+@contextmanager
+def _place_of(made: Path, job: str) -> Iterator[None]:
+    """Have all that a run prints and leaves lie in its folder; after a crash it stays so."""
+    folder = made / job
+    os.chdir(folder)
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    before = os.dup(2)
+    _print_to(os.open(ERRORS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    _use_for_temporary_files(temporary)
+    yield
+    _use_for_temporary_files(made / "tmp")
+    _print_to(before)
+    os.chdir(made)
+
+
+def _print_to(descriptor: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _use_for_temporary_files(folder: Path) -> None:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+@contextmanager
+def _explained(say: Callable[[str, str], None], otherwise: str = "") -> Iterator[None]:
+    """Say why no result comes, where that is known, before the process ends of it."""
+    from errno import EDQUOT, ENOSPC
+
+    try:
+        yield
+    except Exception as error:
+        about = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+            say(OUT_OF_SPACE, about)
+        elif isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY):
+            say(OUT_OF_MEMORY, about)
+        elif otherwise:
+            say(otherwise, about)
+        raise
 
 
 def _say_traceback(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""What passes between the node and a model's process: one folder, JSON and ``.npy``, never a pickle.
+"""What passes between the node and a model's process: files of JSON and ``.npy``, never a pickle.
 
 ::
 
@@ -7,6 +7,9 @@
     result.json     {contract, findings} or {contract, refused}; written last, then renamed
     result-*.npy    masks (one packed bit a voxel, numpy.packbits) and other arrays of the findings
 
+Results lie in a folder of their own where the model's process may not write to its inputs. The node never
+maps a file that the other side may still cut short: the system would end the node for it.
+
 Both sides use this module, and nothing else of each other. How a value looks in JSON follows from the
 dataclasses of ``models.types``: an object with a key for each field, arrays as the name of their file.
 """
@@ -14,9 +17,10 @@ dataclasses of ``models.types``: an object with a key for each field, arrays as 
 from __future__ import annotations
 
 import json
+import mmap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -27,21 +31,26 @@ from numpy.typing import NDArray
 
 from models.types import Findings, Image, Input, Inputs, Series, Volume
 from node.runners.agreement import refuse_unsound
+from node.runners.foreign_files import open_plain
 
 CONTRACT = 2
 JOB, RESULT = "job.json", "result.json"
 _KINDS: dict[str, type[Input]] = {"image": Image, "volume": Volume, "series": Series}
 _PACKED = "packed"
+_GIVEN, _FOUND = "array", "result"
 #: Arrays up to so many bytes are read, not mapped.
 _SMALL_BYTES = 4096
+#: Of one array among the results, and of ``result.json``: the node has it in memory.
+MOST_ARRAY_BYTES, MOST_JSON_BYTES = 4 << 30, 256 << 20
 
 
 class JobFolder:
-    """One run's folder. The caller makes and removes it."""
+    """One run's folder, and that of its results if they have another. The caller makes and removes them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, results: Path | None = None) -> None:
         # The model's process has another working directory.
         self.path = path.resolve()
+        self.results = self.path if results is None else results.resolve()
         self._arrays = 0
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -59,19 +68,19 @@ class JobFolder:
         """Write what the model gets; arrays from ``allocate`` are where they should be already."""
         given = {
             name: {"kind": next(kind for kind, of in _KINDS.items() if isinstance(one, of))}
-            | self._plain(one, "array")
+            | self._plain(one, _GIVEN)
             for name, one in inputs.given.items()
         }
-        parameters = self._plain(inputs.parameters, "array")
-        self._write(JOB, {"contract": CONTRACT, "parameters": parameters, "inputs": given})
+        parameters = self._plain(inputs.parameters, _GIVEN)
+        self._write(self.path / JOB, {"contract": CONTRACT, "parameters": parameters, "inputs": given})
 
     def read_job(self) -> Inputs:
         """Read what ``write_job`` wrote; arrays are mapped read only."""
-        job = self._read(JOB)
+        job = self._content(JOB, (self.path / JOB).read_bytes())
         given = {}
         for name, raw in job["inputs"].items():
             kind = _KINDS[raw.pop("kind")]
-            given[name] = self._made(kind, raw)
+            given[name] = self._made(kind, raw, self._map)
         return Inputs(given, _as_tuple(job["parameters"]))
 
     # --- the way back --------------------------------------------------------
@@ -82,11 +91,11 @@ class JobFolder:
         Raises TypeError or ValueError, and writes nothing, when that is no valid Findings.
         """
         refuse_unsound(findings, inputs)
-        self._write(RESULT, {"contract": CONTRACT, "findings": self._plain(findings, "result")})
+        self._write(self.results / RESULT, {"contract": CONTRACT, "findings": self._plain(findings, _FOUND)})
 
     def write_refusal(self, reason: str) -> None:
         """Write that the model refuses the input."""
-        self._write(RESULT, {"contract": CONTRACT, "refused": reason})
+        self._write(self.results / RESULT, {"contract": CONTRACT, "refused": reason})
 
     def read_result(self, inputs: Inputs) -> Findings | str:
         """Read the findings, or the reason of a refusal.
@@ -94,14 +103,17 @@ class JobFolder:
         Raises FileNotFoundError when there is no result, ValueError when it is broken.
         """
         try:
-            result = self._read(RESULT)
+            with open_plain(self.results, RESULT, MOST_JSON_BYTES) as file:
+                result = self._content(RESULT, file.read())
             if "refused" in result:
                 return str(result["refused"])
-            findings: Findings = self._made(Findings, result["findings"])
+            findings: Findings = self._made(Findings, result["findings"], self._read)
             # Whoever wrote it may have written anything.
             refuse_unsound(findings, inputs)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, EOFError) as error:
             raise ValueError(f"the result is not as agreed: {error}") from error
+        except (RecursionError, MemoryError) as error:
+            raise ValueError("the result is larger or deeper than the node can read") from error
         return findings
 
     # --- values --------------------------------------------------------------
@@ -120,24 +132,24 @@ class JobFolder:
             return [self._plain(one, prefix) for one in value]
         return value
 
-    def _made(self, kind: Any, raw: Any) -> Any:
-        """Make a value of the declared type ``kind`` from what JSON had."""
+    def _made(self, kind: Any, raw: Any, load: Callable[[Any], NDArray[Any]]) -> Any:
+        """Make a value of the declared type ``kind`` from what JSON had; ``load`` loads arrays."""
         if isinstance(kind, type) and is_dataclass(kind):
             declared = _declared(kind)
-            return kind(**{name: self._made(declared[name], one) for name, one in raw.items()})
+            return kind(**{name: self._made(declared[name], one, load) for name, one in raw.items()})
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin is np.ndarray:
-            return self._load(raw)
+            return load(raw)
         if origin is tuple:
             if arguments[-1:] == (Ellipsis,):
-                return tuple(self._made(arguments[0], one) for one in raw)
-            return tuple(self._made(each, one) for each, one in zip(arguments, raw, strict=True))
+                return tuple(self._made(arguments[0], one, load) for one in raw)
+            return tuple(self._made(each, one, load) for each, one in zip(arguments, raw, strict=True))
         if origin in (typing.Union, types.UnionType):
             if raw is None and type(None) in arguments:
                 return None
             for each in arguments:
                 if each is not type(None) and _may_be(each, raw):
-                    return self._made(each, raw)
+                    return self._made(each, raw, load)
             raise ValueError(f"{raw!r} is none of {kind}")
         if origin is typing.Literal and raw not in arguments:
             raise ValueError(f"{raw!r} is none of {arguments}")
@@ -150,34 +162,39 @@ class JobFolder:
     def _save(self, array: NDArray[Any], prefix: str) -> dict[str, Any]:
         if isinstance(array, np.memmap) and array.filename is not None:
             path = Path(array.filename)
-            if path.parent == self.path:
+            # A view into the file has its name, too: only the whole array is what the file holds.
+            if prefix == _GIVEN and path.parent == self.path and isinstance(array.base, mmap.mmap):
                 array.flush()
                 return {"file": path.name}
+        folder = self.path if prefix == _GIVEN else self.results
         self._arrays += 1
         name = f"{prefix}-{self._arrays:05}.npy"
         if array.dtype == np.bool_:
-            np.save(self.path / name, np.packbits(array), allow_pickle=False)
+            np.save(folder / name, np.packbits(array), allow_pickle=False)
             return {"file": name, _PACKED: list(array.shape)}
-        np.save(self.path / name, array, allow_pickle=False)
+        np.save(folder / name, array, allow_pickle=False)
         return {"file": name}
 
-    def _load(self, raw: Any) -> NDArray[Any]:
-        name = raw["file"]
-        if not isinstance(name, str) or Path(name).name != name or (self.path / name).is_symlink():
-            raise ValueError(f"{name!r} is no name of a file in the folder")
-        array: NDArray[Any] = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
+    def _map(self, raw: Any) -> NDArray[Any]:
+        """Map an array of the inputs."""
+        array: NDArray[Any] = np.load(self.path / raw["file"], mmap_mode="r", allow_pickle=False)
         if _PACKED in raw:
-            shape = tuple(int(one) for one in raw[_PACKED])
-            return np.unpackbits(array, count=int(np.prod(shape))).view(np.bool_).reshape(shape)
+            return _unpacked(array, raw[_PACKED])
         return array if array.nbytes > _SMALL_BYTES else np.array(array)
 
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        unfinished = self.path / f"{name}.part"
-        unfinished.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-        unfinished.replace(self.path / name)
+    def _read(self, raw: Any) -> NDArray[Any]:
+        """Read an array of the results into memory."""
+        with open_plain(self.results, raw["file"], MOST_ARRAY_BYTES) as file:
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        return _unpacked(array, raw[_PACKED]) if _PACKED in raw else array
 
-    def _read(self, name: str) -> dict[str, Any]:
-        content = json.loads((self.path / name).read_text(encoding="utf-8"))
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
+        unfinished = path.with_name(f"{path.name}.part")
+        unfinished.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        unfinished.replace(path)
+
+    def _content(self, name: str, text: bytes) -> dict[str, Any]:
+        content = json.loads(text)
         if not isinstance(content, dict) or content.get("contract") != CONTRACT:
             raise ValueError(f"{name} does not follow contract {CONTRACT}")
         return content
@@ -200,6 +217,11 @@ def _may_be(kind: Any, raw: Any) -> bool:
     if kind is float:
         return isinstance(raw, float | int) and not isinstance(raw, bool)
     return not isinstance(kind, type) or isinstance(raw, kind)
+
+
+def _unpacked(bits: NDArray[Any], dimensions: Any) -> NDArray[Any]:
+    shape = tuple(int(one) for one in dimensions)
+    return np.unpackbits(bits, count=int(np.prod(shape))).view(np.bool_).reshape(shape)
 
 
 def _as_tuple(value: Any) -> Any:

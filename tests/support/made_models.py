@@ -12,7 +12,7 @@ import pytest
 SOURCE = '''
 import os, subprocess, sys, time
 import numpy as np
-from models.base import ModelCard
+from models.base import NEEDS_SERIES, NEEDS_VOLUME, ModelCard, Parameter
 from models.types import Check, Code, Evaluation, Findings, Measurement, Segment
 
 CODE = Code("1", "99TEST", "Test")
@@ -26,7 +26,7 @@ def card(name):
 
 
 class Brightness:
-    card, needs = CARD, "volume"
+    card, needs, parameters = CARD, NEEDS_VOLUME, ()
 
     def predict(self, inputs):
         voxels = inputs.volume.voxels
@@ -40,12 +40,11 @@ class Brightness:
 class Counter:
     """Reports how it runs."""
 
-    card, needs = card("counter"), "series"
+    card, needs, parameters = card("counter"), NEEDS_SERIES, ()
 
     def predict(self, inputs):
         instances = inputs.series.instances
         facts = {"nice": os.nice(0), "omp": os.environ["OMP_NUM_THREADS"]}
-        facts["leader"] = os.getpid() == os.getsid(0)
         writable = instances[0].pixels.flags.writeable
         return Findings(summary=f"{len(instances)} {instances[0].header} {instances[0].pixels.tolist()} "
                                 f"{instances[1].pixels} {instances[1].pixels_error} {facts} {writable}")
@@ -57,7 +56,7 @@ class Cardless:
 
 
 class Needy:
-    card, needs = CARD, "everything"
+    card, needs, parameters = CARD, "everything", ()
 
     def predict(self, inputs):
         return None
@@ -131,6 +130,28 @@ class Sleeper(Brightness):
             file.write(f"{os.getpid()} {child.pid}")
         os.rename("pids.part", "pids")
         time.sleep(600)
+
+
+class Unloadable(Brightness):
+    card = card("unloadable")
+
+    def __init__(self):
+        raise LookupError("the weights are of another model")
+
+
+class Told(Brightness):
+    """Does what the parameter ``code`` says, and says what that leaves in ``said``."""
+
+    card, parameters = card("told"), (Parameter("code", "", "Python"),)
+
+    def __init__(self):
+        # How often it was loaded stays the same for as long as the process lives.
+        self.name = os.urandom(8).hex()
+
+    def predict(self, inputs):
+        names = {"inputs": inputs, "model": self, "said": ""}
+        exec(inputs.parameters["code"], names)
+        return Findings(summary=str(names["said"]))
 '''
 
 MODELS = {
@@ -145,6 +166,8 @@ MODELS = {
     "misshaper": "Misshaper",
     "infinite": "Infinite",
     "sleeper": "Sleeper",
+    "unloadable": "Unloadable",
+    "told": "Told",
 }
 
 

@@ -1,0 +1,308 @@
+"""What keeps a model from all that is not its own: namespaces of Linux, and no privileges within them.
+
+A process that went through ``leave`` and ``shut_in`` has no network, sees no other process, and finds the
+file system read only, but for the folders that it was given. What is hidden is not there at all. It lost
+every capability, so that it cannot undo any of this. Only the standard library's plainest modules are used:
+this runs before the model's own are loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+#: Of the memory file system at ``/dev/shm``; what lies there is in nobody's resident memory.
+SHARED_MEMORY_MB = 256
+_TRY_SECONDS = 30.0
+
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
+_CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 36, 38, 47
+_PR_CAP_AMBIENT_CLEAR_ALL, _CAPABILITY_VERSION_3, _MOST_CAPABILITIES = 4, 0x20080522, 64
+
+#: Devices that computing needs. Disks are among those that it does not.
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_ACCELERATORS = ("nvidia", "dri", "kfd", "accel", "dxg")
+_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
+
+Extent = Literal["whole", "network", "none"]
+"""How far a process is confined: from everything, from the network alone, or not."""
+
+
+class Unconfined(OSError):
+    """The system permits it not; the text says what."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is left of the file system; absolute paths without links.
+
+    Attributes
+    ----------
+    hidden
+        folders in whose place an empty one is found, and files in whose place there is nothing
+    readable
+        folders that stay readable although they lie in a hidden one
+    writable
+        folders that may be written; the first becomes the working folder
+    """
+
+    hidden: tuple[str, ...]
+    readable: tuple[str, ...]
+    writable: tuple[str, ...]
+
+
+def extent(*, allow_network: bool) -> Extent | None:
+    """How far a model can be confined here; None when it could use the network and must not."""
+    if is_confinable():
+        return "whole"
+    if allow_network:
+        return "none"
+    return "network" if is_network_confinable() else None
+
+
+@cache
+def is_confinable() -> bool:
+    """Whether this system permits all of it to this user; tried in a process of its own, once."""
+    return _is_tried("whole")
+
+
+@cache
+def is_network_confinable() -> bool:
+    """Whether this system permits this user a namespace without a network; tried likewise."""
+    return _is_tried("whole") or _is_tried("network")
+
+
+# --- in the process that is confined -----------------------------------------
+
+
+def leave(extent_of: Extent, *, allow_network: bool) -> None:
+    """Leave the namespaces of the node; the process numbers change with the next child.
+
+    Raises
+    ------
+    Unconfined
+        the system permits it not
+    """
+    if extent_of == "none":
+        return
+    flags = 0 if allow_network else _CLONE_NEWNET
+    if extent_of == "whole":
+        flags |= _CLONE_NEWPID | _CLONE_NEWIPC
+    user, group = os.getuid(), os.getgid()
+    try:
+        _call("leaving the namespaces", "unshare", flags)
+    except Unconfined as error:
+        if error.errno != errno.EPERM:
+            raise
+        # Who is not root may do so in a user namespace, where it stays who it was.
+        _call("making a user namespace", "unshare", flags | _CLONE_NEWUSER)
+        for file, text in (
+            ("setgroups", "deny"),
+            ("gid_map", f"{group} {group} 1"),
+            ("uid_map", f"{user} {user} 1"),
+        ):
+            _write(f"/proc/self/{file}", text)
+
+
+def shut_in(cell: Cell) -> None:
+    """Leave of the file system what ``cell`` says; for the first process in its namespaces.
+
+    Raises
+    ------
+    Unconfined
+        the system permits it not; what is left is unusable
+    """
+    _call("making a mount namespace", "unshare", _CLONE_NEWNS)
+    _mount("", "/", flags=_MS_REC | _MS_PRIVATE)
+    kept = [(path, _open(path)) for path in (*cell.readable, *cell.writable)]
+    devices = _open("/dev")
+    # Some containers cover parts of it, and then permit no other. The processes that stay visible in it
+    # belong to another namespace: none can be looked into or signalled.
+    with suppress(Unconfined):
+        _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    mounted = _make_devices(devices)
+    for path in cell.hidden:
+        _hide(path, devices)
+    for path, descriptor in kept:
+        os.makedirs(path, exist_ok=True)
+        _mount(f"/proc/self/fd/{descriptor}", path, flags=_MS_BIND | _MS_REC)
+    _set_attributes("/", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0, _AT_RECURSIVE)
+    for path in mounted:
+        _set_attributes(path, 0, _ATTR_NODEV, _AT_RECURSIVE)
+    for path in ("/dev/shm", *cell.writable):
+        _set_attributes(path, 0, _ATTR_RDONLY, 0)
+    # What was open or the working folder lies in what is hidden now, and would lead there.
+    os.chdir(cell.writable[0])
+    for descriptor in (devices, *(one for _, one in kept)):
+        os.close(descriptor)
+
+
+def give_up_privileges() -> None:
+    """Lose every capability, for good: no program that is started gets one either."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    for capability in range(_MOST_CAPABILITIES):
+        # Refused to who has none, who needs no more; and beyond the last one there is.
+        _library().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _library().prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    none = ctypes.create_string_buffer(struct.pack("=6I", *[0] * 6))
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
+    _call("giving up capabilities", "capset", header, none)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process below this one whose own parent ends."""
+    if sys.platform.startswith("linux"):
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _make_devices(old: int) -> list[str]:
+    """Put those devices alone into ``/dev`` that a model may need; return where they are mounted."""
+    names = [
+        name
+        for name in sorted(os.listdir(f"/proc/self/fd/{old}"))
+        if name in _DEVICES or name.startswith(_ACCELERATORS)
+    ]
+    _mount("tmpfs", "/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "size=1m,mode=755")
+    mounted = []
+    for name in names:
+        source, target = f"/proc/self/fd/{old}/{name}", f"/dev/{name}"
+        _make_like(source, target)
+        _mount(source, target, flags=_MS_BIND | _MS_REC)
+        mounted.append(target)
+    for name, end in _LINKS.items():
+        os.symlink(f"/proc/self/fd{end}", f"/dev/{name}")
+    os.mkdir("/dev/shm")
+    options = f"size={SHARED_MEMORY_MB}m,mode=1777"
+    _mount("tmpfs", "/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+    return mounted
+
+
+def _hide(path: str, devices: int) -> None:
+    if os.path.isdir(path):
+        _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "size=1m,mode=755")
+    elif os.path.exists(path):
+        _mount(f"/proc/self/fd/{devices}/null", path, flags=_MS_BIND)
+
+
+def _make_like(source: str, target: str) -> None:
+    if os.path.isdir(source):
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+# --- system calls ------------------------------------------------------------
+
+
+@cache
+def _library() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _call(doing: str, name: str, *arguments: Any) -> None:
+    try:
+        function = getattr(_library(), name)
+    except AttributeError:
+        raise Unconfined(errno.ENOSYS, f"{doing}: this system has no {name}") from None
+    if function(*arguments):
+        number = ctypes.get_errno()
+        raise Unconfined(number, f"{doing}: {os.strerror(number)}")
+
+
+def _prctl(option: int, value: int) -> None:
+    _call("setting what a process may", "prctl", option, value, 0, 0, 0)
+
+
+def _mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    texts = [one.encode() or None for one in (source, target, kind)]
+    _call(f"mounting {target}", "mount", *texts, ctypes.c_ulong(flags), options.encode() or None)
+
+
+def _set_attributes(path: str, add: int, remove: int, flags: int) -> None:
+    """Set attributes of the mount at ``path`` (Linux 5.12)."""
+    attributes = ctypes.create_string_buffer(struct.pack("=4Q", add, remove, 0, 0))
+    _call(
+        f"setting what may be done at {path}",
+        "syscall",
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(path.encode()),
+        ctypes.c_uint(flags),
+        attributes,
+        ctypes.c_size_t(32),
+    )
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unconfined(error.errno, f"opening {path}: {error.strerror}") from error
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError as error:
+        raise Unconfined(error.errno, f"writing {path}: {error.strerror}") from error
+
+
+# --- whether it works --------------------------------------------------------
+
+
+def _is_tried(what: Extent) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    command = [sys.executable, "-P", "-m", __name__, what]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TRY_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _try(what: Extent) -> None:
+    leave(what, allow_network=False)
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        raise SystemExit(status)
+    if what == "whole":
+        shut_in(Cell(("/run",), (), ("/dev/shm",)))
+    give_up_privileges()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Try it: exit status 0 when it works, else 1 and the reason."""
+    what: Extent = "network" if arguments == ["network"] else "whole"
+    try:
+        _try(what)
+    except Unconfined as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,250 @@
+"""The process of a model as the node sees it: started, spoken with, ended.
+
+``node/runners/child.py`` is the other side. Between them pass, a line of JSON each::
+
+    order       how to begin, as the argument of the command
+    commands    the name of a job; its folders are below ``given`` and ``made``
+    answers     [what, about]: ready, done, failed, out of memory, out of space
+    ending      {status} of the model's process, or {unconfined}; then the end of the pipe
+
+The node holds its end of a further pipe open for as long as the process is to live.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import node
+from node.config.settings import Device
+from node.runners import child
+from node.runners.confinement import Extent
+
+logger = logging.getLogger(__name__)
+
+END_SECONDS = 10.0
+_MOST_LINE_BYTES = 64 * 1024
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+
+
+class ProcessEnded(Exception):
+    """``told`` is what was said of it at the end: ``status`` or ``unconfined``."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(told)
+        self.told = told
+
+
+class ModelProcess:
+    """A process that loads a model and runs it on the jobs it is told.
+
+    Parameters
+    ----------
+    reference, device, threads
+        as of ``catalogue.load``
+    extent, allow_network
+        how far it is confined, and whether it keeps the network
+    given, made
+        folders: what it may read, and what it may write
+    hidden, needed
+        what it must not see, and of that what it may read all the same
+
+    Raises
+    ------
+    OSError
+        it cannot be started
+    """
+
+    def __init__(
+        self,
+        reference: str,
+        *,
+        device: Device,
+        threads: int,
+        extent: Extent,
+        allow_network: bool,
+        given: Path,
+        made: Path,
+        hidden: Sequence[Path],
+        needed: Sequence[Path],
+    ) -> None:
+        order = {
+            "reference": reference,
+            "device": device,
+            "threads": threads,
+            "extent": extent,
+            "allow_network": allow_network,
+            "given": str(given),
+            "made": str(made),
+            "cell": _cell(given, made, hidden, needed),
+        }
+        self._answered = b""
+        self._is_ended = False
+        self._lock = threading.Lock()
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
+        # Who waits for an answer is woken by it.
+        self._wake, self._waker = os.pipe()
+        try:
+            with (made / child.ERRORS).open("wb") as errors:
+                self._process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-P", "-m", child.__name__),
+                        json.dumps(order | {"commands": commands, "answers": answers}),
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    cwd=made,
+                    env=_environment(device, threads, made),
+                    pass_fds=(commands, answers),
+                    start_new_session=True,
+                )
+        except OSError:
+            self._close()
+            raise
+        finally:
+            os.close(commands)
+            os.close(answers)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._life, self._ending = self._process.stdin, self._process.stdout
+        self._poll = select.poll()
+        for descriptor in (self._answers, self._ending.fileno(), self._wake):
+            self._poll.register(descriptor, select.POLLIN)
+
+    @property
+    def process_id(self) -> int:
+        """That of the first process, which stands beside the model's own."""
+        return self._process.pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return not self._is_ended and self._process.poll() is None
+
+    def command(self, job: str) -> None:
+        """Tell it to run a job; that it has ended meanwhile is found by ``answer``."""
+        with suppress(BrokenPipeError):
+            os.write(self._commands, json.dumps(job).encode() + b"\n")
+
+    def answer(self, seconds: float) -> tuple[str, str] | None:
+        """Wait for what it answers: what, and about that; None when it says nothing for so long.
+
+        Raises
+        ------
+        ProcessEnded
+            it has ended, with nothing left to say
+        ValueError
+            what it says is no answer
+        """
+        ready = {descriptor for descriptor, _ in self._poll.poll(seconds * 1000)}
+        if self._answers in ready:
+            read = os.read(self._answers, _MOST_LINE_BYTES)
+            if not read:
+                # It has ended, or will say nothing more: its end is all to wait for.
+                self._poll.unregister(self._answers)
+            self._answered += read
+        line, is_whole, rest = self._answered.partition(b"\n")
+        if is_whole:
+            self._answered = rest
+            return _read_answer(line)
+        if len(line) > _MOST_LINE_BYTES:
+            raise ValueError("it answers without an end")
+        if self._ending.fileno() in ready and self._answers not in ready:
+            told = self._ending.readline(_MOST_LINE_BYTES)
+            self.end()
+            # Without a word of the others, the first of them was ended itself.
+            raise ProcessEnded(json.loads(told) if told else {"status": self._process.returncode})
+        return None
+
+    def wake(self) -> None:
+        """Have ``answer`` return, now and from now on; from any thread."""
+        with self._lock:
+            if not self._is_ended:
+                os.write(self._waker, b"\n")
+
+    def end(self) -> None:
+        """End it with all that it started."""
+        with self._lock:
+            if self._is_ended:
+                return
+            self._is_ended = True
+        # It takes that for the end of the node, ends all others and then itself.
+        self._life.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            logger.error("model process does not end", extra={"pid": self._process.pid})
+        self._ending.close()
+        self._close()
+
+    def _close(self) -> None:
+        for descriptor in (self._commands, self._answers, self._wake, self._waker):
+            os.close(descriptor)
+
+
+def _cell(given: Path, made: Path, hidden: Sequence[Path], needed: Sequence[Path]) -> dict[str, list[str]]:
+    """What the process sees of the disk, in the words of ``confinement.Cell``."""
+    covered = [one.resolve() for one in hidden if one.exists()]
+    libraries = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+    wanted = [Path(one).resolve() for one in (*python_paths(), sys.prefix, sys.base_prefix, *libraries)]
+    wanted += [one.resolve() for one in needed]
+    readable = dict.fromkeys(
+        one for one in wanted if one.exists() and any(hides in one.parents for hides in covered)
+    )
+    return {
+        "hidden": [str(one) for one in covered],
+        "readable": [str(one) for one in (*readable, given)],
+        "writable": [str(made)],
+    }
+
+
+def _environment(device: Device, threads: int, made: Path) -> dict[str, str]:
+    """Little more than what Python and the libraries need to be found, and to compute alike each time."""
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    if device == "cpu":
+        passed_on["CUDA_VISIBLE_DEVICES"] = ""
+    return {
+        **passed_on,
+        **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+        # Without it some sums of a GPU differ from run to run.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "PYTHONPATH": os.pathsep.join(python_paths()),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(made / "home"),
+        "TMPDIR": str(made / "tmp"),
+    }
+
+
+def python_paths() -> list[str]:
+    """Where the process finds anode, and what the node's own PYTHONPATH adds."""
+    root = str(Path(node.__file__).parents[1])
+    added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return [root, *map(os.path.abspath, added)]
+
+
+def _read_answer(line: bytes) -> tuple[str, str]:
+    try:
+        what, about = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("it answers what is no answer") from None
+    return str(what), str(about)

@@ -1,0 +1,113 @@
+"""Looks after a model while it runs: what it takes of memory and disk, and when that is too much."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from node.errors import ModelOutOfMemory
+from node.runners import process_tree
+from node.storage import disk
+
+MEMORY_SECONDS, DISK_SECONDS = 0.05, 0.5
+FLOOR_BYTES = 256 * 1024 * 1024
+"""What the machine has to have left, so that the system need not choose a process to end."""
+
+# Of the models that run now, by the number of their process: when memory is short, the largest has to go.
+_taken: dict[int, int] = {}
+_lock = threading.Lock()
+
+
+class Watch:
+    """One run, watched by whoever calls ``look`` often enough.
+
+    Parameters
+    ----------
+    process_id
+        the first of the model's processes; it and its first child only stand beside the model, and do
+        not count
+    folder
+        where the model may write
+    memory_mb
+        that the model and what it started may hold, files that it only reads not counted; 0 is no limit
+        but that of the machine
+    reserve_bytes
+        that have to stay free on the disk
+    relieve
+        ends what is not needed; whether there was anything
+    """
+
+    def __init__(
+        self,
+        process_id: int,
+        folder: Path,
+        *,
+        model: str,
+        memory_mb: int,
+        reserve_bytes: int,
+        relieve: Callable[[], bool],
+    ) -> None:
+        self._process_id = process_id
+        self._folder = folder
+        self._model = model
+        self._memory_mb = memory_mb
+        self._reserve_bytes = reserve_bytes
+        self._relieve = relieve
+        self._memory_at = self._disk_at = 0.0
+
+    def __enter__(self) -> Watch:
+        with _lock:
+            _taken[self._process_id] = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _lock:
+            _taken.pop(self._process_id, None)
+
+    def look(self) -> None:
+        """Look, when it is time to.
+
+        Raises
+        ------
+        ModelOutOfMemory
+            the model holds more memory than it may, or the most of all when the machine has no more
+        OutOfSpace
+            less of the disk is free than the reserve
+        """
+        now = time.monotonic()
+        if now >= self._memory_at:
+            self._memory_at = now + MEMORY_SECONDS
+            self._look_at_memory()
+        if now >= self._disk_at:
+            self._disk_at = now + DISK_SECONDS
+            disk.check_free_space(self._folder, self._reserve_bytes)
+
+    def resident_bytes(self) -> int:
+        """Memory that the model and what it started hold now."""
+        return sum(map(process_tree.resident_bytes, self._models()))
+
+    def is_alone(self) -> bool:
+        """Whether the model has no other process running."""
+        return sum(process_tree.resident_bytes(one) > 0 for one in self._models()) <= 1
+
+    def _models(self) -> list[int]:
+        return process_tree.descendants(self._process_id)[1:]
+
+    def _look_at_memory(self) -> None:
+        taken = self.resident_bytes()
+        if self._memory_mb and taken > self._memory_mb * 1024 * 1024:
+            raise ModelOutOfMemory(
+                f"model {self._model} needed more than the {self._memory_mb} MB it may use"
+            )
+        with _lock:
+            _taken[self._process_id] = taken
+            is_largest = taken == max(_taken.values())
+        available = process_tree.available_bytes()
+        if available is None or available >= FLOOR_BYTES or not is_largest or self._relieve():
+            return
+        raise ModelOutOfMemory(
+            f"model {self._model} held {taken >> 20} MB when the machine had less than "
+            f"{FLOOR_BYTES >> 20} MB left, and was ended"
+        )

@@ -1,0 +1,328 @@
+"""A worker: one model's process, in which it is loaded once and runs again and again.
+
+Its folder lies in the work folder of the node::
+
+    given/JOB   inputs: to the model they are read only
+    made/JOB    results, standard error, temporary files
+    made/home   HOME of the process
+    made/tmp    temporary files that it makes while it loads the model
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.types import Findings, Inputs
+from node import work_folder
+from node.config.settings import Device
+from node.errors import (
+    JobError,
+    ModelCrashed,
+    ModelNotConfined,
+    ModelOutOfMemory,
+    ModelTimedOut,
+    OutOfSpace,
+    ResultInvalid,
+    UnfitInput,
+)
+from node.runners import child, confinement, foreign_files
+from node.runners.catalogue import Description
+from node.runners.job_folder import JobFolder
+from node.runners.model_process import ModelProcess, ProcessEnded
+from node.runners.watching import MEMORY_SECONDS, Watch
+from node.storage import disk
+
+logger = logging.getLogger(__name__)
+
+#: After so many jobs, or when a job leaves so much more memory taken than the first did, another begins.
+MOST_JOBS, MOST_GROWTH_BYTES = 200, 512 * 1024 * 1024
+#: Where programs of the machine listen on sockets that are files.
+_SOCKETS = Path("/run")
+
+
+class RunStopped(Exception):
+    """The node stops; the run was ended without a result and is to be repeated."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What makes two runs share a process.
+
+    Attributes
+    ----------
+    description
+        the model
+    device
+        where it computes
+    threads
+        that numerical libraries may use
+    memory_mb
+        that the model may hold beside its inputs; 0 is no limit but that of the machine
+    allow_network
+        whether it may use the network
+    """
+
+    description: Description
+    device: Device = "auto"
+    threads: int = 1
+    memory_mb: int = 0
+    allow_network: bool = False
+
+
+class Worker:
+    """One process, for one run at a time; it starts at once, and ``run`` waits until it is ready.
+
+    Parameters
+    ----------
+    hidden
+        folders and files of the node that no model may see, ``data_dir`` among them anyway
+    reserve_bytes
+        that have to stay free on the disk while a model runs
+    relieve
+        ends other processes that are not needed when memory is short; whether there were any
+
+    Raises
+    ------
+    OutOfSpace, StorageFailure
+        it cannot be started
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        data_dir: Path,
+        *,
+        hidden: tuple[Path, ...] = (),
+        reserve_bytes: int = 0,
+        relieve: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.spec = spec
+        self._model = spec.description.card.name
+        self._reserve_bytes = reserve_bytes
+        self._relieve = relieve
+        self._jobs = self._first_resident = 0
+        self._is_ready = self._is_stopped = False
+        try:
+            work = work_folder.of(data_dir.resolve())
+            work.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder = Path(tempfile.mkdtemp(prefix=work_folder.MODEL, dir=work))
+        except OSError as error:
+            raise _not_started(error) from error
+        self._given, self._made = self._folder / "given", self._folder / "made"
+        try:
+            self._process = self._start((data_dir, *hidden))
+        except OSError as error:
+            foreign_files.remove(self._folder)
+            raise _not_started(error) from error
+
+    def _start(self, hidden: tuple[Path, ...]) -> ModelProcess | None:
+        """Start the process; there is none where the system permits not to confine it as it must be."""
+        spec = self.spec
+        for one in (self._given, self._made, self._made / "home", self._made / "tmp"):
+            one.mkdir(0o700)
+        extent = confinement.extent(allow_network=spec.allow_network)
+        if extent is None:
+            return None
+        folder = spec.description.folder
+        return ModelProcess(
+            spec.description.reference,
+            device=spec.device,
+            threads=spec.threads,
+            extent=extent,
+            allow_network=spec.allow_network,
+            given=self._given,
+            made=self._made,
+            hidden=hidden if spec.allow_network else (*hidden, _SOCKETS),
+            needed=() if folder is None else (folder,),
+        )
+
+    # --- its life ------------------------------------------------------------
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can take another run."""
+        has_process = self._process is not None and self._process.lives
+        return has_process and not self._is_stopped and self._jobs < MOST_JOBS
+
+    def interrupt(self) -> None:
+        """Have ``run`` raise RunStopped, now and from now on; from any thread."""
+        self._is_stopped = True
+        if self._process is not None:
+            self._process.wake()
+
+    def remove(self) -> None:
+        """End the process with all that it started, and remove its folder."""
+        if self._process is not None:
+            self._process.end()
+        foreign_files.remove(self._folder)
+
+    # --- one run -------------------------------------------------------------
+
+    @contextmanager
+    def job_folder(self) -> Iterator[JobFolder]:
+        """Make the folder of a run, and remove it afterwards.
+
+        Raises
+        ------
+        OutOfSpace, StorageFailure
+            it cannot be made, or what is done with it fails for the disk
+        """
+        name = f"{work_folder.ANALYSIS}{self._jobs + 1}"
+        given, made = self._given / name, self._made / name
+        try:
+            given.mkdir(0o700)
+            made.mkdir(0o700)
+            yield JobFolder(given, made)
+        except OSError as error:
+            raise disk.failure(error, "working on an analysis") from error
+        finally:
+            for one in (given, made):
+                foreign_files.remove(one)
+
+    def run(self, inputs: Inputs, folder: JobFolder, timeout_seconds: float) -> Findings:
+        """Run the model on ``inputs``, in a folder that ``job_folder`` made.
+
+        What has to be waited for before it runs counts. After anything but a result or a refusal the
+        process has ended, with all that it started.
+
+        Raises
+        ------
+        UnfitInput
+            the model refused the input
+        ModelTimedOut, ModelOutOfMemory, ModelCrashed
+            no result
+        ModelNotConfined
+            it could not be kept from the network or from the node; it did not run
+        ResultInvalid
+            a result that cannot be read
+        OutOfSpace, StorageFailure
+            the disk is full or cannot be used
+        RunStopped
+            ``interrupt`` was called
+        """
+        deadline = time.monotonic() + timeout_seconds
+        process = self._process
+        if process is None:
+            raise _not_permitted(self._model)
+        try:
+            if self._is_stopped:
+                raise RunStopped
+            self._write(inputs, folder)
+            try:
+                self._have_run(process, folder, deadline)
+            except TimeoutError:
+                raise ModelTimedOut(
+                    f"model {self._model} did not finish within {timeout_seconds:g} s and was ended"
+                ) from None
+            except ProcessEnded as ended:
+                raise self._crash(ended, folder) from None
+            return self._result(inputs, folder)
+        except UnfitInput:
+            raise
+        except BaseException:
+            process.end()
+            raise
+
+    def _write(self, inputs: Inputs, folder: JobFolder) -> None:
+        try:
+            folder.write_job(inputs)
+        except OSError as error:
+            raise disk.failure(error, "writing the input of an analysis") from error
+
+    def _have_run(self, process: ModelProcess, folder: JobFolder, deadline: float) -> None:
+        """Return when the model is through with a job."""
+        with Watch(
+            process.process_id,
+            self._made,
+            model=self._model,
+            memory_mb=self.spec.memory_mb,
+            reserve_bytes=self._reserve_bytes,
+            relieve=self._relieve,
+        ) as watch:
+            if not self._is_ready:
+                self._await(child.READY, process, watch, deadline)
+                self._is_ready = True
+            process.command(folder.path.name)
+            self._await(child.DONE, process, watch, deadline)
+            self._jobs += 1
+            resident = watch.resident_bytes()
+            self._first_resident = self._first_resident or resident
+            has_grown = resident - self._first_resident > max(MOST_GROWTH_BYTES, self._first_resident)
+            if has_grown or not watch.is_alone():
+                logger.info(
+                    "model process replaced", extra={"model": self._model, "resident_mb": resident >> 20}
+                )
+                process.end()
+
+    def _await(self, step: str, process: ModelProcess, watch: Watch, deadline: float) -> None:
+        """Return when the process says that ``step`` is reached, and look after it meanwhile."""
+        answer = None
+        while answer is None:
+            if self._is_stopped:
+                raise RunStopped
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            watch.look()
+            try:
+                answer = process.answer(MEMORY_SECONDS)
+            except ValueError as error:
+                raise ResultInvalid(f"the process of model {self._model} is out of step: {error}") from None
+        what, about = answer
+        if what == child.FAILED:
+            raise ModelCrashed(f"model {self._model} cannot be loaded: {about}")
+        if what == child.OUT_OF_MEMORY:
+            raise ModelOutOfMemory(f"model {self._model} found no more memory: {about}")
+        if what == child.OUT_OF_SPACE:
+            raise OutOfSpace(f"no space left while model {self._model} ran: {about}")
+        if what != step:
+            raise ResultInvalid(f"the process of model {self._model} is out of step: it answers {what!r}")
+
+    def _crash(self, ended: ProcessEnded, folder: JobFolder) -> JobError:
+        """Why there is no result of a process that has ended."""
+        if "unconfined" in ended.told:
+            return ModelNotConfined(f"model {self._model} could not be confined: {ended.told['unconfined']}")
+        status = int(ended.told["status"])
+        if status == -signal.SIGKILL:
+            # The node did not do it: the system ends the largest process when memory is short.
+            return ModelOutOfMemory(
+                f"the process of model {self._model} was killed, most likely for lack of memory"
+            )
+        words = self._last_words(folder)
+        if not status:
+            return ModelCrashed(f"model {self._model} left no result: {words}")
+        how = f"signal {signal.strsignal(-status)}" if status < 0 else f"exit status {status}"
+        return ModelCrashed(f"model {self._model} ended by {how}: {words}")
+
+    def _last_words(self, folder: JobFolder) -> str:
+        said_of_run = (folder.results / child.ERRORS).exists()
+        return foreign_files.last_words(folder.results if said_of_run else self._made, child.ERRORS)
+
+    def _result(self, inputs: Inputs, folder: JobFolder) -> Findings:
+        try:
+            result = folder.read_result(inputs)
+        except FileNotFoundError:
+            raise ModelCrashed(f"model {self._model} left no result: {self._last_words(folder)}") from None
+        except (ValueError, OSError) as error:
+            raise ResultInvalid(f"the result of model {self._model} cannot be read: {error}") from error
+        if isinstance(result, str):
+            raise UnfitInput(f"model {self._model} refuses the series: {result}")
+        return result
+
+
+def _not_started(error: OSError) -> Exception:
+    return disk.failure(error, "starting the process of a model")
+
+
+def _not_permitted(model: str) -> ModelNotConfined:
+    return ModelNotConfined(
+        f"model {model} was not run: this system permits no network namespace, so it cannot be kept from "
+        "the network",
+        action="permit namespaces to the node's user, or set 'allow_network = true' for the analysis",
+    )
