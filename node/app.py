@@ -24,6 +24,7 @@ from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
 from node.jobs.worker import Engine, Group
 from node.repairs import Repairs
+from node.runners.workers import Workers
 from node.sending.memory import SendingMemory
 from node.services import Services
 from node.storage.guard import DataDirectory
@@ -146,9 +147,15 @@ class App:
         storage.prepare(lambda segment: is_needed(self.services, segment))
         settling = SettleTask()
         exits.callback(settling.cancel)
-        self.engine = Engine(self.services, _groups(config, settling))
+        workers = Workers(
+            config.node.data_dir,
+            reserve_bytes=config.storage.free_space_reserve_bytes,
+            hidden=config.private_files,
+        )
+        exits.callback(workers.stop)
+        self.engine = Engine(self.services, _groups(config, settling, workers))
         self.server = Server(self.services, BINDINGS)
-        self.schedule = Schedule(self.services)
+        self.schedule = Schedule(self.services, workers.end_idle)
         self.server.start()
         exits.callback(self.server.stop, config.node.stop_grace_seconds)
         repairs.jobs_given_back = self.engine.start()
@@ -201,12 +208,12 @@ def _patient_of(database: Database, study_instance_uid: str) -> tuple[str, str]:
         return identity.patient_of(connection, study_instance_uid)
 
 
-def _groups(config: Config, settling: SettleTask) -> tuple[Group, ...]:
+def _groups(config: Config, settling: SettleTask, workers: Workers) -> tuple[Group, ...]:
     """Which task does which kind of job, and in whose threads."""
     work = RetryPolicy.for_work(config.jobs)
     delivery = RetryPolicy.for_delivery(config.jobs)
     housekeeping = {task.kind: task for task in (SelectTask(), SweepTask())}
-    analysis = {task.kind: task for task in (AnalyzeTask(),)}
+    analysis = {task.kind: task for task in (AnalyzeTask(workers),)}
     sending = {task.kind: task for task in (DeliverTask(), ConfirmTask())}
     answering = {task.kind: task for task in (CommitTask(),)}
     verifying = VerifyTask()

@@ -6,6 +6,7 @@ import argparse
 from importlib import metadata
 
 from node.cli import (
+    analyze,
     backup,
     check,
     demo,
@@ -27,7 +28,7 @@ from node.cli import (
 )
 
 _COMMANDS = (
-    *(run, demo, check, status, studies, jobs, why, verify, show, restore, echo, send, models),
+    *(run, demo, check, status, studies, jobs, why, verify, show, restore, echo, send, models, analyze),
     *(rebuild, backup, restore_backup, import_, export),
 )
 

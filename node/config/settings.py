@@ -308,6 +308,12 @@ class Config:
     analyses: tuple[AnalysisConfig, ...] = ()
     source: Path | None = None
 
+    @property
+    def private_files(self) -> tuple[Path, ...]:
+        """Files that nobody but the node has to see: the configuration itself, and every key."""
+        keys = [one.tls_key for one in self.peers] + ([self.node.tls.key] if self.node.tls else [])
+        return tuple(one for one in (self.source, *keys) if one is not None)
+
     def quiet_seconds(self, analysis: AnalysisConfig) -> float:
         """The quiet period that counts for ``analysis``."""
         return self.study.quiet_seconds if analysis.quiet_seconds is None else analysis.quiet_seconds

@@ -28,7 +28,7 @@ class Run:
 
     ``series_instance_uid`` is the series that was analysed, ``kind`` what the result is (``sr``, ``seg``,
     ``sc``), ``number`` its place among the ``objects`` that the run made together. The others are as
-    ``Completion.record_run`` and ``record_selection`` take them.
+    ``Completion.record_run`` and ``record_selection`` take them. ``facts`` stand with one of the objects.
     """
 
     analysis: str
@@ -41,7 +41,7 @@ class Run:
     kind: str
     number: int
     objects: int
-    facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_facts(cls, stored: Mapping[str, Any]) -> Run:

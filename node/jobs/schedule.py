@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,13 @@ SWEEPS_FOR_A_LOOK = 6
 
 
 class Schedule:
-    """The ticks of a running node; each can also be called by hand."""
+    """The ticks of a running node; each can also be called by hand.
 
-    def __init__(self, services: Services) -> None:
+    ``keep_house`` is called at each sweep, and returns at once.
+    """
+
+    def __init__(self, services: Services, keep_house: Callable[[], None] = lambda: None) -> None:
+        self._also_keep_house = keep_house
         self._services = services
         self._scheduler: BackgroundScheduler | None = None
         self._clock_watch = ClockWatch(services, self._begin_ticks)
@@ -105,6 +109,7 @@ class Schedule:
     def _keep_house(self) -> None:
         """Sweep, and verify when that is due: one tick, for each has a thread where several come at once."""
         self.sweep()
+        self._also_keep_house()
         self._sweeps += 1
         if self._sweeps % SWEEPS_FOR_A_LOOK == 0:
             self.verify()

@@ -96,7 +96,7 @@ class Results:
                 sr_sop_class_uid=report.sop_class_uid if report else "",
                 sr_sop_instance_uid=report.sop_instance_uid if report else "",
                 result_sop_instance_uids=[one.sop_instance_uid for one in results],
-                facts=run.facts,
+                facts=next((one.run.facts for one in results if one.run.facts), {}),
             )
 
 

@@ -78,9 +78,14 @@ def digest_of(chosen: Chosen) -> str:
         name: input_digest((one.sop_instance_uid, one.data_set_sha256) for one in instances)
         for name, instances in chosen.items()
     }
+    return combined(digests)
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """The digest of several inputs, from that of each; of one alone, that one."""
     if len(digests) == 1:
         return next(iter(digests.values()))
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(dict(digests)).encode()).hexdigest()
 
 
 def selected_digest(

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import sqlite3
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from models import registry
-from models.base import Model
-from models.types import Findings, Inputs
-from node import work_folder
-from node.completion import COMPLETED, FAILED, input_digest
+from node import analysis as running
+from node import parking
+from node.analysis import Order, Performed
+from node.completion import COMPLETED, FAILED
 from node.config.settings import AnalysisConfig
 from node.errors import (
+    AnalysisParked,
     AnodeError,
     JobError,
     ModelCrashed,
     NodeError,
     ObjectError,
-    ResultInvalid,
     TwoPatients,
-    UnfitInput,
 )
 from node.index import identity
 from node.index.index import Run
+from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
-from node.results.build import PredecessorReference, ResultObject, RunFacts, Source, build
+from node.results.build import PredecessorReference
+from node.runners import catalogue
+from node.runners.catalogue import Description
 from node.runners.job_folder import JobFolder
-from node.runners.python import PythonRunner, RunStopped
-from node.series import model_inputs
+from node.runners.parameters import ParameterFaults
+from node.runners.workers import RunStopped, Workers
+from node.series import model_inputs, selection
+from node.series.model_inputs import Material
 from node.services import Services
-from node.storage import disk
 
 logger = logging.getLogger(__name__)
 
@@ -72,25 +69,23 @@ class _Run:
 
 
 class AnalyzeTask:
-    """Runs models. A refusal is recorded and done; a crash is tried again; a result is durable first.
+    """Runs models. A refusal is recorded and done, what a model fails is set aside, results are durable first.
 
     A job that is repeated after a crash of the node makes the same objects: their UIDs and times
-    come from the input, the model and what the job froze when it was made.
+    come from the input, the model and what the job froze when it was made. Three jobs in a row that their
+    model failed park the analysis (``node/parking.py``).
     """
 
     kind = "analyze"
     batch = 1
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._runners: set[PythonRunner] = set()
-        self._is_cancelled = False
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with what became of it; nothing when the node stops meanwhile."""
-        with self._lock:
-            # Whoever gives out jobs does not stop; it may have, and have started again.
-            self._is_cancelled = False
+        # Whoever gives out jobs does not stop; it may have, and have started again.
+        self._workers.resume()
         for job in jobs:
             try:
                 yield job, self._analyze(services, job)
@@ -99,11 +94,7 @@ class AnalyzeTask:
 
     def cancel(self) -> None:
         """End running models, because the node stops; their jobs are repeated at the next start."""
-        with self._lock:
-            self._is_cancelled = True
-            runners = list(self._runners)
-        for runner in runners:
-            runner.stop()
+        self._workers.stop()
 
     def _analyze(self, services: Services, job: Job) -> Outcome:
         run = _Run.of(job)
@@ -111,116 +102,110 @@ class AnalyzeTask:
         if analysis is None:
             # It was taken out of the configuration between its selection and now.
             return Done()
+        ending = _Ending(services, job, run)
         try:
-            return self._outcome(services, run, analysis)
+            self._refuse_parked(services, run)
+            return self._outcome(services, ending, analysis)
         except ObjectError as error:
             # What is wrong with the series stays wrong: another try would only repeat it.
             logger.info("analysis refused", extra={"job": job.id, "error": error.name})
-            return _recorded(services, run, error)
-        except (JobError, NodeError) as error:
-            return Retry(error, apply=_writer(services, run, state=FAILED, reason=str(error)))
+            return ending.refused(error)
+        except AnalysisParked as error:
+            return SetAside(error, ending.writer(state=FAILED, reason=str(error)))
+        except JobError as error:
+            logger.warning(
+                "analysis failed", extra={"job": job.id, "analysis": run.analysis, "error": error.name}
+            )
+            return SetAside(error, ending.failed(error))
+        except NodeError as error:
+            return Retry(error, apply=ending.writer(state=FAILED, reason=str(error), is_over=False))
 
-    def _outcome(self, services: Services, run: _Run, analysis: AnalysisConfig) -> Outcome:
-        model = _load(analysis.model)
-        name = f"{model.card.name} {model.card.version}"
+    def _refuse_parked(self, services: Services, run: _Run) -> None:
+        with services.database.read() as connection:
+            parked = parking.parked(connection).get(run.analysis)
+        if parked is not None:
+            times = parking.FAILURES_TO_PARK
+            raise AnalysisParked(
+                f"analysis {run.analysis} is parked, since its model failed {times} times in a row; "
+                f"the last time: {parked.reason}"
+            )
+
+    def _outcome(self, services: Services, ending: _Ending, analysis: AnalysisConfig) -> Outcome:
+        run = ending.run
+        description = _described(analysis.model)
+        order = _order(services, run, analysis, description)
         with services.database.read() as connection:
             patients = identity.patients_of_study(connection, run.study_instance_uid)
-            stored = [
-                one
-                for one in services.index.of_series(connection, run.series_instance_uid)
-                if not one.is_own and one.study_instance_uid == run.study_instance_uid
-            ]
+            chosen = selection.choose(
+                services.index,
+                connection,
+                analysis,
+                description.needs,
+                run.study_instance_uid,
+                run.series_instance_uid,
+            )
             completed = services.completion.completed_runs(
                 connection, run.study_instance_uid, run.series_instance_uid, run.analysis
             )
         if any(one["revision"] == run.revision for one in completed):
             # The node ended after the result was recorded, and before the job was.
-            return Done()
+            return Done(ending.follow)
         if len(patients) > 1:
             raise TwoPatients(f"the study holds instances of {len(patients)} patients, so it is not analysed")
-        if not stored:
-            raise UnfitInput("the series holds no instances that came from outside")
-        digest = input_digest((one.sop_instance_uid, one.data_set_sha256) for one in stored)
-        same = next((one for one in completed if (one["input_digest"], one["model"]) == (digest, name)), None)
+        digest = selection.digest_of(chosen)
+        same = next(
+            (one for one in completed if (one["input_digest"], one["model"]) == (digest, order.model)), None
+        )
         if same is not None:
             # Also when what arrived after the selection was analysed with it, at the earlier revision.
             reason = f"the series is as it was at revision {same['revision']}, which has a result"
-            return Done(
-                _writer(services, run, state=UNCHANGED, reason=reason, input_digest=digest, model=name)
-            )
-        with self._folder(services) as folder:
-            material = model_inputs.read(services, stored, model, digest, folder)
-            findings = self._predict(services, analysis.model, material.inputs, folder)
-            facts = RunFacts(
-                analysis=run.analysis,
-                card=model.card,
-                started_at=datetime.fromtimestamp(run.started_at, UTC),
-                predecessor=_predecessor(completed),
-            )
-            objects = _build(findings, material.source, facts, analysis)
-        _keep(services, run, analysis, objects, digest, name)
+            facts = {"input_digest": digest, "model": order.model, "facts": same["facts"]}
+            return Done(ending.writer(state=UNCHANGED, reason=reason, **facts))
+
+        def read(folder: JobFolder) -> Material:
+            return model_inputs.read(services, chosen, description.needs, digest, order.parameters, folder)
+
+        performed = running.perform(self._workers, order, read, _predecessor(completed))
+        _keep(services, ending, analysis, performed, digest, order.model)
         logger.info(
             "analysis completed",
-            extra={"analysis": run.analysis, "model": name, "objects": len(objects)},
+            extra={"analysis": run.analysis, "model": order.model, "objects": len(performed.objects)},
         )
-        return Done()
-
-    def _predict(self, services: Services, model: str, inputs: Inputs, folder: JobFolder) -> Findings:
-        jobs = services.config.jobs
-        runner = PythonRunner(
-            timeout_seconds=jobs.timeout_seconds,
-            memory_mb=jobs.memory_mb,
-            threads=max(1, (os.cpu_count() or 1) // max(1, jobs.analyses)),
-        )
-        with self._lock:
-            if self._is_cancelled:
-                raise RunStopped
-            self._runners.add(runner)
-        try:
-            return runner.run(model, inputs, folder)
-        finally:
-            with self._lock:
-                self._runners.discard(runner)
-
-    @contextmanager
-    def _folder(self, services: Services) -> Iterator[JobFolder]:
-        """A folder for one run below ``data_dir``, removed afterwards."""
-        work = work_folder.of(services.config.node.data_dir)
-        try:
-            work.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path = Path(tempfile.mkdtemp(prefix=work_folder.ANALYSIS, dir=work))
-        except OSError as error:
-            raise _disk_failure(error) from error
-        try:
-            yield JobFolder(path)
-        except OSError as error:
-            raise _disk_failure(error) from error
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+        return Done(ending.follow)
 
 
-def _disk_failure(error: OSError) -> NodeError:
-    return disk.failure(error, "working on an analysis")
-
-
-def _load(name: str) -> Model:
+def _described(model: str) -> Description:
     try:
-        return registry.load(name)
+        return catalogue.describe(model)
     except registry.UnknownModel as error:
         raise ModelCrashed(
             str(error), action="install the package that brings it, or change 'model'"
         ) from None
-    except (ImportError, ValueError, TypeError) as error:
-        raise ModelCrashed(f"model {name} cannot be loaded: {error}") from error
+    except registry.UnusableModel as error:
+        raise ModelCrashed(f"model {model} cannot be used: {error}") from error
 
 
-def _build(
-    findings: Findings, source: Source, facts: RunFacts, analysis: AnalysisConfig
-) -> list[ResultObject]:
+def _order(services: Services, run: _Run, analysis: AnalysisConfig, description: Description) -> Order:
+    jobs = services.config.jobs
     try:
-        return build(findings, source, facts, analysis.results)
-    except ValueError as error:
-        raise ResultInvalid(f"the findings of {analysis.model} make no valid result: {error}") from error
+        parameters = catalogue.read_parameters(description, analysis.parameters)
+    except ParameterFaults as error:
+        # The model is another one than when the configuration was read.
+        raise ModelCrashed(f"the parameters of {run.analysis} do not fit its model: {error}") from error
+    return Order(
+        analysis=run.analysis,
+        description=description,
+        parameters=parameters,
+        results=analysis.results,
+        started_at=datetime.fromtimestamp(run.started_at, UTC),
+        timeout_seconds=jobs.timeout_seconds
+        if analysis.timeout_seconds is None
+        else analysis.timeout_seconds,
+        memory_mb=jobs.memory_mb if analysis.memory_mb is None else analysis.memory_mb,
+        device=analysis.device,
+        threads=running.threads_of_each(jobs.analyses),
+        allow_network=analysis.allow_network,
+    )
 
 
 def _predecessor(completed: Sequence[dict[str, Any]]) -> PredecessorReference | None:
@@ -238,28 +223,31 @@ def _predecessor(completed: Sequence[dict[str, Any]]) -> PredecessorReference | 
 
 def _keep(
     services: Services,
-    run: _Run,
+    ending: _Ending,
     analysis: AnalysisConfig,
-    objects: Sequence[ResultObject],
+    performed: Performed,
     digest: str,
     model: str,
 ) -> None:
     """Make the results durable; their rows, their delivery and the run in one transaction."""
+    run, objects = ending.run, performed.objects
     report = next((one for one in objects if one.kind == "sr"), None)
-    record = _writer(
-        services,
-        run,
+    facts = running.facts_of(performed.findings)
+    record = ending.writer(
         state=COMPLETED,
+        is_over=False,
         input_digest=digest,
         model=model,
         sr_series_instance_uid=report.series_instance_uid if report else "",
         sr_sop_class_uid=report.sop_class_uid if report else "",
         sr_sop_instance_uid=report.sop_instance_uid if report else "",
         result_sop_instance_uids=[one.sop_instance_uid for one in objects],
+        facts=facts,
     )
 
     def then(connection: sqlite3.Connection) -> None:
         record(connection)
+        parking.succeeded(connection, run.analysis)
         for peer in analysis.send_to:
             for one in objects:
                 services.queue.enqueue(
@@ -283,36 +271,66 @@ def _keep(
             kind=one.kind,
             number=number,
             objects=len(objects),
+            # One of them is enough, and a run may have made hundreds.
+            facts=facts if number == 0 else {},
         )
         for number, one in enumerate(objects)
     ]
     services.ingest.own([one.part10 for one in objects], then=then, runs=made_in)
 
 
-def _recorded(services: Services, run: _Run, error: AnodeError) -> Outcome:
-    """A refusal: done, with the reason on record, since another try would say the same."""
-    apply = _writer(services, run, state=error.name, reason=str(error))
-    if isinstance(error, TwoPatients):
-        # As the selection does: somebody has to correct the study.
-        return SetAside(error, apply)
-    return Done(apply)
+@dataclass(frozen=True)
+class _Ending:
+    """How a job ends: what is written in the transaction that ends it."""
 
+    services: Services
+    job: Job
+    run: _Run
 
-def _writer(
-    services: Services, run: _Run, *, state: str, **facts: Any
-) -> Callable[[sqlite3.Connection], None]:
-    """Record, in the transaction that ends the job, what became of a run."""
+    def follow(self, connection: sqlite3.Connection) -> None:
+        """Let those begin that waited for this analysis."""
+        follow_up(self.services, connection, self.job)
 
-    def write(connection: sqlite3.Connection) -> None:
-        services.completion.record_run(
-            connection,
-            study_instance_uid=run.study_instance_uid,
-            series_instance_uid=run.series_instance_uid,
-            analysis=run.analysis,
-            revision=run.revision,
-            started_at=run.started_at,
-            state=state,
-            **facts,
-        )
+    def refused(self, error: AnodeError) -> Outcome:
+        """A refusal: done, with the reason on record, since another try would say the same."""
+        apply = self.writer(state=error.name, reason=str(error))
+        if isinstance(error, TwoPatients):
+            # As the selection does: somebody has to correct the study.
+            return SetAside(error, apply)
+        return Done(apply)
 
-    return write
+    def failed(self, error: AnodeError) -> Callable[[sqlite3.Connection], None]:
+        """Return what counts a failure of the model, and raises the alarm when it was one too many."""
+        services, name = self.services, self.run.analysis
+        record = self.writer(state=FAILED, reason=str(error))
+
+        def write(connection: sqlite3.Connection) -> None:
+            now = services.clock.timestamp()
+            if parking.crashed(connection, name, str(error), now):
+                logger.error("analysis parked", extra={"analysis": name, "error": error.name})
+                parking.tell(services.config.node.data_dir, parking.parked(connection), now)
+            record(connection)
+
+        return write
+
+    def writer(
+        self, *, state: str, is_over: bool = True, **facts: Any
+    ) -> Callable[[sqlite3.Connection], None]:
+        """Return what records the end of the run, and lets those begin that waited for it."""
+        run = self.run
+
+        def write(connection: sqlite3.Connection) -> None:
+            self.services.completion.record_run(
+                connection,
+                study_instance_uid=run.study_instance_uid,
+                series_instance_uid=run.series_instance_uid,
+                analysis=run.analysis,
+                revision=run.revision,
+                started_at=run.started_at,
+                state=state,
+                **facts,
+            )
+            if is_over:
+                self.follow(connection)
+
+        return write

@@ -1,0 +1,148 @@
+"""One run of one model: inputs to its process, findings back, and the result objects of them.
+
+What the node does with a stored study (``node/tasks/analyze.py``) and ``anode analyze`` with files is the
+same from here on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from models.types import Code, Findings, Measurement, ParameterValue
+from node.config.settings import Device, ResultKind
+from node.errors import ResultInvalid
+from node.results.build import PredecessorReference, ResultObject, RunFacts, build
+from node.results.withholding import withheld
+from node.runners.catalogue import Description
+from node.runners.job_folder import JobFolder
+from node.runners.workers import Workers, WorkerSpec
+from node.series.model_inputs import Material
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run, and what is to be made of it.
+
+    ``started_at`` is frozen before the first try, so that a repeated run makes the same objects.
+    ``parameters`` has a value for each parameter of the model.
+    """
+
+    analysis: str
+    description: Description
+    parameters: Mapping[str, ParameterValue]
+    results: Sequence[ResultKind]
+    started_at: datetime
+    timeout_seconds: float
+    memory_mb: int = 0
+    device: Device = "auto"
+    threads: int = 1
+    allow_network: bool = False
+
+    @property
+    def model(self) -> str:
+        """What a run is recorded by: name, version, and a digest of the weights and of what was set.
+
+        Two runs over the same input are the same when this is.
+        """
+        card = self.description.card
+        name = f"{card.name} {card.version}"
+        unset = {one.name: one.default for one in self.description.parameters}
+        settings = {key: value for key, value in self.parameters.items() if value != unset.get(key)}
+        if not settings and not card.weights_sha256:
+            return name
+        told = json.dumps([card.weights_sha256, settings], sort_keys=True).encode()
+        return f"{name} {hashlib.sha256(told).hexdigest()[:8]}"
+
+    @property
+    def spec(self) -> WorkerSpec:
+        """The process that it can share with others."""
+        return WorkerSpec(self.description, self.device, self.threads, self.memory_mb, self.allow_network)
+
+
+@dataclass(frozen=True)
+class Performed:
+    """What came of it: the findings without what a failed check withholds, and the objects made of them."""
+
+    findings: Findings
+    objects: list[ResultObject]
+
+
+def threads_of_each(analyses: int) -> int:
+    """How many threads a model may use, so that those at the same time have every core between them."""
+    return max(1, (os.cpu_count() or 1) // max(1, analyses))
+
+
+def perform(
+    workers: Workers,
+    order: Order,
+    read: Callable[[JobFolder], Material],
+    predecessor: PredecessorReference | None = None,
+) -> Performed:
+    """Run the model on what ``read`` puts into the folder of the run, and make the result objects.
+
+    The model's process starts while the input is read.
+
+    Raises
+    ------
+    ObjectError
+        the input is unfit, or the model refuses it
+    JobError
+        the model failed, or what it found makes no valid result; nothing of the run is left
+    NodeError
+        the disk is full or cannot be read
+    RunStopped
+        ``workers`` was stopped
+    """
+    with workers.lease(order.spec) as worker, worker.job_folder() as folder:
+        material = read(folder)
+        findings = withheld(worker.run(material.inputs, folder, order.timeout_seconds))
+        facts = RunFacts(
+            analysis=order.analysis,
+            card=order.description.card,
+            started_at=order.started_at,
+            parameters=order.parameters,
+            predecessor=predecessor,
+        )
+        try:
+            objects = build(findings, material.source, facts, order.results)
+        except ValueError as error:
+            name = order.description.card.name
+            raise ResultInvalid(f"the findings of {name} make no valid result: {error}") from error
+    return Performed(findings, objects)
+
+
+def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
+    """What ``when`` of a later analysis can ask for: a name, and the words any of which may match.
+
+    Numbers of the whole series and of each region (``left-lung.Volume``), answers by meaning and by code,
+    and checks (``passed`` or ``failed``).
+    """
+    facts: dict[str, tuple[str, ...]] = {}
+    for one in findings.measurements:
+        facts[_name(one)] = (f"{one.value:.15g}",)
+    for answer in findings.evaluations:
+        facts[answer.name or answer.concept.meaning] = _words(answer.value)
+    for check in findings.checks:
+        facts.setdefault(check.name, ("passed" if check.passed else "failed",))
+    for region in (*findings.segments, *findings.marks):
+        facts.setdefault(region.name, ("found",))
+        for one in region.measurements:
+            facts[f"{region.name}.{_name(one)}"] = (f"{one.value:.15g}",)
+        for answer in region.evaluations:
+            facts[f"{region.name}.{answer.name or answer.concept.meaning}"] = _words(answer.value)
+    return facts
+
+
+def _name(measurement: Measurement) -> str:
+    """As a check's ``withholds`` names it: its own name, else that of its concept with the derivation."""
+    derivation = f"{measurement.derivation.meaning} " if measurement.derivation else ""
+    return measurement.name or f"{derivation}{measurement.concept.meaning}"
+
+
+def _words(value: Code | str) -> tuple[str, ...]:
+    return (value.meaning, value.value) if isinstance(value, Code) else (value,)

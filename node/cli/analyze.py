@@ -1,0 +1,288 @@
+"""``anode analyze``: a model on files, without a node."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from node.cli import command, output
+from node.cli.opening import keep_others_out
+from node.config.config_values import listed, suggestion
+from node.config.settings import AnalysisConfig, Device, JobsConfig, ResultKind
+from node.errors import AnodeError, JobError, StorageFailure, WrongUsage
+
+if TYPE_CHECKING:
+    from models.types import Findings
+    from node.analysis import Order, Performed
+    from node.cli.command import Commands
+    from node.runners.catalogue import Description
+    from node.runners.workers import Workers
+    from node.series.file_series import FileSeries
+
+_KINDS: tuple[str, ...] = get_args(ResultKind)
+_DEVICES: tuple[str, ...] = get_args(Device)
+_DEFAULT_KINDS = AnalysisConfig("", "").results
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    analyze = command.add(
+        commands,
+        "analyze",
+        _run,
+        summary="run a model on DICOM files, without a node",
+        description="Every series at PATH is given to the model as a node would do it, and the results are "
+        "written to DIR, with a picture. Exit status 1 when no series had a result.",
+        examples="anode analyze ~/dicom/chest-ct --model lungs -o results\n"
+        "anode analyze pet/ --model ./fusion --input ct=ct/ -p threshold=2.5 -o results --results sr,sc",
+        config=False,
+    )
+    analyze.add_argument("path", metavar="PATH", type=Path, help="a file or folder of one or more series")
+    analyze.add_argument(
+        "--model", metavar="MODEL", required=True, help="a name that 'anode models' lists, or a model folder"
+    )
+    analyze.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="where results go")
+    analyze.add_argument(
+        "-p",
+        "--parameter",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="a parameter of the model; VALUE as in config.toml, or a plain word",
+    )
+    analyze.add_argument(
+        "--input",
+        metavar="NAME=PATH",
+        action="append",
+        default=[],
+        help="a further input of the model: a file or folder of one series",
+    )
+    analyze.add_argument(
+        "--results",
+        metavar="KINDS",
+        default=",".join(_DEFAULT_KINDS),
+        help=f"which result objects (default: {','.join(_DEFAULT_KINDS)}); there are {', '.join(_KINDS)}",
+    )
+    analyze.add_argument("--device", choices=_DEVICES, default="auto", help="where it computes")
+    analyze.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=command.positive_seconds,
+        default=JobsConfig.timeout_seconds,
+        help=f"for each series (default: {JobsConfig.timeout_seconds:g})",
+    )
+    analyze.add_argument("--memory-mb", metavar="N", type=int, default=0, help="0 is no limit (default)")
+    analyze.add_argument(
+        "--allow-network", action="store_true", help="let the model use the network, and the disk if need be"
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one series: objects in files, or why there are none."""
+
+    series: FileSeries
+    performed: Performed | None = None
+    files: tuple[Path, ...] = ()
+    error: AnodeError | None = None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from node.runners.workers import Workers
+    from node.series import file_series
+
+    keep_others_out()
+    order = _order(arguments)
+    others = {
+        name: file_series.only([Path(path)], f"--input {name}")
+        for name, path in _pairs("--input", arguments.input).items()
+    }
+    _check_inputs(order.description, others)
+    found = file_series.find([arguments.path])
+    for path, why in found.unusable:
+        output.note(f"{path}: {why}")
+    if not found.series:
+        raise WrongUsage(f"{arguments.path}: there is no DICOM image here")
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="anode-analyze-") as folder:
+        workers = Workers(Path(folder))
+        try:
+            for series in found.series:
+                outcome = _analyze(workers, order, {_primary(order): series, **others}, arguments.output)
+                outcomes.append(outcome)
+                if not arguments.json:
+                    _tell(outcome)
+        finally:
+            workers.stop()
+    if arguments.json:
+        output.as_json([_as_json(outcome) for outcome in outcomes])
+    return 0 if any(one.performed is not None for one in outcomes) else 1
+
+
+def _primary(order: Order) -> str:
+    return order.description.needs[0].name
+
+
+def _order(arguments: argparse.Namespace) -> Order:
+    from datetime import UTC, datetime
+
+    from models import registry
+    from node.analysis import Order, threads_of_each
+    from node.runners import catalogue, parameters
+
+    model = arguments.model
+    reference = str(Path(model).expanduser().resolve()) if _is_folder(model) else model
+    try:
+        description = catalogue.describe(reference)
+        catalogue.verify(description)
+    except (registry.UnknownModel, registry.UnusableModel) as error:
+        raise WrongUsage(str(error), action="'anode models' lists all") from error
+    given = {key: _value(text) for key, text in _pairs("-p", arguments.parameter).items()}
+    try:
+        values = catalogue.read_parameters(description, given)
+    except parameters.ParameterFaults as error:
+        raise WrongUsage(str(error), action=f"'anode models {model}' shows them") from error
+    kinds = [word.strip() for word in arguments.results.split(",") if word.strip()]
+    for kind in kinds:
+        if kind not in _KINDS:
+            hint = suggestion(kind, _KINDS) or f"; there are {listed(_KINDS)}"
+            raise WrongUsage(f"--results: there is no kind '{kind}'{hint}")
+    if not kinds or arguments.memory_mb < 0:
+        raise WrongUsage("--results: name at least one" if not kinds else "--memory-mb: expected 0 or more")
+    return Order(
+        analysis=description.card.name,
+        description=description,
+        parameters=values,
+        results=kinds,
+        started_at=datetime.now(UTC),
+        timeout_seconds=arguments.timeout,
+        memory_mb=arguments.memory_mb,
+        device=arguments.device,
+        threads=threads_of_each(1),
+        allow_network=arguments.allow_network,
+    )
+
+
+def _is_folder(model: str) -> bool:
+    return "/" in model or model.startswith((".", "~")) or Path(model, "analysis.toml").is_file()
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for one in given:
+        key, equals, value = one.partition("=")
+        if not equals or not key:
+            raise WrongUsage(f"{option}: expected KEY=VALUE, not '{one}'")
+        if key in pairs:
+            raise WrongUsage(f"{option}: {key} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _check_inputs(description: Description, others: Mapping[str, FileSeries]) -> None:
+    further = {need.name: need for need in description.needs[1:]}
+    for name in others:
+        if name not in further:
+            hint = suggestion(name, further) or (f"; it takes {listed(sorted(further))}" if further else "")
+            raise WrongUsage(f"--input {name}: the model has no further input of this name{hint}")
+    missing = [name for name, need in further.items() if not need.is_optional and name not in others]
+    if missing:
+        raise WrongUsage(f"the model needs {listed(missing)} too; give each with --input NAME=PATH")
+
+
+def _analyze(workers: Workers, order: Order, given: Mapping[str, FileSeries], folder: Path) -> _Outcome:
+    from node.analysis import perform
+    from node.runners.job_folder import JobFolder
+    from node.series import file_series, model_inputs, selection, source_series
+    from node.series.model_inputs import Material
+
+    series = given[_primary(order)]
+
+    def read(job: JobFolder) -> Material:
+        file_series.refuse_two_patients(list(given.values()))
+        digests = {name: source_series.digest_of_files(one.paths) for name, one in given.items()}
+        instances = {name: one.instances for name, one in given.items()}
+        digest = selection.combined(digests)
+        return model_inputs.of_sources(instances, order.description.needs, digest, order.parameters, job)
+
+    try:
+        performed = perform(workers, order, read)
+    except (AnodeError, JobError) as error:
+        return _Outcome(series, error=error)
+    return _Outcome(series, performed, tuple(_written(performed, series, folder)))
+
+
+def _written(performed: Performed, series: FileSeries, folder: Path) -> list[Path]:
+    """Write each object to a file of its own; the first Secondary Capture as a picture, too."""
+    from node.demo.pictures import save_picture
+
+    files: list[Path] = []
+    counts: dict[str, int] = {}
+    try:
+        here = folder / f"series-{series.number}-{series.series_instance_uid[-8:]}"
+        here.mkdir(parents=True, exist_ok=True)
+        for one in performed.objects:
+            counts[one.kind] = counts.get(one.kind, 0) + 1
+            total = sum(other.kind == one.kind for other in performed.objects)
+            name = one.kind if total == 1 else f"{one.kind}-{counts[one.kind]:04}"
+            path = here / f"{name}.dcm"
+            path.write_bytes(one.part10)
+            files.append(path)
+            if one.kind == "sc" and counts["sc"] == 1:
+                files.append(save_picture(path, here / "picture.png"))
+    except OSError as error:
+        raise StorageFailure(f"{folder} cannot be written: {error.strerror or error}") from error
+    return files
+
+
+def _tell(outcome: _Outcome) -> None:
+    series = outcome.series
+    count = output.count(len(series.instances), "instance")
+    output.line(f"series {series.number} ({series.modality or 'no modality'}, {count})")
+    if outcome.performed is None:
+        assert outcome.error is not None
+        output.line(f"  no result: {outcome.error}")
+        if outcome.error.action:
+            output.line(f"  {outcome.error.action}")
+        return
+    for text in _said(outcome.performed.findings):
+        output.line(f"  {text}")
+    folder = outcome.files[0].parent if outcome.files else None
+    output.line(f"  {output.count(len(outcome.files), 'file')} in {folder}" if folder else "  no file")
+
+
+def _said(findings: Findings) -> list[str]:
+    from node.analysis import facts_of
+
+    lines = [f"{name}: {words[0]}" for name, words in facts_of(findings).items()]
+    lines += [f"{one.name}: {one.reason}" for one in findings.checks if not one.passed and one.reason]
+    return [*lines, findings.summary] if findings.summary else lines
+
+
+def _as_json(outcome: _Outcome) -> dict[str, Any]:
+    from node.analysis import facts_of
+
+    told: dict[str, Any] = {
+        "series_instance_uid": outcome.series.series_instance_uid,
+        "modality": outcome.series.modality,
+        "instances": len(outcome.series.instances),
+        "files": [str(path) for path in outcome.files],
+    }
+    if outcome.error is not None:
+        return told | {"error": outcome.error.name, "reason": str(outcome.error)}
+    assert outcome.performed is not None
+    findings = outcome.performed.findings
+    checks = [{"name": one.name, "passed": one.passed, "reason": one.reason} for one in findings.checks]
+    return told | {"found": facts_of(findings), "checks": checks, "summary": findings.summary}
