@@ -54,7 +54,10 @@ def _references(data_set: Dataset) -> Iterator[str]:
 
 def _segments(data_set: Dataset) -> Iterator[str]:
     """G4: segments are numbered without gaps, named, coded, and say what made them."""
-    segments = data_set.get("SegmentSequence") or []
+    segments = list(data_set.get("SegmentSequence") or [])
+    if data_set.get("SegmentationType") == "LABELMAP":
+        # Number 0 is what lies in none.
+        segments = [segment for segment in segments if segment.get("SegmentNumber") != 0]
     if [segment.get("SegmentNumber") for segment in segments] != list(range(1, len(segments) + 1)):
         yield "Segment Numbers are not 1 to n"
     for segment in segments:

@@ -29,6 +29,7 @@ MEASUREMENTS_WITHOUT_REGION = Code("NO-REGION", PRIVATE_SCHEME, "Measurement Gro
 MARKS_BESIDE_SEGMENTS = Code("MARK", PRIVATE_SCHEME, "Measurement Group with image region")
 DERIVED_OBJECTS = Code("DERIVED-OBJECTS", PRIVATE_SCHEME, "Objects derived by the algorithm")
 DERIVED_IMAGE = Code("DERIVED-IMAGE", PRIVATE_SCHEME, "Image derived by the algorithm")
+LABEL_MAP = Code("LABEL-MAP", PRIVATE_SCHEME, "Label map of the segments")
 REGISTRATION = Code("REGISTRATION", PRIVATE_SCHEME, "Registration found by the algorithm")
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
 PERCENT = Code("%", "UCUM", "percent")

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 
 from models.types import Code
 from node.results import concepts
+from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE
 from node.results.concepts import concept
 from node.results.given import Given
 from node.results.source_header import SourceHeader
@@ -40,7 +41,7 @@ def image_library(given: Iterable[Given]) -> list[ContainerContentItem]:
 
 
 def derived_objects(derived: Sequence[Dataset]) -> list[ContainerContentItem]:
-    """Return a container that refers to the images, maps and registrations of the same run, if any.
+    """Return a container that refers to the images, maps and registrations of the same run.
 
     TID 1500 is extensible, and has no row for what is no input.
     """
@@ -52,10 +53,13 @@ def derived_objects(derived: Sequence[Dataset]) -> list[ContainerContentItem]:
 
 
 def _derived(data_set: Dataset) -> ContentItem:
-    is_image = int(data_set.get("Rows", 0) or 0) > 0
+    is_label_map = data_set.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE
+    is_image = int(data_set.get("Rows", 0) or 0) > 0 and not is_label_map
+    name = concepts.DERIVED_IMAGE if is_image else concepts.REGISTRATION
+    # Readers that do not know its SOP class take a label map for no image, and refuse the report.
     kind = ImageContentItem if is_image else CompositeContentItem
     item: ContentItem = kind(
-        name=concept(concepts.DERIVED_IMAGE if is_image else concepts.REGISTRATION),
+        name=concept(concepts.LABEL_MAP if is_label_map else name),
         referenced_sop_class_uid=data_set.SOPClassUID,
         referenced_sop_instance_uid=data_set.SOPInstanceUID,
         relationship_type=_CONTAINS,

@@ -18,6 +18,7 @@ from node.results.concepts import code_dataset, coding_schemes, concept
 from node.results.evidence import placed_images, placed_multi_frame, unplaced_image
 from node.results.facts import RunFacts
 from node.results.given import AllGiven
+from node.results.header_values import put, text
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, device_serial_number, stamp
 from node.results.segmentation_plan import MAXIMUM_FRACTIONAL_VALUE, Plan
 from node.results.uids import run_uid, tracking_uid
@@ -91,6 +92,9 @@ def segmentation(plan: Plan, given: AllGiven, run: RunFacts) -> Dataset:
         series_index=plan.given.index and _SERIES_OF_OTHERS + plan.given.index,
     )
     data_set.BurnedInAnnotation = "NO"
+    if plan.grid.positions_mm is None:
+        # Of type 2C where no Image Plane says it (PS3.3 table C.7-9).
+        put(data_set, "PatientOrientation", text(plan.given.header.first, "PatientOrientation"))
     _set_dimension_organization(data_set, run_uid(f"{plan.what} dimension organization", source, run))
     _set_study_of_source(data_set, plan)
     if schemes := coding_schemes(data_set):

@@ -58,8 +58,13 @@ class Outline:
     reasons: tuple[str, ...] = ()
 
     def place_of(self, segment: Segment) -> tuple[Plan, int] | None:
-        """Return the first plan that holds ``segment``, with its Segment Number."""
+        """Return the plan that holds ``segment`` for a report to refer to, with its Segment Number.
+
+        A label map is none: readers of reports that do not know its SOP class refuse the whole report.
+        """
         for plan in self.plans:
+            if plan.form == "LABELMAP":
+                continue
             for number, one in enumerate(plan.segments, 1):
                 if one.name == segment.name:
                     return plan, number

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from models.types import Code, Findings
 from node.results import concepts
+from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE
 from node.results.concepts import coding_schemes, concept
 from node.results.evaluations import evaluations
 from node.results.evidence import evidence
@@ -77,6 +78,7 @@ def structured_report(
         when a mark has not the points of its shape, or lies outside its input
     """
     source, header = given.first.source, given.first.header
+    label_maps = [one for one in segmentations if one.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE]
     groups, remarks = _groups(findings, given, run, outline, segmentations)
     tree = MeasurementReport(
         observation_context=_observation_context(run),
@@ -94,7 +96,7 @@ def structured_report(
             *image_library(given),
             measurements,
             *evaluations(findings, remarks),
-            *derived_objects(derived),
+            *derived_objects([*label_maps, *derived]),
         ]
     )
     _separate(root)
