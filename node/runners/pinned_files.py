@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,3 +84,14 @@ def unpinned_code(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
         if is_code and relative not in pinned:
             found.append(f"{path} is not pinned; add its path and sha256 to analysis.toml, or remove it")
     return found
+
+
+def stanza(folder: Path) -> str:
+    """Return the ``[[runner.files]]`` tables that pin every file of a folder as it is now."""
+    tables = []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name == "analysis.toml" or "__pycache__" in path.parts:
+            continue
+        relative = json.dumps(path.relative_to(folder).as_posix())
+        tables.append(f'\n[[runner.files]]\npath = {relative}\nsha256 = "{digest_of(path)}"\n')
+    return "".join(tables)

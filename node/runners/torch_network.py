@@ -7,6 +7,8 @@ is refused.
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -34,6 +36,9 @@ def prepared_device(device: Device, threads: int, path: Path) -> Any:
     except ImportError as error:
         raise UnusableModel(f"{path} needs PyTorch: install anode with the extra 'torch'") from error
 
+    # torch.export unpickles what a file says is pickled, unless nothing but tensors may be
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     torch.set_num_threads(threads)
     if torch.get_num_interop_threads() != 1:
         # it can be set once in a process, before the first parallel work
@@ -92,7 +97,15 @@ def _exported(path: Path) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             program = torch.export.load(path)
         return program.module()
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UnusableModel(f"{path} cannot be loaded: {_first_line(error)}") from error
 
 
