@@ -13,7 +13,19 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import codec, disk, latency, machine, memory, receiving, report, retrieving, scale, settling
+from benchmarks import (
+    analysing,
+    codec,
+    disk,
+    latency,
+    machine,
+    memory,
+    receiving,
+    report,
+    retrieving,
+    scale,
+    settling,
+)
 from benchmarks.anode import Anode
 from benchmarks.figures import Case
 from benchmarks.images import Images
@@ -33,6 +45,7 @@ ROWS: Mapping[str, Callable[[Options, Images], Generator[Case, None, None]]] = {
     "idle": memory.idle,
     "lossless": settling.lossless,
     "backlog": settling.backlog,
+    "models": analysing.models,
     "disk": disk.disk,
     "codec": codec.codec,
 }

@@ -27,6 +27,7 @@ ROWS: Mapping[str, str] = {
     "idle": "Idle associations",
     "lossless": "Compressed and proven, beside Orthanc's transcoding",
     "backlog": "Receiving while the node settles",
+    "models": "A model in a process of its own",
     "disk": "The disk's own rates",
     "codec": "The decoders' own rates",
 }

@@ -23,7 +23,7 @@ from benchmarks.processes import BenchmarkFailure
 ROOT = Path(__file__).parents[2]
 GROUPS = {
     "receiving": ["store", "nagle", "small", "memory", "idle", "disk"],
-    "all else": ["index", "get", "decode", "latency", "codec"],
+    "all else": ["index", "get", "decode", "latency", "models", "codec"],
     "settling": ["lossless", "backlog"],
 }
 SMALL = {
