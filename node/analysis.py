@@ -139,9 +139,8 @@ def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
 
 
 def _name(measurement: Measurement) -> str:
-    """As a check's ``withholds`` names it: its own name, else that of its concept with the derivation."""
-    derivation = f"{measurement.derivation.meaning} " if measurement.derivation else ""
-    return measurement.name or f"{derivation}{measurement.concept.meaning}"
+    """As a check's ``withholds`` names it."""
+    return measurement.name or measurement.concept.meaning
 
 
 def _words(value: Code | str) -> tuple[str, ...]:

@@ -16,12 +16,14 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from node import alarms, parking
 from node.config.settings import AnalysisConfig
 from node.errors import StorageFailure
 from node.index.index import StoredInstance
 from node.jobs.policy import RetryPolicy
 from node.jobs.task import Done, Job
 from node.jobs.worker import Engine, Group
+from node.runners.workers import Workers
 from node.series import source_series
 from node.tasks.analyze import AnalyzeTask
 from node.tasks.select import SelectTask
@@ -61,7 +63,8 @@ class Scene:
     def __init__(self, node: SmallNode, clock: ManualClock) -> None:
         self.node = node
         self.clock = clock
-        self.task = AnalyzeTask()
+        self.workers = Workers(node.services.config.node.data_dir)
+        self.task = AnalyzeTask(self.workers)
         work = RetryPolicy.for_work(node.services.config.jobs)
         self.engine = Engine(
             node.services,
@@ -96,6 +99,10 @@ class Scene:
     def jobs(self, kind: str) -> list[dict[str, Any]]:
         return self.node.jobs(kind=kind)
 
+    def parked(self) -> dict[str, parking.Parked]:
+        with self.node.services.database.read() as connection:
+            return parking.parked(connection)
+
     def work_folder(self) -> Path:
         return self.node.services.config.node.data_dir / "work"
 
@@ -114,6 +121,7 @@ def make(tmp_path: Path, exits: ExitStack, monkeypatch: pytest.MonkeyPatch) -> A
         clock = ManualClock()
         settings = config(tmp_path / folder, analyses=analyses or [analysis()], **jobs)
         scene = Scene(exits.enter_context(small_node(settings, clock)), clock)
+        exits.callback(scene.workers.stop)
         exits.callback(scene.engine.stop)
         return scene
 
@@ -143,6 +151,8 @@ def test_nothing_is_left_in_the_work_folder(make: Any) -> None:
     scene = make()
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     scene.quiet()
+    assert [path for path in left_in_the_work_folder(scene) if path.suffix in (".npy", ".json")] == []
+    scene.workers.stop()
     assert left_in_the_work_folder(scene) == []
 
 
@@ -277,7 +287,7 @@ def test_a_refusal_of_the_model_is_recorded_and_not_tried_again(make: Any) -> No
     assert scene.jobs("analyze")[0]["state"] == "done"
 
 
-def test_a_crash_is_tried_again_and_recorded(make: Any) -> None:
+def test_a_crash_fails_one_job_which_is_set_aside(make: Any) -> None:
     scene = make(analysis("crasher"))
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     scene.quiet()
@@ -285,12 +295,35 @@ def test_a_crash_is_tried_again_and_recorded(make: Any) -> None:
     assert run["state"] == "failed"
     assert "no such organ" in run["reason"]
     (job,) = scene.jobs("analyze")
-    assert (job["state"], job["error_name"]) == ("ready", "model-crashed")
-    for _ in range(10):
-        scene.clock.advance(3600)
-        scene.engine.run_until_idle(60)
-    (job,) = scene.jobs("analyze")
-    assert (job["state"], job["attempts"]) == ("set_aside", 5)
+    assert (job["state"], job["error_name"], job["attempts"]) == ("set_aside", "model-crashed", 1)
+    assert scene.parked() == {}
+
+
+def test_three_crashes_in_a_row_park_the_analysis_until_somebody_looks(make: Any) -> None:
+    scene = make(analysis("crasher"))
+    for number in range(1, 6):
+        scene.scan(*(slice_of(10 * number + one, series_instance_uid=f"{SERIES}.{number}") for one in (1, 2, 3)))
+    scene.quiet()
+    assert [job["state"] for job in scene.jobs("analyze")] == ["set_aside"] * 5
+    errors = sorted(job["error_name"] for job in scene.jobs("analyze"))
+    assert errors == ["analysis-parked"] * 2 + ["model-crashed"] * 3
+    assert list(scene.parked()) == ["test"]
+    data_dir = scene.node.services.config.node.data_dir
+    assert [alarm.name for alarm in alarms.standing(data_dir)] == ["analysis-parked"]
+    assert "no such organ" in alarms.standing(data_dir)[0].message
+
+
+def test_a_run_that_ends_well_forgets_the_crashes_before_it(make: Any) -> None:
+    scene = make(analysis("moody"))
+    for number, value in enumerate((-1, -1, 5, -1, -1), 1):
+        slices = [
+            slice_of(10 * number + one, series_instance_uid=f"{SERIES}.{number}", SeriesNumber=value)
+            for one in (1, 2, 3)
+        ]
+        scene.scan(*slices)
+        scene.quiet()
+    assert sorted(job["state"] for job in scene.jobs("analyze")) == ["done"] + ["set_aside"] * 4
+    assert scene.parked() == {}
 
 
 def test_a_hang_is_ended_at_the_configured_time(make: Any) -> None:
@@ -346,7 +379,7 @@ def test_a_stop_leaves_the_job_for_the_next_start(make: Any, monkeypatch: pytest
     scene.clock.advance(61)
     scene.node.schedule.complete()
     scene.engine.start()
-    wait_until(lambda: list(scene.work_folder().glob("*/pids")), seconds=30, what="the model's start")
+    wait_until(lambda: list(scene.work_folder().rglob("pids")), seconds=30, what="the model's start")
     scene.engine.stop(20.0)
     (job,) = scene.jobs("analyze")
     assert (job["state"], job["attempts"]) == ("ready", 0)
@@ -360,6 +393,7 @@ def test_a_relative_data_directory_works(make: Any, tmp_path: Path, monkeypatch:
         scene = Scene(node, clock)
         scene.scan(*(slice_of(number) for number in range(1, 4)))
         scene.quiet()
+        scene.workers.stop()
         assert [run["state"] for run in scene.runs()] == ["completed"]
 
 
@@ -401,12 +435,12 @@ def test_an_analysis_that_was_taken_out_of_the_configuration_is_done(make: Any) 
     assert outcome == Done()
 
 
-def test_a_model_that_cannot_be_loaded_is_tried_again(make: Any) -> None:
+def test_a_model_that_cannot_be_loaded_is_set_aside_with_the_reason(make: Any) -> None:
     scene = make(analysis("uninstalled"))
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     scene.quiet()
     (job,) = scene.jobs("analyze")
-    assert (job["error_name"], job["state"]) == ("model-crashed", "ready")
+    assert (job["error_name"], job["state"]) == ("model-crashed", "set_aside")
     assert "there is no model 'uninstalled'" in job["error"]
 
 

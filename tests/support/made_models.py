@@ -132,6 +132,17 @@ class Sleeper(Brightness):
         time.sleep(600)
 
 
+class Moody(Brightness):
+    """Crashes over a series with a negative number."""
+
+    card = card("moody")
+
+    def predict(self, inputs):
+        if inputs.volume.header["SeriesNumber"] < 0:
+            raise KeyError("not today")
+        return super().predict(inputs)
+
+
 class Unloadable(Brightness):
     card = card("unloadable")
 
@@ -166,6 +177,7 @@ MODELS = {
     "misshaper": "Misshaper",
     "infinite": "Infinite",
     "sleeper": "Sleeper",
+    "moody": "Moody",
     "unloadable": "Unloadable",
     "told": "Told",
 }
