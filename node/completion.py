@@ -222,12 +222,26 @@ class Completion:
         revision, last_arrival = row
         unfinished = queue.unfinished_analyses(connection, study_instance_uid, besides_job=besides_job)
         now = self._clock.timestamp()
-        return [
-            (study_instance_uid, one.name, revision)
+        ready = {
+            one.name
             for one in those
             if last_arrival + self._config.quiet_seconds(one) <= now
             and not self._waits_for(connection, one, study_instance_uid, revision, unfinished)
-        ]
+        }
+        # What comes after one of them as well has its turn when that is over.
+        return [(study_instance_uid, name, revision) for name in ready if not ready & self._before(name)]
+
+    def _before(self, name: str) -> set[str]:
+        """All analyses that have to be over before one, those that these wait for included."""
+        after = {analysis.name: analysis.after for analysis in self._config.analyses}
+        found: set[str] = set()
+        ahead = [*after[name]]
+        while ahead:
+            one = ahead.pop()
+            if one not in found:
+                found.add(one)
+                ahead += after.get(one, ())
+        return found
 
     def _waits_for(
         self,

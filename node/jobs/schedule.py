@@ -188,10 +188,11 @@ def follow_up(services: Services, connection: sqlite3.Connection, job: Job) -> N
     ``job`` selects for an analysis or is a run of one; call it in the transaction that ends the job, when
     all else that follows from it is written. What does not come this way is found by the next tick.
     """
+    analysis = str(job.payload["analysis"])
+    if analysis in parking.parked(connection):
+        # Whether the job failed or only waits for an operator is not known before it has ended.
+        return
     followers = services.completion.followers(
-        connection,
-        str(job.payload["study_instance_uid"]),
-        str(job.payload["analysis"]),
-        besides_job=job.id,
+        connection, str(job.payload["study_instance_uid"]), analysis, besides_job=job.id
     )
     fire(services, connection, followers, again=True)

@@ -13,8 +13,8 @@ from node.storage.location import Location
 
 
 def _without_place(run: Run) -> Run:
-    """What all results of a run say of it."""
-    return replace(run, kind="", number=0)
+    """What all results of a run say of it; what it found, one of them alone does."""
+    return replace(run, kind="", number=0, facts={})
 
 
 @dataclass(frozen=True)

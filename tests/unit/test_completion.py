@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import TypeVar
 
 import pytest
 
+from node import parking
 from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED, input_digest
 from node.config.settings import AnalysisConfig, Config, StudyConfig
-from node.jobs.schedule import Schedule
+from node.errors import AnalysisParked, JobError, ModelCrashed
+from node.jobs.schedule import Schedule, follow_up
+from node.jobs.task import Job
 from tests.support.job_bench import Bench, job_bench
 from tests.support.manual_clock import ManualClock
 
@@ -287,3 +291,279 @@ def test_a_selection_is_kept_when_its_run_is_recorded(bench: Bench, clock: Manua
         lambda connection: bench.completion.supersede(connection, "1.2", "1.2.1", "slow", before_revision=3),
     )
     assert last() == (SUPERSEDED, "digest-2", 7.0)
+
+
+# --- analyses that come after others -------------------------------------------
+
+CHAIN = Config(
+    study=StudyConfig(quiet_seconds=60),
+    analyses=(
+        AnalysisConfig("last", "m", after=("middle", "first")),
+        AnalysisConfig("first", "m"),
+        AnalysisConfig("middle", "m", after=("first",), quiet_seconds=5),
+    ),
+)
+
+
+@pytest.fixture
+def chain(tmp_path: Path, clock: ManualClock) -> Iterator[Bench]:
+    with job_bench(tmp_path, clock, CHAIN) as opened:
+        yield opened
+
+
+def lease(bench: Bench, kind: str) -> Job:
+    (job,) = bench.lease(kind)
+    return job
+
+
+def select(bench: Bench, *series: str) -> str:
+    """Do the selection that waits, with an analysis of each series; return for which analysis it was."""
+    job = lease(bench, "select")
+    analysis = str(job.payload["analysis"])
+
+    def work(connection: sqlite3.Connection) -> None:
+        for one in series:
+            bench.queue.enqueue(
+                connection,
+                "analyze",
+                key=f"{analysis}/{one}/{job.payload['revision']}",
+                payload={**job.payload, "series_instance_uid": one},
+                lane=f"{analysis}/{one}",
+                study_instance_uid="1.2",
+            )
+        follow_up(bench.services, connection, job)
+        bench.queue.finish(connection, job)
+
+    write(bench, work)
+    return analysis
+
+
+def run(bench: Bench, error: JobError | None = None) -> None:
+    """End the analysis that waits: well, or set aside with ``error``."""
+    job = lease(bench, "analyze")
+
+    def work(connection: sqlite3.Connection) -> None:
+        follow_up(bench.services, connection, job)
+        if error is None:
+            bench.queue.finish(connection, job)
+        else:
+            bench.queue.set_aside(connection, job, error)
+
+    write(bench, work)
+
+
+def selections(bench: Bench) -> list[str]:
+    """The analyses whose selection waits."""
+    return [job["payload"]["analysis"] for job in bench.jobs(kind="select", state="ready")]
+
+
+def waits_for(bench: Bench) -> dict[str, list[str]]:
+    with bench.database.read() as connection:
+        return {one["analysis"]: one["waits_for"] for one in bench.completion.waiting(connection, "1.2")}
+
+
+def test_an_analysis_waits_until_those_before_it_are_over(chain: Bench, clock: ManualClock) -> None:
+    schedule = Schedule(chain.services)
+    arrive(chain)
+    clock.advance(60)
+    schedule.complete()
+    assert selections(chain) == ["first"]
+    assert waits_for(chain) == {"last": ["middle", "first"], "middle": ["first"]}
+    assert select(chain, "1.2.1", "1.2.2") == "first"
+    assert selections(chain) == []
+    run(chain)
+    assert selections(chain) == []
+    assert schedule.complete() == 0
+    run(chain)
+    assert selections(chain) == ["middle"]
+    assert waits_for(chain) == {"last": ["middle"]}
+    # One that no series matches is over as well.
+    assert select(chain) == "middle"
+    assert selections(chain) == ["last"]
+    assert waits_for(chain) == {}
+    assert not is_open(chain)
+
+
+def test_an_analysis_that_failed_for_good_is_over_and_one_that_is_tried_again_is_not(
+    chain: Bench, clock: ManualClock
+) -> None:
+    schedule = Schedule(chain.services)
+    arrive(chain)
+    clock.advance(60)
+    schedule.complete()
+    select(chain, "1.2.1", "1.2.2")
+    job = lease(chain, "analyze")
+    error = ModelCrashed("out of luck")
+    write(
+        chain,
+        lambda connection: chain.queue.retry(connection, job, error, not_before=clock.timestamp() + 100),
+    )
+    run(chain, error)
+    assert selections(chain) == []
+    assert schedule.complete() == 0
+    clock.advance(100)
+    run(chain, error)
+    assert selections(chain) == ["middle"]
+
+
+def test_what_waits_for_a_parked_analysis_goes_on_when_that_has_run(chain: Bench, clock: ManualClock) -> None:
+    schedule = Schedule(chain.services)
+    arrive(chain)
+    clock.advance(60)
+    schedule.complete()
+    select(chain, "1.2.1", "1.2.2")
+    for _ in range(parking.FAILURES_TO_PARK):
+        write(chain, lambda connection: parking.crashed(connection, "first", "it crashed", 1.0))
+    run(chain, ModelCrashed("out of luck"))
+    run(chain, AnalysisParked("the analysis first is parked"))
+    assert schedule.complete() == 0
+    assert waits_for(chain)["middle"] == ["first"]
+    write(chain, lambda connection: parking.unpark(connection, "first"))
+    write(chain, lambda connection: chain.queue.requeue(connection, analysis="first"))
+    run(chain)
+    assert selections(chain) == []
+    run(chain)
+    assert selections(chain) == ["middle"]
+
+
+def test_what_waits_goes_on_when_the_failure_that_parks_an_analysis_is_its_last_job(
+    chain: Bench, clock: ManualClock
+) -> None:
+    schedule = Schedule(chain.services)
+    arrive(chain)
+    clock.advance(60)
+    schedule.complete()
+    select(chain, "1.2.1")
+    for _ in range(parking.FAILURES_TO_PARK):
+        write(chain, lambda connection: parking.crashed(connection, "first", "it crashed", 1.0))
+    run(chain, ModelCrashed("out of luck"))
+    assert schedule.complete() == 1
+    assert selections(chain) == ["middle"]
+
+
+def test_a_tick_finds_what_nobody_followed_up(chain: Bench, clock: ManualClock) -> None:
+    schedule = Schedule(chain.services)
+    arrive(chain)
+    clock.advance(60)
+    schedule.complete()
+    job = lease(chain, "select")
+    assert schedule.complete() == 0
+    write(chain, lambda connection: chain.queue.finish(connection, job))
+    assert schedule.complete() == 1
+    assert selections(chain) == ["middle"]
+
+
+def test_a_late_image_makes_all_of_a_chain_wait_for_its_turn_again(chain: Bench, clock: ManualClock) -> None:
+    schedule = Schedule(chain.services)
+    arrive(chain)
+    clock.advance(60)
+    schedule.complete()
+    select(chain)
+    arrive(chain)
+    assert select(chain) == "middle"
+    # Those of the revision before are not those that count.
+    assert selections(chain) == []
+    assert waits_for(chain) == {"last": ["middle", "first"], "first": [], "middle": ["first"]}
+    clock.advance(60)
+    schedule.complete()
+    assert select(chain) == "first"
+    assert selections(chain) == ["middle"]
+
+
+def test_a_run_that_is_repeated_lets_those_behind_it_look_again(chain: Bench, clock: ManualClock) -> None:
+    schedule = Schedule(chain.services)
+    arrive(chain)
+    clock.advance(60)
+    schedule.complete()
+    select(chain, "1.2.1")
+    run(chain, ModelCrashed("out of luck"))
+    select(chain)
+    select(chain)
+    assert selections(chain) == []
+    write(chain, lambda connection: chain.queue.requeue(connection, kind="analyze"))
+    run(chain)
+    assert selections(chain) == ["middle"]
+    select(chain)
+    assert selections(chain) == ["last"]
+
+
+def test_the_wait_survives_a_restart(tmp_path: Path, clock: ManualClock) -> None:
+    with job_bench(tmp_path, clock, CHAIN) as before:
+        arrive(before)
+        clock.advance(60)
+        Schedule(before.services).complete()
+        select(before, "1.2.1")
+        lease(before, "analyze")
+    with job_bench(tmp_path, clock, CHAIN) as after:
+        after.queue.release_leases_of(None)
+        assert Schedule(after.services).complete() == 0
+        run(after)
+        assert selections(after) == ["middle"]
+
+
+def test_a_restored_node_counts_all_as_due_whatever_waits(chain: Bench, clock: ManualClock) -> None:
+    arrive(chain)
+    with chain.database.read() as connection:
+        found = chain.completion.due(connection, now=math.inf)
+    assert {name for _, name, _ in found} == {"first", "middle", "last"}
+
+
+# --- what an analysis found ------------------------------------------------------
+
+
+def found(bench: Bench) -> dict[str, tuple[str, ...]] | str:
+    with bench.database.read() as connection:
+        return bench.completion.found(connection, "1.2", "1.2.1", "slow")
+
+
+def record_found(bench: Bench, revision: int, state: str, **facts: tuple[str, ...]) -> None:
+    write(
+        bench,
+        lambda connection: bench.completion.record_run(
+            connection,
+            study_instance_uid="1.2",
+            series_instance_uid="1.2.1",
+            analysis="slow",
+            revision=revision,
+            state=state,
+            facts=facts,
+        ),
+    )
+
+
+def test_what_the_latest_run_found_counts(bench: Bench) -> None:
+    assert found(bench) == "does not see this series"
+    record_found(bench, 1, COMPLETED, kind=("T1", "t1w"))
+    assert found(bench) == {"kind": ("T1", "t1w")}
+    record_found(bench, 2, "unchanged")
+    assert found(bench) == {"kind": ("T1", "t1w")}
+    record_found(bench, 3, "not-a-volume")
+    assert found(bench) == "has no result for this series (not-a-volume)"
+    record_found(bench, 4, COMPLETED, kind=("T2",))
+    assert found(bench) == {"kind": ("T2",)}
+
+
+def test_a_selection_takes_the_place_of_a_run_that_left_nothing_and_of_no_other(bench: Bench) -> None:
+    def select_series(series: str) -> None:
+        write(
+            bench,
+            lambda connection: bench.completion.record_selection(
+                connection,
+                study_instance_uid="1.2",
+                series_instance_uid=series,
+                analysis="slow",
+                revision=1,
+                selected_digest="new",
+                started_at=1.0,
+            ),
+        )
+
+    record(bench, 1, "unfit-input", series="1.2.1")
+    record(bench, 1, COMPLETED, "5.5", series="1.2.2")
+    for series in ("1.2.1", "1.2.2"):
+        select_series(series)
+    with bench.database.read() as connection:
+        runs = {one["series_instance_uid"]: one for one in bench.completion.runs(connection, "1.2")}
+    assert (runs["1.2.1"]["state"], runs["1.2.1"]["reason"]) == (QUEUED, "")
+    assert runs["1.2.1"]["selected_digest"] == "new"
+    assert (runs["1.2.2"]["state"], runs["1.2.2"]["selected_digest"]) == (COMPLETED, "")

@@ -196,7 +196,7 @@ def earlier(index: Indexed, study: str = "1.2") -> list[str]:
         return priors.earlier_studies(connection, study)
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_earlier_studies_of_the_patient_come_latest_first(index: Indexed) -> None:
     add(index, "1.2", "1", StudyDate="20240229", StudyTime="101500")
     add(index, "1.3", "1", StudyDate="20200101")
@@ -208,7 +208,7 @@ def test_earlier_studies_of_the_patient_come_latest_first(index: Indexed) -> Non
     assert earlier(index, "9.9") == []
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 @pytest.mark.parametrize(
     "attributes",
     [
