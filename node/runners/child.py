@@ -173,7 +173,7 @@ def _serve(order: dict[str, Any]) -> None:
     with os.fdopen(order["commands"], encoding="utf-8") as commands:
         for line in commands:
             job = json.loads(line)
-            with _place_of(made, job), _explained(say):
+            with _explained(say), _place_of(made, job):
                 _run(model, given / job, made / job)
             gc.collect()
             say(DONE)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -54,12 +55,18 @@ class JobFolder:
         self._arrays = 0
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Make an array that lies in a file of the folder, so that the model's process can map it."""
+        """Make an array that lies in a file of the folder, so that the model's process can map it.
+
+        Raises OSError when the disk has no space for it.
+        """
         if 0 in shape:
             return np.empty(shape, dtype)
         self._arrays += 1
         path = self.path / f"array-{self._arrays:05}.npy"
         array: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        # Who first writes to a page for which there is no space is ended by the system, and that is the node.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return array
 
     # --- the way there -------------------------------------------------------

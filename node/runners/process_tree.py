@@ -9,14 +9,10 @@ _PROC = Path("/proc")
 
 def descendants(process_id: int) -> list[int]:
     """Return the children of a process, and theirs, those first that began first."""
-    found = []
-    try:
-        for thread in sorted((_PROC / str(process_id) / "task").iterdir(), key=lambda one: int(one.name)):
-            found += [int(child) for child in (thread / "children").read_text().split()]
-    except OSError:
-        # It has ended, or one of its threads has.
-        pass
-    return [each for child in found for each in (child, *descendants(child))]
+    if not (_PROC / "self" / "task").exists():
+        return []
+    children = _children if _tells_children() else _children_by_search
+    return [each for child in children(process_id) for each in (child, *descendants(child))]
 
 
 def resident_bytes(process_id: int) -> int:
@@ -37,3 +33,31 @@ def available_bytes() -> int | None:
     except OSError:
         return None
     return next((1024 * int(one.split()[1]) for one in lines if one.startswith("MemAvailable:")), None)
+
+
+def _tells_children() -> bool:
+    """Whether this kernel was built to (CONFIG_PROC_CHILDREN)."""
+    return (_PROC / "thread-self" / "children").exists()
+
+
+def _children(process_id: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in sorted((_PROC / str(process_id) / "task").iterdir(), key=lambda one: int(one.name)):
+            found += map(int, (thread / "children").read_text().split())
+    except OSError:
+        # It has ended, or one of its threads has.
+        return found
+    return found
+
+
+def _children_by_search(process_id: int) -> list[int]:
+    found = []
+    for process in _PROC.glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == process_id:
+            found.append(int(process.name))
+    return sorted(found)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from node.errors import ModelOutOfMemory
+from node.errors import ModelOutOfMemory, OutOfSpace
 from node.runners import process_tree
 from node.storage import disk
 
@@ -82,7 +82,7 @@ class Watch:
             self._look_at_memory()
         if now >= self._disk_at:
             self._disk_at = now + DISK_SECONDS
-            disk.check_free_space(self._folder, self._reserve_bytes)
+            self._look_at_disk()
 
     def resident_bytes(self) -> int:
         """Memory that the model and what it started hold now."""
@@ -94,6 +94,14 @@ class Watch:
 
     def _models(self) -> list[int]:
         return process_tree.descendants(self._process_id)[1:]
+
+    def _look_at_disk(self) -> None:
+        free = disk.free_bytes(self._folder)
+        if free < self._reserve_bytes:
+            raise OutOfSpace(
+                f"{free} bytes are free, {self._reserve_bytes} are held in reserve; model {self._model} was "
+                "ended"
+            )
 
     def _look_at_memory(self) -> None:
         taken = self.resident_bytes()
