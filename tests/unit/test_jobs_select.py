@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydicom import uid
 
+from models.base import Need
 from node.completion import COMPLETED, FAILED, QUEUED, input_digest
 from node.config.settings import AnalysisConfig, Config
+from node.errors import ModelCrashed
 from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
 from node.jobs.task import Done, Job, SetAside
@@ -81,14 +85,14 @@ class Study:
         self.bench.database.write(lambda connection: self.index.add(connection, Entry.of(header), stored))
         return sop_instance_uid
 
-    def select(self) -> Done | SetAside:
-        self.revision += 1
+    def select(self, analysis: str = "lungs", *, is_new: bool = True) -> Done | SetAside:
+        self.revision += is_new
         job = Job(
             1,
             "select",
             "key",
             "",
-            {"study_instance_uid": self.uid, "analysis": "lungs", "revision": self.revision},
+            {"study_instance_uid": self.uid, "analysis": analysis, "revision": self.revision},
             self.uid,
             1,
             0.0,
@@ -107,7 +111,7 @@ class Study:
         with self.bench.database.read() as connection:
             return self.bench.completion.runs(connection, self.uid)
 
-    def complete(self, series: str, state: str = COMPLETED) -> None:
+    def complete(self, series: str, state: str = COMPLETED, **facts: tuple[str, ...]) -> None:
         """Do the analysis of a series that waits."""
         (job,) = self.bench.lease("analyze")
         self.bench.database.write(lambda connection: self.bench.queue.finish(connection, job))
@@ -116,9 +120,10 @@ class Study:
                 connection,
                 study_instance_uid=self.uid,
                 series_instance_uid=series,
-                analysis="lungs",
+                analysis=job.payload["analysis"],
                 revision=job.payload["revision"],
                 state=state,
+                facts=facts,
             )
         )
 
@@ -269,3 +274,186 @@ def test_a_localizer_among_the_series_does_not_hide_the_others(study: Study) -> 
     study.add("1.2.2")
     study.select()
     assert [one["series_instance_uid"] for one in study.analyses()] == ["1.2.2"]
+
+
+# --- after others ----------------------------------------------------------------
+
+AFTER_TYPE = AnalysisConfig(
+    "brain",
+    "lungs-model",
+    when={"Modality": "CT", "mr.type.kind": "t1*", "mr.type.Score": ">= 0.9"},
+    after=("mr", "mr.type"),
+)
+
+
+@pytest.fixture
+def chained(tmp_path: Path, clock: ManualClock) -> Iterator[Study]:
+    first = AnalysisConfig("mr.type", "lungs-model", when={"Modality": "CT"})
+    with job_bench(tmp_path, clock, Config(analyses=(first, AFTER_TYPE))) as bench:
+        yield Study(bench)
+
+
+def of(study: Study, analysis: str) -> list[tuple[str, str, str]]:
+    return [
+        (run["series_instance_uid"], run["state"], run["reason"])
+        for run in study.runs()
+        if run["analysis"] == analysis
+    ]
+
+
+def test_an_analysis_sees_the_series_in_which_another_found_what_it_wants(chained: Study) -> None:
+    for series in ("1.2.1", "1.2.2"):
+        chained.add(series)
+    chained.select("mr.type")
+    chained.complete("1.2.1", kind=("T2", "t2w"), Score=("0.95",))
+    chained.complete("1.2.2", kind=("T1", "t1w"), Score=("0.9",))
+    chained.select("brain", is_new=False)
+    assert of(chained, "brain") == [("1.2.2", QUEUED, "")]
+
+
+@pytest.mark.parametrize(
+    ("state", "facts", "reason"),
+    [
+        (
+            COMPLETED,
+            {"kind": ("T2", "t2w"), "Score": ("1",)},
+            "mr.type.kind is 'T2', the analysis",
+        ),
+        (
+            COMPLETED,
+            {"kind": ("t1w",), "Score": ("0.8",)},
+            "is '0.8', the analysis wants '>= 0.9'",
+        ),
+        (COMPLETED, {"kind": ("t1w",)}, "the analysis mr.type has not found any 'Score' in the series"),
+        (COMPLETED, {"kind": ("t1w",), "Score": ("high",)}, "mr.type.Score is 'high'"),
+        (FAILED, {}, "the analysis mr.type has no result for this series (failed)"),
+    ],
+)
+def test_what_another_found_is_told_where_it_does_not_match(
+    chained: Study, state: str, facts: dict[str, tuple[str, ...]], reason: str
+) -> None:
+    chained.add("1.2.1")
+    chained.select("mr.type")
+    chained.complete("1.2.1", state, **facts)
+    chained.select("brain", is_new=False)
+    ((series, found, told),) = of(chained, "brain")
+    assert (series, found) == ("", "no-match")
+    assert reason in told
+
+
+def test_a_series_that_the_other_never_saw_does_not_match(chained: Study) -> None:
+    chained.add("1.2.1")
+    chained.select("brain")
+    assert "the analysis mr.type does not see this series" in of(chained, "brain")[0][2]
+
+
+def test_what_the_other_finds_later_is_selected_and_the_old_reason_forgotten(chained: Study) -> None:
+    chained.add("1.2.1")
+    chained.select("mr.type")
+    chained.complete("1.2.1", FAILED)
+    chained.select("brain", is_new=False)
+    chained.bench.database.write(
+        lambda connection: chained.bench.completion.record_run(
+            connection,
+            study_instance_uid=chained.uid,
+            series_instance_uid="1.2.1",
+            analysis="mr.type",
+            revision=1,
+            state=COMPLETED,
+            facts={"kind": ("t1w",), "Score": ("1",)},
+        )
+    )
+    chained.select("brain", is_new=False)
+    assert of(chained, "brain") == [("1.2.1", QUEUED, "")]
+
+
+def test_the_end_of_a_selection_without_runs_begins_those_behind_it(chained: Study) -> None:
+    chained.add("1.2.1", Modality="MR")
+    completion = chained.bench.completion
+    now = chained.bench.clock.timestamp()
+    write = chained.bench.database.write
+    write(lambda connection: completion.arrived(connection, chained.uid, now - 1000))
+    for name in ("mr.type", "mr"):
+        write(lambda connection, name=name: completion.fired(connection, chained.uid, name, 1))
+    chained.select("mr.type")
+    assert [job["payload"]["analysis"] for job in chained.bench.jobs(kind="select")] == ["brain"]
+
+
+# --- parameters and further inputs -----------------------------------------------
+
+
+@pytest.fixture
+def with_needs(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
+    needs = (Need("ct"), Need("pet", comes_from="study"))
+    described = SimpleNamespace(needs=needs)
+    monkeypatch.setattr("node.tasks.select.catalogue.describe", lambda model: described)
+    analysis = AnalysisConfig("lungs", "m", when={"Modality": "CT"}, inputs={"pet": {"Modality": "PT"}})
+    with job_bench(tmp_path, clock, Config(analyses=(analysis,))) as bench:
+        yield Study(bench)
+
+
+def reconfigure(study: Study, **changes: Any) -> None:
+    completion = study.bench.services.completion
+    (analysis,) = completion._config.analyses
+    completion._config = Config(analyses=(replace(analysis, **changes),))
+
+
+def test_a_missing_input_refuses_the_series_by_name_and_the_late_one_repairs_it(with_needs: Study) -> None:
+    with_needs.add("1.2.1")
+    with_needs.select()
+    assert with_needs.analyses() == []
+    ((series, state, reason),) = of(with_needs, "lungs")
+    assert (series, state) == ("1.2.1", "unfit-input")
+    assert reason == "no series of the study matches the input 'pet': there is no other series"
+    with_needs.add("1.2.2", Modality="PT")
+    with_needs.select()
+    assert [one["series_instance_uid"] for one in with_needs.analyses()] == ["1.2.1"]
+
+
+def test_a_late_image_of_a_further_input_runs_the_analysis_again(with_needs: Study) -> None:
+    with_needs.add("1.2.1")
+    with_needs.add("1.2.2", Modality="PT")
+    with_needs.select()
+    with_needs.complete("1.2.1")
+    with_needs.add("1.2.3", Modality="MR")
+    with_needs.select()
+    assert with_needs.analyses() == []
+    with_needs.add("1.2.2", Modality="PT")
+    with_needs.select()
+    assert [one["revision"] for one in with_needs.analyses()] == [3]
+
+
+def test_other_parameters_run_the_analysis_again_when_it_is_selected_again(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    study.complete("1.2.1")
+    study.select()
+    assert study.analyses() == []
+    reconfigure(study, parameters={"threshold": 3})
+    study.select()
+    assert [one["revision"] for one in study.analyses()] == [3]
+
+
+def test_a_result_is_superseded_by_one_of_a_later_revision_alone(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    study.complete("1.2.1")
+    reconfigure(study, parameters={"threshold": 3})
+    study.bench.database.write(lambda connection: study.bench.completion.arrived(connection, study.uid, 0.0))
+    study.select(is_new=False)
+    assert study.analyses() == []
+    with study.bench.database.read() as connection:
+        (waiting,) = study.bench.completion.waiting(connection, study.uid)
+    assert waiting["revision"] == 2
+
+
+def test_an_analysis_that_was_set_aside_is_not_revived_by_the_same_selection(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    (job,) = study.bench.lease("analyze")
+    study.bench.database.write(
+        lambda connection: study.bench.queue.set_aside(connection, job, ModelCrashed("out of luck"))
+    )
+    study.select(is_new=False)
+    assert study.analyses() == []
+    assert [one["state"] for one in study.bench.jobs(kind="analyze")] == ["set_aside"]
