@@ -1,23 +1,39 @@
-"""The slice that a Secondary Capture shows: which one, how grey, and which way round."""
+"""The slices that a Secondary Capture shows: which ones, how grey, and which way round."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.types import Findings, Segment
-from node.results.facts import Source
-from node.results.header_values import numbers
+from models.types import Findings, Mark, Segment
+from node.results.given import AllGiven, Given
+from node.results.header_values import numbers, text
+from node.results.regions import outlines_of
 from node.results.source_header import SourceHeader
 
 CT_UNIT = "[hnsf'U]"
 _CT_LIMITS_HU = (-1000.0, 400.0)
 _PERCENTILES = (1.0, 99.0)
 _NAMES = (("L", "R"), ("P", "A"), ("H", "F"))
+_OPPOSITE = {one: other for pair in _NAMES for one, other in (pair, pair[::-1])}
+#: How many further slices are shown small, below the one.
+MOST_OTHERS = 5
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A mark on a slice: ``points`` is (n, 2) float64, (row, column), whole numbers in the middle of pixels.
+
+    ``number`` is what it is called in the picture and in the panel, from 1.
+    """
+
+    mark: Mark
+    number: int
+    points: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,8 +55,14 @@ class Anatomy:
         The slice is number ``index`` (from 0) of ``count``.
     instance
         Index into the source's data sets, None when a slice is no instance of its own.
-    is_largest_area
-        Whether the slice was chosen for the area of its segments.
+    why
+        Why this slice was chosen, in words; may be empty.
+    marks
+        Those on this slice.
+    given
+        The input that it is of, None when that is of no interest.
+    others
+        Further slices with findings, from the first to the last.
     """
 
     grey: NDArray[np.uint8]
@@ -50,58 +72,144 @@ class Anatomy:
     index: int
     count: int
     instance: int | None
-    is_largest_area: bool
+    why: str = ""
+    marks: tuple[Drawn, ...] = ()
+    given: Given | None = None
+    others: tuple[Anatomy, ...] = ()
 
 
-def anatomy(findings: Findings, source: Source, header: SourceHeader) -> Anatomy | None:
-    """Choose the slice to show; None when the source offers no pixels.
+def anatomy(findings: Findings, given: AllGiven) -> Anatomy | None:
+    """Choose the slices to show; None when the source offers no pixels.
 
-    With segments it is the slice where they cover the largest area, else the middle one.
+    The first is the one with most marks, and of those with as many the one where segments cover the
+    largest area, else the middle one. It is of the first input, unless all that was found is on another.
     """
-    if source.volume is not None:
-        voxels = source.volume.voxels
-        index = _slice_of_largest_area(findings.segments)
-        chosen = len(voxels) // 2 if index is None else index
-        masks = tuple((one, one.mask[chosen]) for one in findings.segments if one.mask[chosen].any())
-        steps = source.volume.affine[:3, :3]
-        spacing_mm = (source.volume.spacing_mm[1], source.volume.spacing_mm[2])
-        return Anatomy(
-            _grey(voxels[chosen], source.volume.unit == CT_UNIT or header.modality == "CT", header),
-            masks,
-            spacing_mm,
-            _edges(steps[:, 2], steps[:, 1]),
-            chosen,
-            len(voxels),
-            chosen if len(source.data_sets) == len(voxels) else None,
-            index is not None,
+    one = _input_of(findings, given)
+    pixels = _slices(one)
+    if pixels is None:
+        return _given_slice(one)
+    here = _Here.on(findings, given, one, pixels)
+    index, why = here.best()
+    shown = _slice(here, one, index)
+    wanted = [other for other in here.found() if other != index]
+    if len(wanted) > MOST_OTHERS:
+        places = np.linspace(0, len(wanted) - 1, MOST_OTHERS).round().astype(int)
+        wanted = [wanted[place] for place in places]
+    others = tuple(_slice(here, one, other) for other in wanted)
+    return replace(shown, why=why, others=others)
+
+
+# --- what is where -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Here:
+    """What was found on one input: its pixels (slice, row, column[, 3]), masks, and marks by slice.
+
+    ``areas`` says how many voxels of each slice are in some segment.
+    """
+
+    pixels: NDArray[Any]
+    segments: tuple[Segment, ...]
+    marks: dict[int, list[Drawn]]
+    areas: list[int]
+
+    @classmethod
+    def on(cls, findings: Findings, given: AllGiven, one: Given, pixels: NDArray[Any]) -> _Here:
+        segments = tuple(
+            segment
+            for segment in findings.segments
+            if given.on(segment.on) is one and segment.mask.shape == pixels.shape[:3] and segment.mask.any()
         )
+        marks: dict[int, list[Drawn]] = {}
+        shape = (pixels.shape[0], pixels.shape[1], pixels.shape[2])
+        for number, mark in enumerate(findings.marks, 1):
+            if given.on(mark.on) is not one:
+                continue
+            for outline in outlines_of(mark, shape):
+                index = int(np.clip(np.floor(outline[0, 0] + 0.5), 0, shape[0] - 1))
+                marks.setdefault(index, []).append(Drawn(mark, number, outline[:, 1:]))
+        union = np.zeros(shape, dtype=bool)
+        for segment in segments:
+            union |= segment.mask
+        return cls(pixels, segments, marks, np.count_nonzero(union, axis=(1, 2)).tolist())
+
+    def best(self) -> tuple[int, str]:
+        if not (self.segments or self.marks):
+            return len(self.pixels) // 2, ""
+        areas = self.areas
+        weights = {index: sum(map(_weight, marks)) for index, marks in self.marks.items()}
+        best = max(range(len(areas)), key=lambda one: (weights.get(one, 0.0), areas[one], -one))
+        return best, "most findings" if self.marks else "largest area"
+
+    def found(self) -> list[int]:
+        """The slices with something in them, in order."""
+        areas = self.areas
+        return [index for index in range(len(areas)) if areas[index] or index in self.marks]
+
+
+def _weight(drawn: Drawn) -> float:
+    return 0.5 if drawn.mark.probability is None else drawn.mark.probability + 0.01
+
+
+def _input_of(findings: Findings, given: AllGiven) -> Given:
+    inputs = [given.on(mark.on) for mark in findings.marks]
+    inputs += [given.on(segment.on) for segment in findings.segments]
+    return given.first if given.first in inputs or not inputs else inputs[0]
+
+
+def _slices(one: Given) -> NDArray[Any] | None:
+    if one.source.volume is not None:
+        return one.source.volume.voxels
+    return one.source.image.pixels if one.source.image is not None else None
+
+
+def _slice(here: _Here, one: Given, index: int) -> Anatomy:
+    source, header = one.source, one.header
+    count = len(here.pixels)
+    volume = source.volume
+    if volume is not None:
+        steps = volume.affine[:3, :3]
+        spacing_mm = (volume.spacing_mm[1], volume.spacing_mm[2])
+        edges, unit = _edges(steps[:, 2], steps[:, 1]), volume.unit
+        instance = index if len(source.data_sets) == count else None
+    else:
+        assert source.image is not None
+        spacing_mm = source.image.spacing_mm or (1.0, 1.0)
+        edges, unit, instance = _edges_of(header, 0), source.image.unit, 0
+    return Anatomy(
+        _grey(here.pixels[index], unit == CT_UNIT or header.modality == "CT", header),
+        tuple((segment, segment.mask[index]) for segment in here.segments if segment.mask[index].any()),
+        spacing_mm,
+        edges,
+        index,
+        count,
+        instance,
+        marks=tuple(here.marks.get(index, ())),
+        given=one,
+    )
+
+
+def _given_slice(one: Given) -> Anatomy | None:
+    """The slice that the source itself offers, of a series that was given as its instances."""
+    source, header = one.source, one.header
     if source.picture_slice is None or source.picture_slice.ndim not in (2, 3):
         return None
     shown = min(max(source.picture_instance, 0), len(header.instances) - 1)
-    instance = header.instances[shown]
-    spacing = instance.pixel_spacing_mm
-    along_row, along_column = np.array(instance.orientation[:3]), np.array(instance.orientation[3:])
+    spacing = header.instances[shown].pixel_spacing_mm
     return Anatomy(
         _grey(source.picture_slice, header.modality == "CT", header),
         (),
         (spacing[0], spacing[1]) if len(spacing) == 2 else (1.0, 1.0),
-        _edges(along_row, along_column) if len(instance.orientation) == 6 else ("", "", "", ""),
+        _edges_of(header, shown),
         shown,
         len(header.instances),
         shown,
-        False,
+        given=one,
     )
 
 
-def _slice_of_largest_area(segments: Sequence[Segment]) -> int | None:
-    """Return the slice where most voxels are in some segment; None when there are none."""
-    filled = [segment.mask for segment in segments if segment.mask.any()]
-    if not filled:
-        return None
-    union = np.zeros(filled[0].shape, dtype=bool)
-    for mask in filled:
-        union |= mask
-    return int(np.argmax(np.count_nonzero(union, axis=(1, 2))))
+# --- grey --------------------------------------------------------------------
 
 
 def _grey(pixels: NDArray[Any], is_ct: bool, header: SourceHeader) -> NDArray[np.uint8]:
@@ -112,6 +220,8 @@ def _grey(pixels: NDArray[Any], is_ct: bool, header: SourceHeader) -> NDArray[np
     if not high > low:
         low, high = float(values.min()), float(values.min()) + 1.0
     scaled = np.clip((values - low) * (255.0 / (high - low)), 0, 255)
+    if str(header.first.get("PhotometricInterpretation", "")) == "MONOCHROME1" and not is_ct:
+        scaled = 255.0 - scaled
     return scaled.astype(np.uint8)
 
 
@@ -129,6 +239,22 @@ def _ct_window(header: SourceHeader) -> tuple[float, float]:
     if centre and width and width[0] >= 2:
         return centre[0] - width[0] / 2, centre[0] + width[0] / 2
     return _CT_LIMITS_HU
+
+
+# --- which way round ---------------------------------------------------------
+
+
+def _edges_of(header: SourceHeader, instance: int) -> tuple[str, str, str, str]:
+    orientation: Sequence[float] = header.instances[instance].orientation
+    if len(orientation) == 6:
+        return _edges(np.array(orientation[:3]), np.array(orientation[3:]))
+    # A projection says it in letters: to the right, and down (PS3.3 section C.7.6.1.1.1).
+    stated = text(header.first, "PatientOrientation").split("\\")
+    if len(stated) != 2 or not all(one and set(one) <= set(_OPPOSITE) for one in stated):
+        return "", "", "", ""
+    right, down = stated
+    left, up = ("".join(_OPPOSITE[letter] for letter in one) for one in stated)
+    return left, right, up, down
 
 
 def _edges(along_row: NDArray[np.float64], along_column: NDArray[np.float64]) -> tuple[str, str, str, str]:

@@ -111,7 +111,7 @@ def _reports(making: _Making) -> list[Dataset]:
 
 
 def _pictures(making: _Making) -> list[Dataset]:
-    return [secondary_capture.secondary_capture(making.findings, making.source, making.header, making.run)]
+    return secondary_capture.secondary_captures(making.findings, making.given, making.run)
 
 
 #: What else the report refers to.

@@ -15,8 +15,10 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -69,6 +71,7 @@ def _check(part10: bytes) -> list[str]:
         SegmentationStorage: segmentation_problems,
         LABEL_MAP_SEGMENTATION_STORAGE: segmentation_problems,
         SecondaryCaptureImageStorage: _secondary_capture,
+        MultiFrameTrueColorSecondaryCaptureImageStorage: _multi_frame_capture,
     }
     special = by_class.get(str(data_set.get("SOPClassUID", "")))
     if special is None:
@@ -177,8 +180,19 @@ def _secondary_capture(data_set: Dataset) -> Iterator[str]:
     if "PatientOrientation" not in data_set:
         yield "Patient Orientation is absent"
     expected = data_set.get("Rows", 0) * data_set.get("Columns", 0) * data_set.get("SamplesPerPixel", 0)
+    expected *= int(data_set.get("NumberOfFrames", 1) or 0)
     if not expected or len(data_set.get("PixelData", b"")) != expected + expected % 2:
         yield "Pixel Data has not the length that Rows and Columns say"
+
+
+def _multi_frame_capture(data_set: Dataset) -> Iterator[str]:
+    yield from _secondary_capture(data_set)
+    frames = int(data_set.get("NumberOfFrames", 0) or 0)
+    pages = data_set.get("PageNumberVector")
+    if not data_set.get("FrameIncrementPointer") or not pages:
+        yield "the frames are in no order: Frame Increment Pointer or Page Number Vector is absent"
+    elif (len(pages) if isinstance(pages, MultiValue) else 1) != frames:
+        yield "Page Number Vector has not a value for each frame"
 
 
 def every_item(data_set: Dataset) -> Iterator[Dataset]:

@@ -1,23 +1,20 @@
-"""Draws a result: the slice with its contours, and a panel of words below it, never over it."""
+"""Draws a result: the slices with their contours and marks, and a panel of words below, never over them."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from skimage.measure import find_contours
 
 from node.results.anatomy import Anatomy
+from node.results.drawing import WIDTH, drawn
+from node.results.lettering import font_of, printable
 
-WIDTH = 1024
 _MARGIN = 36
-_MARK_MARGIN = 64
-_ANATOMY_BOX = (WIDTH - 2 * _MARK_MARGIN, 840)
 # At half size, 512 pixels wide, the smallest text is still 14 pixels high.
 TEXT_SIZE, TITLE_SIZE, WARNING_SIZE = 30, 40, 44
 _SMALLEST_TEXT_SIZE = 28
@@ -25,14 +22,13 @@ _LINE = 42
 _REGION_LEFT, _NAME_LEFT, _NUMBER_RIGHT, _UNIT_LEFT = _MARGIN + 42, 350, 904, 914
 _BLACK, _PANEL, _WHITE, _GREY = (0, 0, 0), (18, 20, 24), (245, 245, 245), (165, 170, 178)
 _GREEN, _AMBER = (110, 215, 130), (255, 176, 59)
-_MARK = (255, 222, 120)
 
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class NumberRow:
-    """One number: ``region`` and its ``colour`` stand on the first row of a region only."""
+    """One number; the ``colour`` of its region stands on the first row of that only."""
 
     region: str
     name: str
@@ -66,59 +62,11 @@ def draw(anatomy: Anatomy | None, words: Words) -> NDArray[np.uint8]:
     panel = _panel(words)
     if anatomy is None:
         return np.asarray(panel)
-    image = _anatomy(anatomy)
+    image = drawn(anatomy)
     whole = Image.new("RGB", (WIDTH, image.height + panel.height), _BLACK)
     whole.paste(image, (0, 0))
     whole.paste(panel, (0, image.height))
     return np.asarray(whole)
-
-
-# --- anatomy -----------------------------------------------------------------
-
-
-def _anatomy(anatomy: Anatomy) -> Image.Image:
-    """Return the slice in its true proportions, marks outside it."""
-    rows, columns = anatomy.grey.shape[:2]
-    height_mm, width_mm = rows * anatomy.spacing_mm[0], columns * anatomy.spacing_mm[1]
-    scale = min(_ANATOMY_BOX[0] / width_mm, _ANATOMY_BOX[1] / height_mm)
-    size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
-    shown = Image.fromarray(anatomy.grey).convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(shown)
-    for segment, mask in anatomy.masks:
-        for line in _contours(mask, size):
-            pen.line(line, fill=segment.colour, width=3, joint="curve")
-    whole = Image.new("RGB", (WIDTH, size[1] + 2 * _MARK_MARGIN), _BLACK)
-    left, top = (WIDTH - size[0]) // 2, _MARK_MARGIN
-    whole.paste(shown, (left, top))
-    _marks(ImageDraw.Draw(whole), anatomy.edges, (left, top, left + size[0], top + size[1]))
-    return whole
-
-
-def _contours(mask: NDArray[np.bool_], size: tuple[int, int]) -> list[list[tuple[float, float]]]:
-    """Return the outlines of ``mask`` in pixels of the scaled picture, half way between voxels."""
-    rows, columns = mask.shape
-    padded = np.pad(mask, 1).astype(np.float32)
-    found = []
-    for contour in find_contours(padded, 0.5):
-        # A voxel's centre is half a voxel in from its edge; the padding adds one.
-        x = (contour[:, 1] - 0.5) * size[0] / columns
-        y = (contour[:, 0] - 0.5) * size[1] / rows
-        found.append(list(zip(x.tolist(), y.tolist(), strict=True)))
-    return found
-
-
-def _marks(pen: ImageDraw.ImageDraw, edges: Sequence[str], box: tuple[int, int, int, int]) -> None:
-    font = _font(TITLE_SIZE)
-    left, top, right, bottom = box
-    middle_x, middle_y = (left + right) // 2, (top + bottom) // 2
-    places = (
-        (left - 10, middle_y, "rm"),
-        (right + 10, middle_y, "lm"),
-        (middle_x, top - 8, "mb"),
-        (middle_x, bottom + 8, "mt"),
-    )
-    for text, (x, y, anchor) in zip(edges, places, strict=True):
-        pen.text((x, y), text, font=font, fill=_MARK, anchor=anchor)
 
 
 # --- panel -------------------------------------------------------------------
@@ -145,7 +93,7 @@ def _panel(words: Words) -> Image.Image:
 
 
 def _number_row(pen: ImageDraw.ImageDraw, y: int, row: NumberRow) -> int:
-    font = _font(TEXT_SIZE)
+    font = font_of(TEXT_SIZE)
     if row.colour is not None:
         pen.rectangle((_MARGIN, y + 7, _MARGIN + 26, y + 33), fill=row.colour)
     pen.text(
@@ -163,14 +111,14 @@ def _check_row(pen: ImageDraw.ImageDraw, y: int, row: CheckRow) -> int:
     if row.passed is None:
         return _lines(pen, y, row.text, TEXT_SIZE, _WHITE)
     word, colour = ("pass", _GREEN) if row.passed else ("FAIL", _AMBER)
-    pen.text((_MARGIN, y), word, font=_font(TEXT_SIZE), fill=colour)
+    pen.text((_MARGIN, y), word, font=font_of(TEXT_SIZE), fill=colour)
     return _lines(pen, y, row.text, TEXT_SIZE, _WHITE if row.passed else _AMBER, left=_MARGIN + 90)
 
 
 def _lines(
     pen: ImageDraw.ImageDraw, y: int, text: str, size: int, colour: Colour, left: int = _MARGIN
 ) -> int:
-    font = _font(size)
+    font = font_of(size)
     for line in _wrapped(text, font, WIDTH - left - _MARGIN):
         pen.text((left, y), line, font=font, fill=colour)
         y += size + 12
@@ -202,25 +150,3 @@ def _tallest(words: Words) -> int:
     texts += [f"{row.name} " * 2 for row in words.numbers]
     lines = sum(math.ceil(len(text) * WARNING_SIZE / (WIDTH - 200)) + text.count(" ") + 1 for text in texts)
     return (lines + len(words.numbers) + 2) * (WARNING_SIZE + 12) + 4 * _MARGIN
-
-
-def printable(text: str) -> str:
-    """Return ``text`` in characters that the font has: Latin-1, others as their base letter or ``?``."""
-    composed = unicodedata.normalize("NFC", text).replace("–", "-").replace("—", "-").replace("−", "-")
-    return "".join(_printable_character(character) for character in composed)
-
-
-def _printable_character(character: str) -> str:
-    if character.isspace():
-        return " "
-    if ord(character) < 256:
-        return character if character.isprintable() else "?"
-    base = unicodedata.normalize("NFKD", character)[0]
-    return base if ord(base) < 128 else "?"
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own typeface, so that no font of the system is needed."""
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow without FreeType draws no text of this size"
-    return font

@@ -1,29 +1,35 @@
-"""Findings to a picture that any workstation shows (PS3.3 section A.8, Secondary Capture Image)."""
+"""Findings to pictures that any workstation shows (PS3.3 section A.8, Secondary Capture Image)."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import math
 
+import numpy as np
 from highdicom.sc import SCImage
+from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
-from models.types import Code, Findings, Measurement, Segment
+from models.types import Code, Findings
 from node.results.anatomy import Anatomy, anatomy
-from node.results.concepts import code_dataset, unit_symbol
-from node.results.facts import RunFacts, Source
+from node.results.concepts import code_dataset
+from node.results.facts import RunFacts
+from node.results.given import AllGiven
 from node.results.header_values import as_decimal_string
-from node.results.picture import CheckRow, NumberRow, Words, draw
+from node.results.picture import draw
+from node.results.picture_words import words
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 
 _SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 _MAX_LONG_STRING = 64
-# More than this nobody reads in a picture, and the Structured Report has it all.
-_MAX_ROWS, _MAX_REMARK = 14, 600
+# What a workstation shows without complaint.
+_MOST_PIXELS, _MOST_BYTES = 2048, 128 << 20
 _UNPAIRED = {
     "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CERVIX", "CHEST", "CHESTABDOMEN",
     "CHESTABDPELVIS", "CSPINE", "ESOPHAGUS", "HEAD", "HEADNECK", "HEART", "LIVER", "LSPINE",
@@ -32,25 +38,49 @@ _UNPAIRED = {
 }  # fmt: skip
 
 
-def secondary_capture(findings: Findings, source: Source, header: SourceHeader, run: RunFacts) -> Dataset:
-    """Return an RGB Secondary Capture of the findings; it names no patient in its pixels."""
-    shown = anatomy(findings, source, header)
+def secondary_captures(findings: Findings, given: AllGiven, run: RunFacts) -> list[Dataset]:
+    """Return the picture of the findings, and after it those that the model drew, in one series.
+
+    The first shows the slice with its contours and marks, and says all numbers; it names no patient in
+    its pixels. Of the model's own, those of several frames are Multi-frame True Color Secondary Captures.
+    """
+    shown = anatomy(findings, given)
+    key = draw(shown, words(findings, given.first.header, run, shown))
+    made = [_capture(key, given, run, "sc", 1, shown)]
+    for number, one in enumerate(findings.pictures, 2):
+        pixels = fitted(one.pixels)
+        data_set = _capture(pixels, given, run, f"sc {one.name}", number, None)
+        data_set.ImageComments = one.label or one.name
+        if pixels.shape != one.pixels.shape:
+            data_set.DerivationDescription = f"picture of a result, made smaller, {NOT_FOR_DIAGNOSIS}"
+        made.append(data_set)
+    return made
+
+
+def _capture(
+    pixels: NDArray[np.uint8], given: AllGiven, run: RunFacts, what: str, number: int, shown: Anatomy | None
+) -> Dataset:
+    """Return an RGB Secondary Capture, (row, column, 3), or a multi-frame one, (frame, row, column, 3)."""
+    header = given.first.header
+    is_multi_frame = pixels.ndim == 4
     made = SCImage(
-        pixel_array=draw(shown, words(findings, header, run, shown)),
+        pixel_array=pixels[0] if is_multi_frame else pixels,
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
         patient_orientation=("L", "P"),
         study_instance_uid=header.study_instance_uid,
-        series_instance_uid=run_uid("sc series", source, run),
+        series_instance_uid=run_uid("sc series", given.first.source, run),
         series_number=1,
-        sop_instance_uid=run_uid("sc", source, run),
-        instance_number=1,
+        sop_instance_uid=run_uid(what, given.first.source, run),
+        instance_number=number,
         manufacturer="anode",
     )
     data_set = Dataset()
     data_set.update(made)
-    stamp(data_set, source, header, run, "sc")
+    if is_multi_frame:
+        _set_frames(data_set, pixels)
+    stamp(data_set, given.first.source, header, run, "sc", what=what, number=number)
     data_set.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     data_set.ConversionType = "WSD"
     data_set.BurnedInAnnotation = "YES"
@@ -68,100 +98,37 @@ def secondary_capture(findings: Findings, source: Source, header: SourceHeader, 
     data_set.SecondaryCaptureDeviceSoftwareVersions = run.card.version[:_MAX_LONG_STRING]
     data_set.DerivationDescription = f"picture of a result, {NOT_FOR_DIAGNOSIS}"
     _set_lossy(data_set, header)
-    _set_source(data_set, header, shown)
+    _set_source(data_set, given, shown)
     return data_set
+
+
+def _set_frames(data_set: Dataset, frames: NDArray[np.uint8]) -> None:
+    """Make a Multi-frame True Color Secondary Capture of one of the first frame (PS3.3 section A.8.5)."""
+    data_set.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
+    data_set.NumberOfFrames = len(frames)
+    data_set.FrameIncrementPointer = tag_for_keyword("PageNumberVector")
+    data_set.PageNumberVector = list(range(1, len(frames) + 1))
+    content = frames.tobytes()
+    data_set.PixelData = content + bytes(len(content) % 2)
+
+
+def fitted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture as it is, or smaller when it is larger than is sane; no frame is left out."""
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    rows, columns = frames.shape[1:3]
+    scale = min(_MOST_PIXELS / max(rows, columns), math.sqrt(_MOST_BYTES / frames.size))
+    if scale >= 1:
+        return np.ascontiguousarray(pixels)
+    size = (max(1, int(columns * scale)), max(1, int(rows * scale)))
+    smaller = np.stack(
+        [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames]
+    )
+    return smaller if pixels.ndim == 4 else smaller[0]
 
 
 def picture(part10: bytes) -> Image.Image:
     """Return the picture of a Secondary Capture, for instance to save it as PNG."""
     return Image.fromarray(dcmread(io.BytesIO(part10)).pixel_array)
-
-
-def words(findings: Findings, header: SourceHeader, run: RunFacts, shown: Anatomy | None) -> Words:
-    """Return all that the panel says."""
-    card = run.card
-    checks = [
-        CheckRow(f"{check.name}: {check.reason}" if check.reason else check.name, check.passed)
-        for check in findings.checks
-        # Beside an outlined organ only what went wrong is of interest.
-        if not (check.passed and findings.segments)
-    ]
-    told = {check.reason for check in findings.checks}
-    for evaluation in findings.evaluations:
-        value = evaluation.value.meaning if isinstance(evaluation.value, Code) else evaluation.value
-        if value not in told:
-            checks.append(CheckRow(f"{evaluation.concept.meaning}: {value}"))
-    if len(checks) > _MAX_ROWS:
-        more = len(checks) - _MAX_ROWS + 1
-        checks = [*checks[: _MAX_ROWS - 1], CheckRow(f"and {more} more, in the Structured Report")]
-    # A summary is worth its place where it says more than the rows.
-    has_rows = bool(findings.evaluations or any(segment.measurements for segment in findings.segments))
-    remarks = [_shortened(findings.summary)] if findings.summary and not has_rows else []
-    if not (findings.segments or findings.measurements or checks or remarks):
-        remarks.append("Nothing was found.")
-    footer = [f"model {card.name}, version {card.version}, {card.manufacturer}"]
-    footer.append(header.local(run).strftime("%Y-%m-%d %H:%M") + _slice_text(shown, header))
-    return Words(
-        title=card.title or card.name,
-        numbers=list(_number_rows(findings)),
-        checks=checks,
-        remarks=remarks,
-        warning=NOT_FOR_DIAGNOSIS.capitalize(),
-        footer=footer,
-    )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_REMARK else text[:_MAX_REMARK].rsplit(" ", 1)[0] + " ..."
-
-
-def _number_rows(findings: Findings) -> Iterator[NumberRow]:
-    for segment in findings.segments:
-        region = _region(segment)
-        if not segment.measurements:
-            text = "outlined" if segment.mask.any() else "not found"
-            yield NumberRow(region, text, "", "", segment.colour)
-        for position, measurement in enumerate(segment.measurements):
-            first = position == 0
-            yield NumberRow(
-                region,
-                _name(measurement),
-                _number(measurement),
-                unit_symbol(measurement.unit),
-                segment.colour if first else None,
-            )
-    for measurement in findings.measurements:
-        yield NumberRow("", _name(measurement), _number(measurement), unit_symbol(measurement.unit))
-
-
-def _region(segment: Segment) -> str:
-    """Return the label with its side, named once."""
-    label = segment.label or segment.name
-    if segment.laterality is None or segment.laterality.meaning.casefold() in label.casefold():
-        return label
-    return f"{label}, {segment.laterality.meaning.lower()}"
-
-
-def _name(measurement: Measurement) -> str:
-    parts = [measurement.derivation.meaning] if measurement.derivation else []
-    return " ".join([*parts, measurement.concept.meaning])
-
-
-def _number(measurement: Measurement) -> str:
-    value = float(measurement.value)
-    magnitude = abs(value)
-    # A count has no decimals.
-    if magnitude >= 10000 or (measurement.unit.value == "1" and value.is_integer()):
-        return f"{value:.0f}"
-    return f"{value:.1f}" if magnitude >= 1 or value == 0 else f"{value:.3g}"
-
-
-def _slice_text(shown: Anatomy | None, header: SourceHeader) -> str:
-    if shown is None:
-        return ""
-    series = f", series {header.series_number}" if header.series_number else ""
-    why = " (largest area)" if shown.is_largest_area else ""
-    return f"{series}, slice {shown.index + 1} of {shown.count}{why}"
 
 
 def _set_lossy(data_set: Dataset, header: SourceHeader) -> None:
@@ -173,8 +140,10 @@ def _set_lossy(data_set: Dataset, header: SourceHeader) -> None:
         data_set.LossyImageCompressionMethod = list(header.lossy_methods)
 
 
-def _set_source(data_set: Dataset, header: SourceHeader, shown: Anatomy | None) -> None:
+def _set_source(data_set: Dataset, given: AllGiven, shown: Anatomy | None) -> None:
     """Refer to the image that is shown, or to the first of the series."""
+    one = (shown.given if shown is not None else None) or given.first
+    header = one.header
     images = header.images
     if shown is not None and shown.instance is not None and header.instances[shown.instance].is_image:
         images = (header.instances[shown.instance],)
@@ -183,5 +152,7 @@ def _set_source(data_set: Dataset, header: SourceHeader, shown: Anatomy | None) 
     item = Dataset()
     item.ReferencedSOPClassUID = images[0].sop_class_uid
     item.ReferencedSOPInstanceUID = images[0].sop_instance_uid
+    if shown is not None and shown.instance is not None and images[0].frames > 1:
+        item.ReferencedFrameNumber = shown.index + 1
     item.PurposeOfReferenceCodeSequence = [code_dataset(_SOURCE_IMAGE)]
     data_set.SourceImageSequence = [item]

@@ -12,8 +12,12 @@ from PIL import Image, ImageFont
 from models.types import Check, Findings, Volume
 from node.results.anatomy import Anatomy, anatomy, direction_name
 from node.results.build import Source
-from node.results.picture import TEXT_SIZE, WIDTH, Words, draw, printable
-from node.results.secondary_capture import picture, words
+from node.results.drawing import WIDTH
+from node.results.given import AllGiven
+from node.results.lettering import printable
+from node.results.picture import TEXT_SIZE, Words, draw
+from node.results.picture_words import words
+from node.results.secondary_capture import picture
 from node.results.source_header import SourceHeader
 from tests.support.made_findings import (
     built,
@@ -27,7 +31,11 @@ from tests.support.made_findings import (
 
 
 def plain(grey: Any, spacing_mm: tuple[float, float] = (1.0, 1.0), masks: Any = ()) -> Anatomy:
-    return Anatomy(np.asarray(grey, np.uint8), masks, spacing_mm, ("R", "L", "A", "P"), 0, 1, 0, False)
+    return Anatomy(np.asarray(grey, np.uint8), masks, spacing_mm, ("R", "L", "A", "P"), 0, 1, 0)
+
+
+def given(source: Source) -> AllGiven:
+    return AllGiven.of(source, SourceHeader.of(source))
 
 
 def bright_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
@@ -54,12 +62,12 @@ def test_no_word_stands_over_anatomy() -> None:
     header = SourceHeader.of(source)
     assert source.volume is not None
     findings = everything(source.volume)
-    shown = anatomy(findings, source, header)
+    shown = anatomy(findings, given(source))
     assert shown is not None
     with_words = draw(shown, words(findings, header, run_facts(), shown))
     bare = draw(replace(shown, edges=("", "", "", "")), Words(""))
     left, top, right, bottom = bright_box(
-        draw(replace(shown, grey=np.full_like(shown.grey, 255), masks=()), Words(""))
+        draw(replace(shown, grey=np.full_like(shown.grey, 255), masks=(), others=()), Words(""))
     )
     assert np.array_equal(with_words[top:bottom, left:right], bare[top:bottom, left:right])
     assert not np.array_equal(with_words[:bottom, :left], bare[:bottom, :left])
@@ -77,7 +85,7 @@ def test_the_slice_of_largest_area_is_shown_with_contours_in_the_colours_of_the_
         findings, segments=tuple(replace(s, mask=m) for s, m in zip(findings.segments, masks, strict=True))
     )
     only = replace(findings, segments=findings.segments[:1])
-    shown = anatomy(only, source, SourceHeader.of(source))
+    shown = anatomy(only, given(source))
     assert shown is not None
     areas = np.count_nonzero(masks[0], axis=(1, 2))
     assert areas[shown.index] == areas.max()
@@ -110,7 +118,7 @@ def test_number_unit_side_model_version_date_and_warning_are_all_said() -> None:
     assert source.volume is not None
     findings = two_lungs(source.volume)
     header = SourceHeader.of(source)
-    panel = words(findings, header, run_facts(), anatomy(findings, source, header))
+    panel = words(findings, header, run_facts(), anatomy(findings, given(source)))
     said = {(row.region, row.name, row.number, row.unit) for row in panel.numbers}
     assert ("Left lung", "Volume", "1234.5", "ml") in said
     assert ("Right lung", "Mean Attenuation Coefficient", "-850.1", "HU") in said
@@ -139,9 +147,7 @@ def test_a_quality_result_shows_the_middle_image_and_every_check() -> None:
         np.asarray(grid.voxels[2], np.float32),
         picture_instance=2,
     )
-    panel = words(
-        quality(), SourceHeader.of(flat), run_facts(), anatomy(quality(), flat, SourceHeader.of(flat))
-    )
+    panel = words(quality(), SourceHeader.of(flat), run_facts(), anatomy(quality(), given(flat)))
     assert [(row.text.split(":")[0], row.passed) for row in panel.checks if row.passed is not None] == [
         ("missing slices", False),
         ("clipped pixels", True),
@@ -195,9 +201,7 @@ def test_a_header_with_a_window_is_shown_in_it() -> None:
     assert source.volume is not None
     voxels = np.full_like(source.volume.voxels, -500)
     voxels[:, 0, 0], voxels[:, 0, 1] = -2000, 3000
-    shown = anatomy(
-        Findings(), replace(source, volume=replace(source.volume, voxels=voxels)), SourceHeader.of(source)
-    )
+    shown = anatomy(Findings(), given(replace(source, volume=replace(source.volume, voxels=voxels))))
     assert shown is not None
     assert (shown.grey[0, 0], shown.grey[0, 1]) == (0, 255)
     assert shown.grey[2, 2] == pytest.approx(127, abs=1)
@@ -208,7 +212,7 @@ def test_an_image_of_one_value_or_of_none_is_shown_all_the_same() -> None:
     assert source.volume is not None
     for value in (0.0, 7.0, float("nan")):
         flat = Source(source.data_sets, None, "00", np.full((4, 6), value))
-        shown = anatomy(Findings(), flat, SourceHeader.of(flat))
+        shown = anatomy(Findings(), given(flat))
         assert shown is not None
         assert shown.grey.shape == (4, 6)
 
