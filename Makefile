@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
-	@echo "make test           run the tests (TORCH=1 adds the torch extra)"
+	@echo "make test           run the tests (TORCH=1 adds the extras torch and monai)"
 	@echo "make every-file     send and retrieve every real image there is (the tests take a part)"
 	@echo "make soak           an hour under load while peers and workers are killed (SECONDS=600 SEED=1)"
 	@echo "make large          receive, keep and give back one object of 4.5 GB (the tests take 96 MB)"
@@ -39,7 +39,7 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-torch: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,torch]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,torch,monai]'
 	@touch $(VENV)/.installed $(VENV)/.installed-test $@
 
 demo: $(VENV)/.installed

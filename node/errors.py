@@ -41,6 +41,10 @@ class WrongUsage(AnodeError):
     """A command was called with arguments that do not fit the configuration or each other."""
 
 
+class WeightsNotFetched(AnodeError):
+    """The files of a model that come in a package could not be fetched, or are not those that were pinned."""
+
+
 class UnknownStudy(AnodeError):
     """No study, or more than one, goes by what the operator named."""
 

@@ -1,19 +1,20 @@
-"""``anode models``: what ``model = …`` may say."""
+"""``anode models``: what ``model = …`` may say, and what belongs to a model folder."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from node.cli import command, output
 
 if TYPE_CHECKING:
+    from models.types import Code
     from node.cli.command import Commands
+    from node.runners.catalogue import Description
 
-LOADING_FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
-                    SyntaxError, TypeError, ValueError)  # fmt: skip
-"""What the constructor of a model from another package may raise."""
+_ACTIONS = ("check", "install", "pin")
 
 
 def register(commands: Commands) -> None:
@@ -23,38 +24,192 @@ def register(commands: Commands) -> None:
         "models",
         _run,
         summary="list the models that an analysis can name",
-        examples="anode models\nanode models lungs",
+        description="A model folder is checked (everything that is wrong with it), its files are pinned by "
+        "their SHA-256, and those that come in a package are fetched.",
+        examples="anode models\nanode models lungs\nanode models /opt/models/bone\n"
+        "anode models check /opt/models/bone\nanode models pin /opt/models/bone >> analysis.toml\n"
+        "anode models install examples/bone --into /opt/models",
     )
-    models.add_argument("name", metavar="NAME", nargs="?", help="show the whole card of this model")
+    models.add_argument(
+        "words", metavar="NAME|FOLDER", nargs="*", help="show this model; check, pin or install that folder"
+    )
+    models.add_argument("--into", metavar="DIR", help="install: make a whole copy of the folder in there")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from models import registry
-    from node.config.config_values import suggestion
     from node.errors import WrongUsage
 
-    names = sorted(registry.names())
-    if arguments.name is not None and arguments.name not in names:
-        raise WrongUsage(
-            f"there is no model '{arguments.name}'{suggestion(arguments.name, names)}",
-            action="'anode models' lists all",
-        )
-    cards, unusable = [], []
-    for name in [arguments.name] if arguments.name else names:
+    words: list[str] = arguments.words
+    action = words[0] if len(words) == 2 and words[0] in _ACTIONS else ""
+    if len(words) > 1 and not action:
+        raise WrongUsage(f"expected one NAME or FOLDER, or {', '.join(_ACTIONS)} and a FOLDER, not {words}")
+    if arguments.into is not None and action != "install":
+        raise WrongUsage("--into belongs to 'anode models install FOLDER'")
+    if action == "check":
+        return _check(_folder(words[1]), as_json=arguments.json)
+    if action == "pin":
+        return _pin(_folder(words[1]))
+    if action == "install":
+        return _install(words[1], arguments.into, as_json=arguments.json)
+    return _show(words[0] if words else None, as_json=arguments.json)
+
+
+def _show(name: str | None, *, as_json: bool) -> int:
+    from models import registry
+    from node.errors import WrongUsage
+    from node.runners import catalogue
+
+    wanted = catalogue.names() if name is None else [_reference(name)]
+    described: list[Description] = []
+    unusable: list[tuple[str, str]] = []
+    for one in wanted:
         try:
-            cards.append(registry.load(name).card)
-        except LOADING_FAILURES as error:
-            unusable.append((name, str(error)))
-    if arguments.json:
-        output.as_json([*map(asdict, cards), *({"name": name, "problem": why} for name, why in unusable)])
-    elif arguments.name and cards:
-        card = asdict(cards[0])
-        family = card.pop("family")
-        card["family"] = f"{family['meaning']} ({family['value']}, {family['scheme']})"
-        output.facts([(name.replace("_", " "), value) for name, value in card.items() if value])
-    elif cards:
-        rows = [[card.name, card.version, card.title, card.inputs, card.outputs] for card in cards]
+            described.append(catalogue.describe(one))
+        except registry.UnknownModel as error:
+            raise WrongUsage(str(error), action="'anode models' lists all") from error
+        except registry.UnusableModel as error:
+            unusable.append((one, str(error)))
+    if as_json:
+        known = [_plain(one) for one in described]
+        output.as_json([*known, *({"name": one, "problem": why} for one, why in unusable)])
+    elif name is not None and described:
+        _print(described[0])
+    elif described:
+        rows = [[one.card.name, one.card.version, one.card.title, one.card.inputs, one.card.outputs]
+                for one in described]  # fmt: skip
         output.table(["NAME", "VERSION", "TITLE", "INPUTS", "OUTPUTS"], rows)
-    for name, why in unusable:
-        output.note(f"model {name} cannot be loaded: {why}")
+    for one, why in unusable:
+        output.note(f"model {one} cannot be used: {why}")
     return 1 if unusable else 0
+
+
+def _check(folder: Path, *, as_json: bool) -> int:
+    """Say everything that is wrong with a folder."""
+    from models import registry
+    from node.runners import catalogue
+
+    problems: list[str] = []
+    try:
+        description = catalogue.describe(str(folder))
+        problems = catalogue.faults(description)
+    except registry.UnknownModel as error:
+        problems = [str(error)]
+    except registry.UnusableModel as error:
+        problems = str(error).splitlines()
+    if as_json:
+        output.as_json({"folder": str(folder), "problems": problems})
+    elif problems:
+        for one in problems:
+            output.line(one)
+    else:
+        files = output.count(len(description.files), "file")
+        output.line(f"{folder}: {description.card.name} {description.card.version}, {files} as pinned")
+    return 1 if problems else 0
+
+
+def _pin(folder: Path) -> int:
+    """Print the tables that pin the files of a folder which are not pinned yet."""
+    from node.errors import WrongUsage
+    from node.runners import pinned_files
+
+    if not folder.is_dir():
+        raise WrongUsage(f"there is no folder {folder}")
+    output.line(pinned_files.stanza(folder, but=_pinned(folder)).strip())
+    return 0
+
+
+def _pinned(folder: Path) -> frozenset[str]:
+    from models import registry
+    from node.runners import model_folder
+
+    try:
+        return frozenset(one.path for one in model_folder.read(folder).runner.files)
+    except (registry.UnknownModel, registry.UnusableModel):
+        # it may lack nothing but what is asked for here
+        return frozenset()
+
+
+def _install(name: str, into: str | None, *, as_json: bool) -> int:
+    """Fetch what a folder lacks."""
+    from models import registry
+    from node.errors import WrongUsage
+    from node.runners import catalogue, fetching, model_folder
+
+    if name in catalogue.names():
+        output.note(f"model {name} is installed; it needs no further files")
+        return 0
+    try:
+        folder = model_folder.read(_folder(name))
+    except registry.UnknownModel as error:
+        raise WrongUsage(str(error)) from error
+    except registry.UnusableModel as error:
+        raise WrongUsage(f"this model folder cannot be used:\n{error}") from error
+    whole = fetching.install(folder, None if into is None else Path(into).expanduser().resolve())
+    if as_json:
+        output.as_json({"folder": str(whole), "files": [one.path for one in folder.runner.files]})
+    else:
+        output.line(f"{folder.card.name} {folder.card.version} is whole")
+        output.line(f'model = "{whole}"   # in an [[analyses]] table')
+    return 0
+
+
+def _reference(name: str) -> str:
+    """Return what the catalogue knows a model by: a folder by its absolute path."""
+    from node.runners import catalogue
+
+    is_folder = catalogue.is_folder(name) or name.startswith((".", "~"))
+    return str(_folder(name)) if is_folder else name
+
+
+def _folder(name: str) -> Path:
+    return Path(name).expanduser().resolve()
+
+
+# --- what is printed ---------------------------------------------------------
+
+
+def _plain(one: Description) -> dict[str, Any]:
+    """Return a description for programs."""
+    return {
+        **asdict(one.card),
+        "runner": one.kind,
+        "folder": None if one.folder is None else str(one.folder),
+        "needs": [asdict(need) for need in one.needs],
+        "parameters": [asdict(parameter) for parameter in one.parameters],
+        "files": [asdict(file) for file in one.files],
+    }
+
+
+def _print(one: Description) -> None:
+    card = asdict(one.card)
+    card["family"] = _told(one.card.family)
+    facts: list[tuple[str, object]] = [(key.replace("_", " "), value) for key, value in card.items() if value]
+    facts.append(("runner", one.kind))
+    if one.folder is not None:
+        facts.append(("folder", one.folder))
+    facts += [("input", _told_need(need)) for need in one.needs]
+    facts += [("parameter", _told_parameter(parameter)) for parameter in one.parameters]
+    facts += [("file", f"{file.path} {file.sha256}") for file in one.files]
+    output.facts(facts)
+
+
+def _told(code: Code) -> str:
+    return f"{code.meaning} ({code.value}, {code.scheme})"
+
+
+def _told_need(need: Any) -> str:
+    words = [f"{need.name}: {need.kind}"]
+    words += [f"from {need.comes_from}"] if need.comes_from != "series" else []
+    words += ["optional"] if need.is_optional else []
+    words += ["of " + " or ".join(need.modalities)] if need.modalities else []
+    words += [f"in {need.unit}"] if need.unit else []
+    words += [f"at least {need.min_slices} slices"] if need.min_slices else []
+    return ", ".join(words)
+
+
+def _told_parameter(one: Any) -> str:
+    bounds = [f"at least {one.minimum:g}"] if one.minimum is not None else []
+    bounds += [f"at most {one.maximum:g}"] if one.maximum is not None else []
+    bounds += [f"one of {', '.join(map(str, one.choices))}"] if one.choices else []
+    told = f" ({', '.join(bounds)})" if bounds else ""
+    return f"{one.name} = {one.default}{told}: {one.meaning}"

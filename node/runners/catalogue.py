@@ -101,13 +101,18 @@ def verify(description: Description) -> None:
     registry.UnusableModel
         naming each file that is missing or another one, and what to do
     """
+    if found := faults(description):
+        raise registry.UnusableModel("; ".join(found))
+
+
+def faults(description: Description) -> list[str]:
+    """Say which files of the model are missing, are others, or may be run and are not pinned."""
     if description.folder is None:
-        return
-    faults = pinned_files.faults(description.folder, description.files)
+        return []
+    found = pinned_files.faults(description.folder, description.files)
     if description.kind in _CODE_KINDS:
-        faults += pinned_files.unpinned_code(description.folder, description.files)
-    if faults:
-        raise registry.UnusableModel("; ".join(faults))
+        found += pinned_files.unpinned_code(description.folder, description.files)
+    return found
 
 
 def load(reference: str, *, device: Device, threads: int) -> Model:

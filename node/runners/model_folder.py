@@ -216,7 +216,7 @@ class _Reading:
             values["evidence"] = f"{values['evidence']} Citation: {citation}"
         values["limits"] = f"{values['limits']} Status: {values.pop('status', 'research')}."
         values.setdefault("inputs", "; ".join(map(_told_input, inputs)))
-        told = [f"{one.kind} {one.label or one.name}" for one in outputs]
+        told = [_told_output(one) for one in outputs]
         values.setdefault("outputs", "; ".join(told) or "what the program finds")
         values.setdefault("family", _NETWORK)
         return ModelCard(**values, weights_sha256=joint_digest(runner.files))
@@ -287,6 +287,13 @@ def _told_input(one: InputTable) -> str:
     words += [f"of at least {need.min_slices} slices"] if need.min_slices else []
     words += {"study": ["from the same study"], "prior": ["from an earlier study"]}.get(need.comes_from, [])
     return " ".join([f"{need.name}:", *words, *(["(optional)"] if need.is_optional else [])])
+
+
+def _told_output(one: OutputTable) -> str:
+    labels = ", ".join(label.label for label in one.labels)
+    concept = "" if one.concept is None else one.concept.meaning
+    said = ": ".join(filter(None, (concept, labels))) or one.label or one.name
+    return f"{one.kind} ({said})"
 
 
 def _dotted(path: config_lines.Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +86,14 @@ def unpinned_code(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
     return found
 
 
-def stanza(folder: Path) -> str:
-    """Return the ``[[runner.files]]`` tables that pin every file of a folder as it is now."""
+def stanza(folder: Path, *, but: Collection[str] = ()) -> str:
+    """Return the ``[[runner.files]]`` tables that pin every file of a folder as it is now, ``but`` those."""
     tables = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.name == "analysis.toml" or "__pycache__" in path.parts:
             continue
-        relative = json.dumps(path.relative_to(folder).as_posix())
-        tables.append(f'\n[[runner.files]]\npath = {relative}\nsha256 = "{digest_of(path)}"\n')
+        relative = path.relative_to(folder).as_posix()
+        if relative not in but:
+            shown = json.dumps(relative)
+            tables.append(f'\n[[runner.files]]\npath = {shown}\nsha256 = "{digest_of(path)}"\n')
     return "".join(tables)

@@ -147,13 +147,13 @@ def main() -> int:
     of_node = {name: licence_of(name) for name in closure()}
     of_tests = {name: licence_of(name) for name in closure(["test"]) - set(of_node)}
     problems = unreviewed(of_node, reviewed["node"], f"'node' of tests/{REVIEWED.name}")
-    of_torch = {name: licence_of(name) for name in closure(["torch"]) - set(of_node) - set(of_tests)}
+    of_torch = {name: licence_of(name) for name in closure(["torch", "monai"]) - set(of_node) - set(of_tests)}
     problems += unreviewed(of_tests, reviewed["test"], f"'test' of tests/{REVIEWED.name}")
     problems += unreviewed(of_torch, reviewed["torch"], f"'torch' of tests/{REVIEWED.name}")
     problems += unaccepted({**of_node, **of_tests, **of_torch}, reviewed["licences"], reviewed["exceptions"])
     print(
         f"{len(of_node)} packages of the node, {len(of_tests)} more of the tests and"
-        f" {len(of_torch)} of the torch extra are on the list or new"
+        f" {len(of_torch)} of the extras torch and monai are on the list or new"
     )
     fits = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
     if fits.returncode:
