@@ -212,6 +212,8 @@ class _Analysis:
             first = key.partition(".")[0]
             hint = suggestion(first, self._names)
             raise ValueError(f"no analysis is called '{first}', whose result this would be{hint}")
+        if known == self._values.get("name"):
+            raise ValueError("a result of this analysis itself, which it cannot wait for")
         raise ValueError(f"a result of '{known}', which has to be over first; add after = [\"{known}\"]")
 
     # --- tables and problems ---------------------------------------------------
