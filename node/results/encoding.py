@@ -8,7 +8,7 @@ from pydicom import dcmwrite
 from pydicom.charset import python_encoding
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.results.source_header import SourceHeader
 from node.storage.archive import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -19,10 +19,16 @@ _SINGLE_BYTE = {
     "ISO_IR 144", "ISO_IR 148", "ISO_IR 203",
 }  # fmt: skip
 UTF_8 = "ISO_IR 192"
+_MOST_BYTES = 65534
+#: So many decimal strings of 16 characters always fit.
+_SHORTEST_LONG_LIST = _MOST_BYTES // 17
 
 
 def part10(data_set: Dataset, header: SourceHeader) -> bytes:
-    """Return ``data_set`` as a file, Explicit VR Little Endian; sets its Specific Character Set.
+    """Return ``data_set`` as a file; sets its Specific Character Set.
+
+    It is in Explicit VR Little Endian, but in Implicit VR where a value is longer than the 64 KiB that most
+    value representations have room for there: the contour of a large region (PS3.5 section 7.1.2).
 
     The source's character set is kept when it is a single-byte one that can hold all text;
     otherwise it is UTF-8, since code extensions (ISO 2022) are where readers differ.
@@ -32,7 +38,7 @@ def part10(data_set: Dataset, header: SourceHeader) -> bytes:
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = data_set.SOPClassUID
     meta.MediaStorageSOPInstanceUID = data_set.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian if _has_long_values(data_set) else ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     plain = Dataset()
@@ -54,6 +60,19 @@ def character_set(data_set: Dataset, of_source: str) -> str:
             return UTF_8
         return of_source
     return UTF_8
+
+
+def _has_long_values(data_set: Dataset) -> bool:
+    """Whether a list of decimal strings does not fit into a length of 16 bits."""
+    for element in data_set:
+        if element.VR == "SQ":
+            if any(_has_long_values(item) for item in element.value):
+                return True
+        elif element.VR == "DS" and element.VM > _SHORTEST_LONG_LIST:
+            written = sum(len(str(one)) + 1 for one in element.value)
+            if written > _MOST_BYTES:
+                return True
+    return False
 
 
 def _texts(data_set: Dataset) -> list[str]:

@@ -1,0 +1,249 @@
+"""Outlines and marks over the source's own images: Grayscale Softcopy Presentation State (PS3.3 A.33.1).
+
+A viewer draws them, and can switch them off by layer. Segments are outlined along the outer edges of their
+voxels, marks have their words beside them. It is of the series that the analysis was started for alone; a
+series in colour has none. A state has one Modality LUT: where the images of a series differ in theirs,
+as those of PET do, each image that something is drawn on has a state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from highdicom.color import CIELabColor
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
+
+from models.types import Findings, Mark, Segment
+from node.results.concepts import coding_schemes
+from node.results.contours import contours
+from node.results.display_values import DisplayValues, display_values
+from node.results.facts import RunFacts, Source
+from node.results.header_values import as_decimal_string, integer, text
+from node.results.laterality import set_laterality
+from node.results.mark_outlines import outlines
+from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
+from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
+from node.results.source_header import SourceHeader
+
+#: What a viewer draws in a slice without becoming slow, and what Graphic Data (FL) has room for.
+_MOST_PARTS, _MOST_CORNERS = 100, 8000
+_MOST_STATES = 64
+_MAX_LONG_STRING, _CODE_STRING, _SHORT_TEXT = 64, 16, 1024
+
+
+@dataclass(frozen=True)
+class _Graphic:
+    """Something drawn in one slice: ``places`` is (n, 2) float64, (column, row) in GSPS's pixels."""
+
+    layer: int
+    slice_index: int
+    places: NDArray[np.float64]
+    words: str = ""
+
+
+def presentation_states(
+    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
+) -> list[Dataset]:
+    """Return the states of the primary series; none when nothing can be drawn on it."""
+    if integer(header.first, "SamplesPerPixel") == 3 or not header.images:
+        return []
+    regions: list[Segment | Mark] = [one for one in findings.segments if one.on in ("", source.name)]
+    regions += [one for one in findings.marks if one.on in ("", source.name)]
+    try:
+        grid = source_grid(source, header)
+    except NotOnTheGrid:
+        return []
+    drawn = [one for layer, region in enumerate(regions, 1) for one in _graphics(region, layer, grid)]
+    if not drawn:
+        return []
+    values = [display_values(source.data_sets, header, one) for one in grid.slices]
+    states: dict[tuple[float, float, str], list[Slice]] = {}
+    for one, value in zip(grid.slices, values, strict=True):
+        states.setdefault(value.rescale, []).append(one)
+    if len(states) > 1:
+        with_something = {graphic.slice_index for graphic in drawn}
+        states = {
+            key: kept
+            for key, slices in states.items()
+            if (kept := [one for one in slices if one.index in with_something])
+        }
+    made = []
+    for number, slices in enumerate(list(states.values())[:_MOST_STATES], 1):
+        data_set = _state(regions, drawn, slices, grid, values, header)
+        stamp(data_set, source, header, run, "pr", what=f"pr {number}", number=number)
+        data_set.PresentationCreationDate = data_set.ContentDate
+        data_set.PresentationCreationTime = data_set.ContentTime
+        data_set.ContentDescription = f"{run.card.name[:40]}, {NOT_FOR_DIAGNOSIS}"
+        set_laterality(data_set, header.laterality)
+        if schemes := coding_schemes(data_set):
+            data_set.CodingSchemeIdentificationSequence = schemes
+        made.append(data_set)
+    return made
+
+
+def _graphics(region: Segment | Mark, layer: int, grid: SourceGrid) -> Iterator[_Graphic]:
+    """Yield what is drawn of a region; whole numbers are centres of voxels, where GSPS has them at a half."""
+    if isinstance(region, Mark):
+        for outline in outlines(region, len(grid.slices)):
+            places = outline.places[:, ::-1] + 0.5
+            if outline.is_closed:
+                places = np.concatenate([places, places[:1]])
+            yield _Graphic(layer, outline.slice_index, places, _words(region))
+        return
+    for index in np.flatnonzero(region.mask.any(axis=(1, 2))).tolist():
+        parts = sorted(contours(region.mask[index]), key=len, reverse=True)
+        for part in parts[:_MOST_PARTS]:
+            # A contour with more corners is drawn with every second, third ... of them.
+            thinned = part[:: -(-len(part) // _MOST_CORNERS)]
+            places = thinned[:, ::-1] + 0.5
+            yield _Graphic(layer, index, np.concatenate([places, places[:1]]))
+
+
+def _words(mark: Mark) -> str:
+    label = mark.label or mark.name
+    return label if mark.probability is None else f"{label} {mark.probability:.0%}"
+
+
+def _state(
+    regions: list[Segment | Mark],
+    drawn: list[_Graphic],
+    slices: list[Slice],
+    grid: SourceGrid,
+    values: list[DisplayValues],
+    header: SourceHeader,
+) -> Dataset:
+    data_set = Dataset()
+    data_set.SOPClassUID = GrayscaleSoftcopyPresentationStateStorage
+    data_set.Modality = "PR"
+    data_set.ContentLabel = "FINDINGS"
+    data_set.ContentCreatorName = None
+    series = Dataset()
+    series.SeriesInstanceUID = header.series_instance_uid
+    series.ReferencedImageSequence = _images(slices, len(grid.slices))
+    data_set.ReferencedSeriesSequence = [series]
+    data_set.DisplayedAreaSelectionSequence = [_displayed_area(grid)]
+    indices = {one.index for one in slices}
+    here = [one for one in drawn if one.slice_index in indices]
+    layers = sorted({one.layer for one in here})
+    data_set.GraphicAnnotationSequence = [
+        _annotation([one for one in here if (one.layer, one.slice_index) == place], grid, regions)
+        for place in sorted({(one.layer, one.slice_index) for one in here})
+    ]
+    data_set.GraphicLayerSequence = [
+        _layer(regions[layer - 1], layer, order) for order, layer in enumerate(layers, 1)
+    ]
+    slope, intercept, kind = values[slices[0].index].rescale
+    if (slope, intercept) != (1.0, 0.0) or kind:
+        data_set.RescaleIntercept = as_decimal_string(intercept)
+        data_set.RescaleSlope = as_decimal_string(slope)
+        data_set.RescaleType = kind or "US"
+    if windows := _windows(slices, values, len(grid.slices)):
+        data_set.SoftcopyVOILUTSequence = windows
+    is_inverse = text(header.first, "PhotometricInterpretation") == "MONOCHROME1"
+    data_set.PresentationLUTShape = "INVERSE" if is_inverse else "IDENTITY"
+    return data_set
+
+
+def _images(slices: Iterable[Slice], slice_count: int) -> list[Dataset]:
+    """Return references to the images of slices; an image of which all frames are meant has no numbers."""
+    frames: dict[str, list[int]] = {}
+    classes = {}
+    for one in slices:
+        classes[one.instance.sop_instance_uid] = one.instance.sop_class_uid
+        of_image = frames.setdefault(one.instance.sop_instance_uid, [])
+        if one.frame is not None:
+            of_image.append(one.frame)
+    found = []
+    for uid, numbers in frames.items():
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = classes[uid], uid
+        if numbers and len(numbers) < slice_count:
+            item.ReferencedFrameNumber = sorted(numbers) if len(numbers) > 1 else numbers[0]
+        found.append(item)
+    return found
+
+
+def _displayed_area(grid: SourceGrid) -> Dataset:
+    """Return a selection of the whole image (PS3.3 section C.10.4)."""
+    item = Dataset()
+    item.DisplayedAreaTopLeftHandCorner = [1, 1]
+    item.DisplayedAreaBottomRightHandCorner = [grid.columns, grid.rows]
+    item.PresentationSizeMode = "SCALE TO FIT"
+    if grid.pixel_spacing_mm:
+        item.PresentationPixelSpacing = [as_decimal_string(value) for value in grid.pixel_spacing_mm]
+    else:
+        item.PresentationPixelAspectRatio = [1, 1]
+    return item
+
+
+def _annotation(graphics: list[_Graphic], grid: SourceGrid, regions: list[Segment | Mark]) -> Dataset:
+    """Return what one layer has in one slice (PS3.3 section C.10.5)."""
+    item = Dataset()
+    first = graphics[0]
+    item.ReferencedImageSequence = _images([grid.slices[first.slice_index]], len(grid.slices))
+    item.GraphicLayer = _layer_name(regions[first.layer - 1], first.layer)
+    item.GraphicObjectSequence = [_graphic_object(one) for one in graphics]
+    if words := [_text_object(one) for one in graphics if one.words]:
+        item.TextObjectSequence = words
+    return item
+
+
+def _graphic_object(graphic: _Graphic) -> Dataset:
+    item = Dataset()
+    item.GraphicAnnotationUnits = "PIXEL"
+    item.GraphicDimensions = 2
+    item.NumberOfGraphicPoints = len(graphic.places)
+    item.GraphicData = [float(np.float32(value)) for value in graphic.places.ravel()]
+    item.GraphicType = "POINT" if len(graphic.places) == 1 else "POLYLINE"
+    if item.GraphicType == "POLYLINE" and np.array_equal(graphic.places[0], graphic.places[-1]):
+        item.GraphicFilled = "N"
+    return item
+
+
+def _text_object(graphic: _Graphic) -> Dataset:
+    """Return the words of a mark, beside its rightmost place."""
+    item = Dataset()
+    right = graphic.places[int(graphic.places[:, 0].argmax())]
+    item.AnchorPointAnnotationUnits = "PIXEL"
+    item.UnformattedTextValue = graphic.words[:_SHORT_TEXT]
+    item.AnchorPoint = [float(np.float32(value)) for value in right]
+    item.AnchorPointVisibility = "N"
+    return item
+
+
+def _layer(region: Segment | Mark, layer: int, order: int) -> Dataset:
+    item = Dataset()
+    item.GraphicLayer = _layer_name(region, layer)
+    item.GraphicLayerOrder = order
+    item.GraphicLayerRecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*region.colour).value)
+    item.GraphicLayerDescription = (region.label or region.name)[:_MAX_LONG_STRING]
+    return item
+
+
+def _layer_name(region: Segment | Mark, layer: int) -> str:
+    """Return a Code String that no other layer has."""
+    end = f" {layer}"
+    words = "".join(one if one.isascii() and one.isalnum() else " " for one in region.name.upper())
+    return " ".join(words.split())[: _CODE_STRING - len(end)].strip() + end
+
+
+def _windows(slices: list[Slice], values: list[DisplayValues], slice_count: int) -> list[Dataset]:
+    """Return Softcopy VOI LUT items, which name their images where windows differ."""
+    by_window: dict[tuple[float, float], list[Slice]] = {}
+    for one in slices:
+        if (window := values[one.index].window) is not None:
+            by_window.setdefault(window, []).append(one)
+    found = []
+    for (centre, width), of in by_window.items():
+        item = Dataset()
+        item.WindowCenter, item.WindowWidth = as_decimal_string(centre), as_decimal_string(width)
+        if width < 1:
+            item.VOILUTFunction = "LINEAR_EXACT"
+        if len(of) < len(slices):
+            item.ReferencedImageSequence = _images(of, slice_count)
+        found.append(item)
+    return found

@@ -1,0 +1,180 @@
+"""Segments and marks as contours in mm: RT Structure Set Storage (PS3.3 section A.19), for radiotherapy.
+
+The contours of a segment run along the outer edges of its voxels, a hole joined to the contour around it
+(``contours``): the area in each slice is that of the voxels, and whoever fills in the voxels whose centres
+lie inside has the segment again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import RTStructureSetStorage
+
+from models.types import Findings, Mark, Segment
+from node.results.concepts import ANATOMICAL_CATEGORIES, code_dataset, coding_schemes
+from node.results.contours import contours
+from node.results.facts import RunFacts, Source
+from node.results.header_values import as_decimal_string
+from node.results.laterality import set_laterality
+from node.results.mark_outlines import outlines
+from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, stamp
+from node.results.references import instance_item
+from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
+from node.results.source_header import SourceHeader
+
+#: The reference to a study has a class, though studies are no longer managed as instances (PS3.3 C.8.8.5).
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+_MAX_LONG_STRING, _MAX_SHORT_STRING, _SHORT_TEXT = 64, 16, 1024
+
+
+@dataclass(frozen=True)
+class _Contour:
+    slice_index: int
+    kind: str
+    places_mm: NDArray[np.float64]
+
+
+def rt_structure_sets(
+    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
+) -> list[Dataset]:
+    """Return an RT Structure Set for each input that something was found on, each a series.
+
+    An input that is not placed in the patient, or whose slices are not the images of its source, has none.
+    """
+    made = []
+    found: dict[str, list[Segment | Mark]] = {}
+    regions: list[Segment | Mark] = [one for one in findings.segments if one.mask.any()]
+    for region in [*regions, *findings.marks]:
+        found.setdefault(region.on or source.name, []).append(region)
+    for index, (name, there) in enumerate(found.items()):
+        base = source.of(name)
+        own = header if base is source else SourceHeader.of(base)
+        try:
+            grid = source_grid(base, own)
+        except NotOnTheGrid:
+            continue
+        if not grid.is_placed:
+            continue
+        data_set = _structure_set(there, grid, source, own, run)
+        words = "rtstruct" if base is source else f"rtstruct on {name}"
+        stamp(data_set, source, header, run, "rtstruct", what=words, series=words, series_index=index)
+        data_set.StructureSetDate, data_set.StructureSetTime = data_set.ContentDate, data_set.ContentTime
+        set_laterality(data_set, own.laterality)
+        if schemes := coding_schemes(data_set):
+            data_set.CodingSchemeIdentificationSequence = schemes
+        made.append(data_set)
+    return made
+
+
+def _structure_set(
+    regions: list[Segment | Mark], grid: SourceGrid, source: Source, header: SourceHeader, run: RunFacts
+) -> Dataset:
+    data_set = Dataset()
+    data_set.SOPClassUID = RTStructureSetStorage
+    data_set.Modality = "RTSTRUCT"
+    data_set.OperatorsName = None
+    data_set.FrameOfReferenceUID = header.frame_of_reference_uid
+    data_set.PositionReferenceIndicator = None
+    data_set.StructureSetLabel = run.card.name[:_MAX_SHORT_STRING]
+    data_set.StructureSetName = run.card.name[:_MAX_LONG_STRING]
+    data_set.StructureSetDescription = f"{run.card.title or run.card.name}, {NOT_FOR_DIAGNOSIS}"[:_SHORT_TEXT]
+    data_set.ReferencedFrameOfReferenceSequence = [_frame_of_reference(grid, header)]
+    data_set.StructureSetROISequence = []
+    data_set.ROIContourSequence = []
+    data_set.RTROIObservationsSequence = []
+    for number, region in enumerate(regions, 1):
+        data_set.StructureSetROISequence.append(_roi(region, number, source, header, run))
+        contour = Dataset()
+        contour.ReferencedROINumber = number
+        contour.ROIDisplayColor = list(region.colour)
+        contour.ContourSequence = [
+            _contour_item(one, index, grid) for index, one in enumerate(_outlines(region, grid), 1)
+        ]
+        data_set.ROIContourSequence.append(contour)
+        data_set.RTROIObservationsSequence.append(_observation(region, number))
+    data_set.ApprovalStatus = "UNAPPROVED"
+    return data_set
+
+
+def _outlines(region: Segment | Mark, grid: SourceGrid) -> Iterator[_Contour]:
+    if isinstance(region, Segment):
+        for index in np.flatnonzero(region.mask.any(axis=(1, 2))).tolist():
+            for places in contours(region.mask[index]):
+                yield _Contour(index, "CLOSED_PLANAR", grid.in_slice_mm(index, places))
+        return
+    for outline in outlines(region, len(grid.slices)):
+        kind = "POINT" if outline.is_point else "CLOSED_PLANAR" if outline.is_closed else "OPEN_PLANAR"
+        yield _Contour(outline.slice_index, kind, grid.in_slice_mm(outline.slice_index, outline.places))
+
+
+def _frame_of_reference(grid: SourceGrid, header: SourceHeader) -> Dataset:
+    """Return the chain from the frame of reference down to the images that contours lie on."""
+    series, study, frame = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID = header.series_instance_uid
+    series.ContourImageSequence = [_image_item(one) for one in grid.slices]
+    study.ReferencedSOPClassUID = _STUDY_CLASS
+    study.ReferencedSOPInstanceUID = header.study_instance_uid
+    study.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID = header.frame_of_reference_uid
+    frame.RTReferencedStudySequence = [study]
+    return frame
+
+
+def _image_item(one: Slice) -> Dataset:
+    item = instance_item(one.instance)
+    if one.frame is not None:
+        item.ReferencedFrameNumber = one.frame
+    return item
+
+
+def _roi(region: Segment | Mark, number: int, source: Source, header: SourceHeader, run: RunFacts) -> Dataset:
+    item = Dataset()
+    item.ROINumber = number
+    item.ReferencedFrameOfReferenceUID = header.frame_of_reference_uid
+    item.ROIName = (region.label or region.name).replace("\\", "/")[:_MAX_LONG_STRING]
+    item.ROIDescription = region.name[:_SHORT_TEXT]
+    item.ROIGenerationAlgorithm = "AUTOMATIC"
+    item.ROIGenerationDescription = f"{run.card.name} {run.card.version}".replace("\\", "/")[
+        :_MAX_LONG_STRING
+    ]
+    algorithm = Dataset()
+    algorithm.AlgorithmFamilyCodeSequence = [code_dataset(run.card.family)]
+    algorithm.AlgorithmName = run.card.name[:_MAX_LONG_STRING]
+    algorithm.AlgorithmVersion = run.card.version[:_MAX_LONG_STRING]
+    algorithm.AlgorithmParameters = ", ".join(algorithm_parameters(source, run))
+    algorithm.AlgorithmSource = run.card.manufacturer[:_MAX_LONG_STRING]
+    item.ROIDerivationAlgorithmIdentificationSequence = [algorithm]
+    return item
+
+
+def _contour_item(contour: _Contour, number: int, grid: SourceGrid) -> Dataset:
+    item = Dataset()
+    item.ContourNumber = number
+    item.ContourImageSequence = [_image_item(grid.slices[contour.slice_index])]
+    item.ContourGeometricType = contour.kind
+    item.NumberOfContourPoints = len(contour.places_mm)
+    # A micrometre: finer than any voxel, and short enough for long contours.
+    item.ContourData = [as_decimal_string(round(value, 3)) for value in contour.places_mm.ravel().tolist()]
+    return item
+
+
+def _observation(region: Segment | Mark, number: int) -> Dataset:
+    item = Dataset()
+    item.ObservationNumber = number
+    item.ReferencedROINumber = number
+    item.ROIObservationLabel = region.name[:_MAX_SHORT_STRING]
+    is_anatomy = (region.category.value, region.category.scheme) in ANATOMICAL_CATEGORIES
+    is_point = isinstance(region, Mark) and region.shape == "point"
+    item.RTROIInterpretedType = "MARKER" if is_point else "ORGAN" if is_anatomy else None
+    item.ROIInterpreter = None
+    kind = code_dataset(region.type)
+    if region.laterality is not None:
+        kind.SegmentedPropertyTypeModifierCodeSequence = [code_dataset(region.laterality)]
+    item.SegmentedPropertyCategoryCodeSequence = [code_dataset(region.category)]
+    item.RTROIIdentificationCodeSequence = [kind]
+    return item
