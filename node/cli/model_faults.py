@@ -18,7 +18,7 @@ def faults(config: Config) -> Iterator[tuple[AnalysisConfig, list[str]]]:
     for analysis in config.analyses:
         found = []
         try:
-            catalogue.verify(catalogue.describe(analysis.model))
+            found += catalogue.faults(catalogue.describe(analysis.model))
         except (registry.UnknownModel, registry.UnusableModel) as error:
             found += str(error).splitlines()
         if not analysis.allow_network and not confinement.is_network_confinable():

@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from node import alarms, running
+from node import alarms, parking, running
 from node.__main__ import main
 from node.cli import opening
 from node.clock import Clock
 from node.completion import Completion
 from node.config import config_file
 from node.config.settings import Config
-from node.errors import ConflictingInstance, PeerRefused
+from node.errors import AnalysisParked, ConflictingInstance, PeerRefused
 from node.index import schema
 from node.index.database import FILE_NAME, Database
 from node.index.index import Index, Provenance
@@ -304,9 +304,85 @@ def test_retry_makes_set_aside_jobs_due(records: Records) -> None:
         assert "1 job will be done now" in records.run("retry", *arguments)
         assert records.jobs(state="set_aside") == []
         records.set_aside_delivery(image.SOPInstanceUID, "1.2.3")
-    assert records.json("retry", number) == {"jobs_to_be_done": 1, "left_as_they_are": []}
+    none = {"unparked": []}
+    assert records.json("retry", number) == {"jobs_to_be_done": 1, "left_as_they_are": [], **none}
     left = records.json("retry", number, "4711", status=1)
-    assert left == {"jobs_to_be_done": 0, "left_as_they_are": [int(number), 4711]}
+    assert left == {"jobs_to_be_done": 0, "left_as_they_are": [int(number), 4711], **none}
+
+
+def park(records: Records, analysis: str = "quality") -> list[str]:
+    """Park an analysis, with two of its jobs set aside; return their numbers."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        for _ in range(parking.FAILURES_TO_PARK):
+            parking.crashed(connection, analysis, "segmentation fault", records.clock.timestamp())
+        for number in range(2):
+            records.queue.enqueue(
+                connection,
+                "analyze",
+                key=f"{analysis}/{number}",
+                payload={"analysis": analysis, "study_instance_uid": "1.2.3"},
+                study_instance_uid="1.2.3",
+            )
+
+    records.database.write(work)
+    jobs = [records.queue.lease({"analyze": 1}, seconds=60, owner="test")[0] for _ in range(2)]
+    for job in jobs:
+        records.database.write(
+            lambda connection, job=job: records.queue.set_aside(connection, job, AnalysisParked("parked"))
+        )
+    with records.database.read() as connection:
+        parking.tell(records.config.node.data_dir, parking.parked(connection), records.clock.timestamp())
+    return [str(job.id) for job in jobs]
+
+
+def parked(records: Records) -> list[str]:
+    with records.database.read() as connection:
+        return list(parking.parked(connection))
+
+
+def test_a_parked_analysis_is_shown_and_runs_again_when_an_operator_says_so(records: Records) -> None:
+    park(records)
+    assert "analysis quality (segmentation fault)" in records.run("status", status=1)
+    assert "analysis-parked" in records.run("check", "--no-peers")
+    assert records.json("retry", "--analysis", "quality") == {
+        "jobs_to_be_done": 2,
+        "left_as_they_are": [],
+        "unparked": ["quality"],
+    }
+    assert parked(records) == records.jobs(state="set_aside") == []
+    assert "analysis-parked" not in records.run("status", status=1)
+
+
+@pytest.mark.parametrize("ways", [["--study", "1.2.3"], ["--all"], ["{number}"]])
+def test_asking_for_any_job_of_a_parked_analysis_unparks_it(records: Records, ways: list[str]) -> None:
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+    number, _ = park(records)
+    arguments = [way.format(number=number) for way in ways]
+    assert "analysis quality is parked no more" in records.run("retry", *arguments)
+    assert parked(records) == []
+
+
+def test_asking_for_other_jobs_unparks_nothing(records: Records) -> None:
+    image = made.ct_image(study_instance_uid="1.2.3")
+    records.receive(image)
+    park(records)
+    records.set_aside_delivery(image.SOPInstanceUID, "1.2.3")
+    assert records.json("retry", "--all", "--kind", "deliver")["unparked"] == []
+    assert parked(records) == ["quality"]
+
+
+def test_an_analysis_that_is_not_there_is_not_retried(records: Records) -> None:
+    told = records.told("retry", "--analysis", "qualty", status=2)
+    assert "there is no analysis 'qualty'; did you mean 'quality'?" in told
+    assert "--study and --analysis were given" in records.told(
+        "retry", "--study", "1", "--analysis", "quality", status=2
+    )
+
+
+def test_an_analysis_that_was_taken_out_can_still_be_unparked(records: Records) -> None:
+    park(records, "old")
+    assert records.json("retry", "--analysis", "old")["unparked"] == ["old"]
 
 
 def test_retry_again_arms_the_study_anew(records: Records) -> None:

@@ -12,6 +12,7 @@ from node.alarms import DISK_FULL, Alarm
 from node.config.settings import AnalysisConfig, RouteConfig
 from node.confirmations import Confirmation
 from node.explanation import Facts, Row, explain, state_of
+from node.parking import Parked
 
 NOW = 1_000_000.0
 LUNGS = AnalysisConfig("lungs", "lungs")
@@ -58,6 +59,7 @@ COMPLETED = run("completed", result_sop_instance_uids=["1.1", "1.2", "1.3"])
 DELIVERED = [job("deliver", "done", number) for number in (1, 2, 3)]
 QUIET = {
     "analysis": "lungs", "revision": 1, "last_arrival": NOW - 20, "quiet_seconds": 60.0, "due_at": NOW + 40,
+    "waits_for": [],
 }  # fmt: skip
 
 
@@ -204,3 +206,46 @@ def test_a_route_back_to_the_sender_is_told_only_where_it_matches() -> None:
 def test_a_job_of_a_node_that_was_killed_is_not_said_to_run() -> None:
     rows = explain(replace(FACTS, node_is_running=False, jobs=[job("deliver", "leased")]))
     assert [(row.state, row.cause) for row in rows] == [("stopped", "node-stopped"), ("waiting", "queued")]
+
+
+def test_an_analysis_that_waits_for_another_says_for_which_once_the_study_is_quiet() -> None:
+    waiting = {**QUIET, "waits_for": ["mr type", "quality"]}
+    facts = replace(FACTS, analyses=[LUNGS], waiting=[waiting])
+    assert only(facts).cause == "waiting-for-quiet"
+    facts = replace(facts, now=NOW + 50)
+    row = only(facts)
+    assert (row.state, row.cause, row.since) == ("waiting", "waiting-for-analysis", NOW + 40)
+    assert row.explanation == (
+        "It starts when the analysis mr type and the analysis quality is over for this study."
+    )
+    assert row.command == "anode why 1.2.3 --config x"
+    assert state_of(facts) == "complete"
+    row = only(replace(facts, parked={"mr type": Parked("it crashed", NOW)}))
+    assert row.explanation.endswith("mr type is parked: It crashed.")
+    assert row.command == "anode retry --analysis 'mr type' --config x"
+
+
+def test_a_job_of_a_parked_analysis_says_how_to_let_it_run_again() -> None:
+    aside = job("analyze", "set_aside", error_name="analysis-parked", error="analysis lungs is parked")
+    row = only(replace(FACTS, analyses=[LUNGS], runs=[run("failed")], jobs=[aside]))
+    assert (row.state, row.cause) == ("stopped", "analysis-parked")
+    assert row.explanation.startswith("Analysis lungs is parked. 1 try so far.")
+    assert row.command == "anode retry --analysis lungs --config x"
+
+
+def test_a_missing_input_says_what_is_missing_and_that_it_may_be_sent() -> None:
+    reason = "no series of the study matches the input 'pet': there is no other series"
+    row = only(replace(FACTS, analyses=[LUNGS], runs=[run("unfit-input", reason=reason)]))
+    assert (row.state, row.cause) == ("stopped", "unfit-input")
+    assert row.explanation.startswith("No series of the study matches the input 'pet'")
+    assert "send what is fit or missing" in row.explanation
+    assert row.command == "anode retry --study 1.2.3 --again --config x"
+
+
+def test_a_result_that_did_not_match_is_told_as_it_is() -> None:
+    reason = "the series does not match: mr.kind is 't2w', the analysis wants 't1w'"
+    row = only(
+        replace(FACTS, analyses=[LUNGS], runs=[run("no-match", series_instance_uid="", reason=reason)])
+    )
+    assert (row.state, row.cause) == ("idle", "no-match")
+    assert "mr.kind is 't2w', the analysis wants 't1w'" in row.explanation

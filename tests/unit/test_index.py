@@ -17,7 +17,7 @@ from node.errors import AlreadyIndexed, AnodeError, DatabaseFailure
 from node.index import schema
 from node.index.database import Database
 from node.index.entry import Entry
-from node.index.index import Provenance
+from node.index.index import Provenance, Run
 from node.storage.location import Location
 from tests.support.data import SHARED, require_data
 from tests.support.indexed import Indexed, header_of, header_of_file, indexed, stored_of
@@ -273,6 +273,16 @@ def test_values_are_kept_in_one_form(index: Indexed) -> None:
     ]
     assert index.rows("SELECT SeriesNumber FROM series") == [("7",)]
     assert index.rows("SELECT PatientComments FROM patient") == [("  two \\ lines",)]
+
+
+def test_what_a_run_found_is_kept_with_its_results_and_older_results_have_none() -> None:
+    run = Run("lungs", "1.2", 3, 5.5, "s", "i", "m 1", "sr", 0, 2, {"kind": ("T1", "t1w")})
+    written = Provenance("A", "A", "", 0, 5.5, own=True, run=run).to_json()
+    assert Provenance.from_json(written).run == run
+    older = json.loads(written)
+    del older["run"]["facts"]
+    older["run"]["of_a_later_version"] = 1
+    assert Provenance.from_json(json.dumps(older)).run == replace(run, facts={})
 
 
 def test_provenance_survives_a_later_version() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.index.matching_rules import differs
+from node.index.matching_rules import Asked, attributes_of, comparison, differs, results_of
 
 HEADER = {
     "Modality": "CT",
@@ -46,3 +46,40 @@ def test_every_line_matches(when: dict[str, str]) -> None:
 )
 def test_the_first_line_that_differs_is_named(when: dict[str, str], difference: tuple[str, str, str]) -> None:
     assert differs(when, HEADER) == difference
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words", "is_met"),
+    [
+        ("t1w", ("T1", "T1W"), True),
+        ("t1*", ("T2", "t2w"), False),
+        ("*", (), False),
+        ("*", ("anything",), True),
+        ("<5", ("4.9",), True),
+        ("<5", ("5",), False),
+        ("<= 5", ("5",), True),
+        (">= 0.9", ("0.91",), True),
+        (" > 0.9", ("0.9",), False),
+        (">1e3", ("1200",), True),
+        ("<5", ("few", "3"), True),
+        ("<5", ("few",), False),
+        ("5", ("5",), True),
+    ],
+)
+def test_a_result_is_met_by_a_word_or_a_number(pattern: str, words: tuple[str, ...], is_met: bool) -> None:
+    assert Asked("a", "x", pattern).is_met_by(words) is is_met
+
+
+def test_a_result_belongs_to_the_analysis_with_the_longest_name_that_fits() -> None:
+    when = {"Modality": "CT", "mr.type.kind": "t1w", "mr.x": "1", "other.x": "2", "mr.": "3"}
+    assert results_of(when, ("mr", "mr.type")) == [Asked("mr.type", "kind", "t1w"), Asked("mr", "x", "1")]
+    assert results_of(when, ("mr",))[0] == Asked("mr", "type.kind", "t1w")
+    assert attributes_of(when) == {"Modality": "CT"}
+    assert Asked("mr.type", "kind", "").key == "mr.type.kind"
+
+
+def test_a_comparison_without_a_number_is_a_fault() -> None:
+    for pattern in ("<", "<= few", "> nan"):
+        with pytest.raises(ValueError, match="expected a number after"):
+            comparison(pattern)
+    assert comparison("t1w") is None
