@@ -91,11 +91,7 @@ def anatomy(findings: Findings, given: AllGiven) -> Anatomy | None:
     here = _Here.on(findings, given, one, pixels)
     index, why = here.best()
     shown = _slice(here, one, index)
-    wanted = [other for other in here.found() if other != index]
-    if len(wanted) > MOST_OTHERS:
-        places = np.linspace(0, len(wanted) - 1, MOST_OTHERS).round().astype(int)
-        wanted = [wanted[place] for place in places]
-    others = tuple(_slice(here, one, other) for other in wanted)
+    others = tuple(_slice(here, one, other) for other in here.others(index))
     return replace(shown, why=why, others=others)
 
 
@@ -142,10 +138,20 @@ class _Here:
         best = max(range(len(areas)), key=lambda one: (weights.get(one, 0.0), areas[one], -one))
         return best, "most findings" if self.marks else "largest area"
 
-    def found(self) -> list[int]:
-        """The slices with something in them, in order."""
+    def others(self, best: int) -> list[int]:
+        """Further slices with something in them: those of marks that the best does not show, then evenly."""
+        slices: dict[int, list[int]] = {}
+        for index, marks in sorted(self.marks.items()):
+            for drawn in marks:
+                slices.setdefault(drawn.number, []).append(index)
+        unseen = [found[len(found) // 2] for found in slices.values() if best not in found]
+        chosen = list(dict.fromkeys(unseen))[:MOST_OTHERS]
         areas = self.areas
-        return [index for index in range(len(areas)) if areas[index] or index in self.marks]
+        rest = [one for one in range(len(areas)) if areas[one] or one in self.marks]
+        rest = [one for one in rest if one != best and one not in chosen]
+        room = min(MOST_OTHERS - len(chosen), len(rest))
+        places = np.linspace(0, len(rest) - 1, room).round().astype(int).tolist() if room else []
+        return sorted([*chosen, *(rest[place] for place in places)])
 
 
 def _weight(drawn: Drawn) -> float:

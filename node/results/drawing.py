@@ -111,9 +111,11 @@ def _mark(
             pen.line(arm, fill=colour, width=width)
     if is_small:
         return
-    right, top = max(x for x, _ in line), min(y for _, y in line)
+    reach = _CROSS_OUTER if one.mark.shape == "point" else 0
+    right, top = max(x for x, _ in line) + reach, min(y for _, y in line)
     is_at_right = right + 2 * _TAG_SIZE > size[0]
-    place = (min(right, size[0]) - 6 if is_at_right else right + 6, max(top, _TAG_SIZE))
+    left = min(x for x, _ in line) - reach
+    place = (left - 6 if is_at_right else right + 6, max(top, _TAG_SIZE))
     pen.text(
         place,
         str(one.number),

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundMultiFrameImageStorage
 
 from models.base import ModelCard
-from models.types import Check, Code, Evaluation, Findings, Measurement, Segment, Volume
+from models.types import Check, Code, Evaluation, Findings, Image, Measurement, Segment, Volume
 from node.config.settings import ResultKind
 from node.results.build import ResultObject, RunFacts, Source, build
 from node.series import volume
 from node.series.source_series import SourceInstance
-from tests.support.made_series import ct_series, real_series
+from tests.support.made_series import ct_header, ct_series, real_series
 
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 LESION = Code("49755003", "SCT", "Morphologically Altered Structure")
@@ -61,6 +62,27 @@ def source_of(instances: Sequence[SourceInstance], digest: str = "ab" * 32) -> S
 
 def made_source(count: int = 5, step: Sequence[float] = (0, 0, 2.5), **attributes: Any) -> Source:
     return source_of(ct_series(count, step, **attributes))
+
+
+def image_source(frames: int = 1, header: Dataset | None = None, **attributes: Any) -> Source:
+    """The source of a model that takes one image: a radiograph, or a multi-frame image without a place."""
+    if header is None:
+        header = ct_header(
+            1,
+            (0, 0, 0),
+            SOPClassUID=UltrasoundMultiFrameImageStorage if frames > 1 else ComputedRadiographyImageStorage,
+            Modality="US" if frames > 1 else "CR",
+            FrameOfReferenceUID=None,
+            ImagePositionPatient=None,
+            ImageOrientationPatient=None,
+        )
+        if frames > 1:
+            header.NumberOfFrames = frames
+        for keyword, value in attributes.items():
+            setattr(header, keyword, value)
+    size = frames * header.Rows * header.Columns
+    pixels = np.arange(size, dtype=np.int16).reshape(frames, header.Rows, header.Columns)
+    return Source([header], None, "cd" * 32, image=Image(pixels, (0.8, 0.5), "1"), name="image")
 
 
 def real_source(folder: Path, count: int) -> Source:
@@ -167,6 +189,15 @@ def built(
     kinds: Sequence[ResultKind] = ("sr", "seg", "sc"),
 ) -> dict[str, ResultObject]:
     return {one.kind: one for one in build(findings, source, run or run_facts(), kinds)}
+
+
+def all_built(
+    findings: Findings,
+    source: Source,
+    run: RunFacts | None = None,
+    kinds: Sequence[ResultKind] = ("sr", "seg", "sc"),
+) -> list[ResultObject]:
+    return build(findings, source, run or run_facts(), kinds)
 
 
 def read(result: ResultObject) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,9 @@ def ct_series(count: int = 5, step: Sequence[float] = (0, 0, 2.5), **attributes:
     return made
 
 
-def enhanced_ct(count: int = 4) -> SourceInstance:
+def enhanced_ct(
+    count: int = 4, step: Sequence[float] = (0, 0, -3.0), orientation: Sequence[float] = AXIAL
+) -> SourceInstance:
     """One enhanced multi-frame CT; frames run from head to feet, frame k holds k HU."""
     header = ct_header(1, (0, 0, 0), SOPClassUID=EnhancedCTImageStorage, NumberOfFrames=count)
     for keyword in (
@@ -84,19 +86,21 @@ def enhanced_ct(count: int = 4) -> SourceInstance:
     ):
         del header[keyword]
     shared = Dataset()
-    measures, orientation, transformation = Dataset(), Dataset(), Dataset()
+    measures, plane, transformation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = [0.8, 0.5]
-    orientation.ImageOrientationPatient = list(AXIAL)
+    plane.ImageOrientationPatient = list(orientation)
     transformation.RescaleSlope, transformation.RescaleIntercept = 1, -1000
     transformation.RescaleType = "HU"
     shared.PixelMeasuresSequence = Items([measures])
-    shared.PlaneOrientationSequence = Items([orientation])
+    shared.PlaneOrientationSequence = Items([plane])
     shared.PixelValueTransformationSequence = Items([transformation])
     header.SharedFunctionalGroupsSequence = Items([shared])
     groups = []
     for index in range(count):
         group, position = Dataset(), Dataset()
-        position.ImagePositionPatient = [0.0, 0.0, 50.0 - 3.0 * index]
+        position.ImagePositionPatient = [
+            first + one * index for first, one in zip((0.0, 0.0, 50.0), step, strict=True)
+        ]
         group.PlanePositionSequence = Items([position])
         groups.append(group)
     header.PerFrameFunctionalGroupsSequence = Items(groups)
@@ -117,3 +121,79 @@ def _real(path: Path) -> SourceInstance:
         yield from pixels if count > 1 else [pixels]
 
     return SourceInstance(header, "Rows" in header, frames)
+
+
+#: Series that lie in every way that a series may, by what is said of them.
+TILTED = (1.0, 0.0, 0.0, 0.0, float(np.cos(0.3)), float(np.sin(0.3)))
+OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
+LYING: dict[str, Callable[[], list[SourceInstance]]] = {
+    "axial": lambda: ct_series(),
+    "from head to feet": lambda: ct_series(5, (0, 0, -2.5)),
+    "in no order": lambda: [ct_series()[index] for index in (3, 0, 4, 2, 1)],
+    "uneven": lambda: _uneven(),
+    "gantry tilt": lambda: ct_series(5, (0, 0, 2.5), ImageOrientationPatient=list(TILTED)),
+    "oblique": lambda: ct_series(5, (1.8, -2.4, 0), ImageOrientationPatient=list(OBLIQUE)),
+    "sagittal": lambda: ct_series(5, (2, 0, 0), ImageOrientationPatient=[0, 1, 0, 0, 0, -1]),
+    "coronal": lambda: ct_series(5, (0, -2, 0), ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
+    "rows flipped": lambda: ct_series(5, (0, 0, 2.5), ImageOrientationPatient=[-1, 0, 0, 0, 1, 0]),
+    "columns flipped": lambda: ct_series(5, (0, 0, 2.5), ImageOrientationPatient=[1, 0, 0, 0, -1, 0]),
+    "all flipped": lambda: ct_series(5, (0, 0, -2.5), ImageOrientationPatient=[-1, 0, 0, 0, -1, 0]),
+    "multi-frame": lambda: [enhanced_ct()],
+    "multi-frame, oblique": lambda: [enhanced_ct(4, (-1.8, 2.4, 0), OBLIQUE)],
+    "multi-frame, gantry tilt": lambda: [enhanced_ct(4, (0, 0, 3.0), TILTED)],
+}
+
+
+def _uneven() -> list[SourceInstance]:
+    """Slices that lie off an even grid by as much as is still taken for one."""
+    made = ct_series(5, (0, 0, 2.5))
+    made[2].header.ImagePositionPatient = [10, 20, 35.03]
+    return made
+
+
+def numbered(instances: Sequence[SourceInstance]) -> list[SourceInstance]:
+    """The same instances with a value for each pixel that no other has: voxels can be told by it.
+
+    Over all frames of all instances in their order, row by row, the values are 1, 2, 3, ... in
+    Hounsfield units (the stored ones are higher by the Rescale Intercept).
+    """
+    made, value = [], 1
+    for instance in instances:
+        shape = (
+            int(instance.header.get("NumberOfFrames") or 1),
+            instance.header.Rows,
+            instance.header.Columns,
+        )
+        intercept = -1000 if "SharedFunctionalGroupsSequence" in instance.header else -1024
+        size = int(np.prod(shape))
+        pixels = (np.arange(value, value + size) - intercept).reshape(shape).astype(np.uint16)
+        made.append(source(instance.header, pixels if shape[0] > 1 else pixels[0]))
+        value += size
+    return made
+
+
+def places_mm(instances: Sequence[SourceInstance]) -> dict[int, NDArray[np.float64]]:
+    """Where each value of a ``numbered`` series lies, by its header alone (PS3.3 C.7.6.2.1.1)."""
+    found: dict[int, NDArray[np.float64]] = {}
+    value = 1
+    for instance in instances:
+        header = instance.header
+        for position, orientation, spacing in _planes(header):
+            along_row, along_column = np.array(orientation[:3], float), np.array(orientation[3:], float)
+            for row in range(header.Rows):
+                for column in range(header.Columns):
+                    offset = along_row * spacing[1] * column + along_column * spacing[0] * row
+                    found[value] = np.array(position, float) + offset
+                    value += 1
+    return found
+
+
+def _planes(header: Dataset) -> Iterator[tuple[Any, Any, Any]]:
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        yield header.ImagePositionPatient, header.ImageOrientationPatient, header.PixelSpacing
+        return
+    shared = header.SharedFunctionalGroupsSequence[0]
+    orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    spacing = shared.PixelMeasuresSequence[0].PixelSpacing
+    for frame in header.PerFrameFunctionalGroupsSequence:
+        yield frame.PlanePositionSequence[0].ImagePositionPatient, orientation, spacing
