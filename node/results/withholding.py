@@ -11,7 +11,7 @@ from typing import TypeVar
 from models.types import Check, Evaluation, Findings, Mark, Measurement, Segment
 
 EVERYTHING = "*"
-_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
+_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w|\.\d)")
 _INSTEAD = "(withheld)"
 # What may be rounded within the 28 digits of a decimal.
 _MOST_DECIMALS, _LARGEST = 15, 10**12
