@@ -25,7 +25,8 @@ def withheld(findings: Findings) -> Findings:
     A check names measurements and answers (``left-lung.Volume`` those of one region alone), or a
     segment or mark, which then loses its numbers and its answers with a probability but stays where it
     is, or an image, a transform or a picture, which goes. With ``*`` every number and every answer with
-    a probability goes. A probability of a mark or of the voxels of a segment is a number.
+    a probability goes. A probability of a mark or of the voxels of a segment is a number, and so are the
+    values of a map.
 
     What a model says in words may hold the number, too: wherever one stands in a text, as a whole or
     rounded, it is replaced, also in the reasons. A picture that the model drew may show it, so when a
@@ -40,16 +41,21 @@ def withheld(findings: Findings) -> Findings:
     measurements = _kept_measurements(findings.measurements, names, "", numbers)
     evaluations = _kept_evaluations(findings.evaluations, names, "", numbers)
     lost = tuple(one for one in findings.pictures if numbers or one.name in names)
+    maps = tuple(one for one in findings.images if one.kind == "map" and EVERYTHING in names)
     without = replace(
         findings,
         segments=segments,
         marks=marks,
         measurements=measurements,
         evaluations=evaluations,
-        checks=_naming(findings.checks, [one.name for one in lost]),
-        images=tuple(one for one in findings.images if one.name not in names),
+        checks=_naming(findings.checks, [one.name for one in (*lost, *maps)]),
+        images=tuple(
+            one
+            for one in findings.images
+            if one.name not in names and not any(one is other for other in maps)
+        ),
         transforms=tuple(one for one in findings.transforms if one.name not in names),
-        pictures=tuple(one for one in findings.pictures if one not in lost),
+        pictures=tuple(one for one in findings.pictures if not any(one is other for other in lost)),
     )
     return _without_numbers(without, numbers) if numbers else without
 
@@ -114,12 +120,12 @@ def _is_named(name: str, region: str, names: set[str]) -> bool:
     return name in names or (bool(region) and f"{region}.{name}" in names)
 
 
-def _naming(checks: Sequence[Check], pictures: Sequence[str]) -> tuple[Check, ...]:
-    """Return the checks, the first failed one that withholds something with the pictures beside it."""
+def _naming(checks: Sequence[Check], lost: Sequence[str]) -> tuple[Check, ...]:
+    """Return the checks, the first failed one that withholds something with what else is lost beside it."""
     named = list(checks)
     for index, check in enumerate(named):
         if not check.passed and check.withholds:
-            more = tuple(name for name in pictures if name not in check.withholds)
+            more = tuple(name for name in lost if name not in check.withholds)
             named[index] = replace(check, withholds=(*check.withholds, *more))
             break
     return tuple(named)

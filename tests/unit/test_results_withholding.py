@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.types import Check, Code, Evaluation, Findings, Mark, Measurement, Picture, Segment
+from models.types import Check, Code, DerivedImage, Evaluation, Findings, Mark, Measurement, Picture, Segment
 from node.results.check_report import concept_of, content
 from node.results.picture_words import words
+from node.results.secondary_capture import picture
 from node.results.source_header import SourceHeader
 from node.results.withholding import reasons, withheld
 from tests.support.made_findings import (
@@ -146,6 +147,26 @@ def test_pictures_that_may_show_a_withheld_number_are_withheld_too(source: Any) 
     assert found.pictures == ()
     assert reasons(found.checks) == [f"lesion withheld: {WHY}", f"plot withheld: {WHY}"]
     assert [one.name for one in withheld(said(source, "no such thing")).pictures] == ["plot"]
+
+
+def test_maps_are_numbers_and_images_are_not(source: Any) -> None:
+    voxels = np.ones(source.volume.voxels.shape, np.float32)
+    images = tuple(
+        DerivedImage(kind, kind, voxels, MILLILITRE, kind=kind, quantity=VOLUME)  # type: ignore[arg-type]
+        for kind in ("image", "map")
+    )
+    found = withheld(said(source, "*", images=images))
+    assert [one.name for one in found.images] == ["image"]
+    assert f"map withheld: {WHY}" in reasons(found.checks)
+    assert [one.name for one in withheld(said(source, "image", images=images)).images] == ["map"]
+
+
+def test_the_picture_is_drawn_of_what_is_not_withheld(source: Any) -> None:
+    def pixels(findings: Findings) -> Any:
+        return np.asarray(picture(all_built(findings, source, run_facts(), ("sc",))[0].part10))
+
+    assert np.array_equal(pixels(said(source, "*")), pixels(withheld(said(source, "*"))))
+    assert not np.array_equal(pixels(said(source, "*")), pixels(said(source, "whole")))
 
 
 def test_withholding_twice_changes_nothing(source: Any) -> None:
