@@ -17,7 +17,16 @@ from pydicom.dataset import Dataset
 from models.types import Findings, ParameterValue
 from node.config.settings import ResultKind
 from node.errors import ResultInvalid
-from node.results import secondary_capture, segmentation, structured_report
+from node.results import (
+    derived_image,
+    parametric_map,
+    presentation_state,
+    registration,
+    rt_structure_set,
+    secondary_capture,
+    segmentation,
+    structured_report,
+)
 from node.results.check import check
 from node.results.encoding import part10
 from node.results.facts import (
@@ -116,11 +125,24 @@ def _pictures(making: _Making) -> list[Dataset]:
 
 #: What else the report refers to.
 _DERIVED: tuple[ResultKind, ...] = ("image", "pm", "reg")
+_PlainMaker = Callable[[Findings, Source, SourceHeader, RunFacts], list[Dataset]]
+
+
+def _from(make: _PlainMaker) -> Callable[[_Making], list[Dataset]]:
+    """A maker that needs nothing of what others have made."""
+    return lambda making: make(making.findings, making.source, making.header, making.run)
+
+
 #: In the order of making: the report may refer to what is above it, and nothing above it to the report.
 _MAKERS: dict[ResultKind, Callable[[_Making], list[Dataset]]] = {
     "seg": _segmentations,
     "labelmap": _label_maps,
+    "image": _from(derived_image.derived_images),
+    "pm": _from(parametric_map.parametric_maps),
+    "reg": _from(registration.registrations),
+    "rtstruct": _from(rt_structure_set.rt_structure_sets),
     "sr": _reports,
+    "pr": _from(presentation_state.presentation_states),
     "sc": _pictures,
 }
 

@@ -1,7 +1,7 @@
 """Refuses a result object that breaks the rules which receivers rely on, before it is stored or sent.
 
-The rules are those of IHE AI Results (what every result carries), of the SR Document and Segmentation
-modules (PS3.3 sections C.17 and C.8.20) and of TID 1500 (PS3.16). Each rule yields what is wrong.
+The rules are those of IHE AI Results (what every result carries), of the modules of each class (PS3.3) and
+of TID 1500 (PS3.16). Each rule yields what is wrong.
 """
 
 from __future__ import annotations
@@ -18,14 +18,23 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    DeformableSpatialRegistrationStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
+    SpatialRegistrationStorage,
 )
 
 from node.ingest.made_here import PROCESSING_EQUIPMENT_CODE
+from node.results.check_image import image_problems, map_problems
+from node.results.check_presentation import presentation_problems
+from node.results.check_registration import deformation_problems, registration_problems
 from node.results.check_report import report_problems
 from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
+from node.results.check_structures import structure_set_problems
 from node.results.provenance import NOT_FOR_DIAGNOSIS
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
@@ -66,17 +75,31 @@ def _check(part10: bytes) -> list[str]:
         _file_meta, _required, _uids, _equipment, _description, _codes, _character_set,
     ):  # fmt: skip
         found += rule(data_set)
+    special = _rules_of(data_set)
+    if special is None:
+        return [*found, "its SOP class is none that results have"]
+    return [*found, *special(data_set)]
+
+
+def _rules_of(data_set: Dataset) -> Rule | None:
+    # A derived image may be of any class that a source has, also of that of a picture.
+    if "DerivationCodeSequence" in data_set or (
+        "PixelData" in data_set and "SourceImageEvidenceSequence" in data_set
+    ):
+        return image_problems
     by_class: dict[str, Rule] = {
         Comprehensive3DSRStorage: report_problems,
         SegmentationStorage: segmentation_problems,
         LABEL_MAP_SEGMENTATION_STORAGE: segmentation_problems,
         SecondaryCaptureImageStorage: _secondary_capture,
         MultiFrameTrueColorSecondaryCaptureImageStorage: _multi_frame_capture,
+        ParametricMapStorage: map_problems,
+        SpatialRegistrationStorage: registration_problems,
+        DeformableSpatialRegistrationStorage: deformation_problems,
+        GrayscaleSoftcopyPresentationStateStorage: presentation_problems,
+        RTStructureSetStorage: structure_set_problems,
     }
-    special = by_class.get(str(data_set.get("SOPClassUID", "")))
-    if special is None:
-        return [*found, "its SOP class is none that results have"]
-    return [*found, *special(data_set)]
+    return by_class.get(str(data_set.get("SOPClassUID", "")))
 
 
 # --- every result ------------------------------------------------------------
@@ -125,6 +148,8 @@ def _equipment(data_set: Dataset) -> Iterator[str]:
         for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceUID"):
             if not item.get(keyword):
                 yield f"Contributing Equipment lacks {keyword}"
+    if not any("input-sha256=" in str(item.get("ContributionDescription", "")) for item in algorithms):
+        yield "Contributing Equipment does not say of which input, weights and parameters"
     names = {str(item.get("ManufacturerModelName", "")) for item in algorithms}
     if str(data_set.get("ManufacturerModelName", "")) not in names:
         yield "Manufacturer's Model Name is not that of the Contributing Equipment"
