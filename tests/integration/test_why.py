@@ -133,8 +133,13 @@ def pacs(answer: Callable[[Any], Any]) -> Iterator[int]:
 
 
 @contextmanager
-def faulty_model(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Iterator[None]:
-    """Install a package that brings a model called ``faulty``, whose ``predict`` does ``body``."""
+def faulty_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, body: str, further: str = ""
+) -> Iterator[None]:
+    """Install a package that brings a model called ``faulty``, whose ``predict`` does ``body``.
+
+    ``further`` are needs beside its series.
+    """
     package = folder / "package"
     (package / "faulty-1.dist-info").mkdir(parents=True)
     (package / "faulty-1.dist-info" / "METADATA").write_text(
@@ -144,9 +149,10 @@ def faulty_model(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> It
         "[anode.models]\nfaulty = faulty_model:Faulty\n"
     )
     (package / "faulty_model.py").write_text(
-        "from models.base import ModelCard\nfrom models.types import Code\n"
+        "from models.base import ModelCard, Need\nfrom models.types import Code\n"
         "class Faulty:\n"
-        "    needs = 'series'\n"
+        f"    needs = (Need('series', 'series'), {further})\n"
+        "    parameters = ()\n"
         "    card = ModelCard('faulty', '1', 'Faulty', 'none', 'none', 'any', 'nothing', 'none', 'none',\n"
         "                     Code('111', '99TEST', 'Faulty'))\n"
         f"    def predict(self, inputs):\n        {body}\n"
@@ -209,6 +215,46 @@ def test_the_model_timed_out(bench: Bench, tmp_path: Path, monkeypatch: pytest.M
     ):
         bench.send(bench.image())
         bench.expect("the model timed out")
+
+
+def test_the_analysis_is_parked(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with faulty_model(tmp_path, monkeypatch, "raise RuntimeError('for the test')"), bench.node(FAULTY):
+        bench.send(*(bench.image(series_instance_uid=f"1.2.3.{number}") for number in range(4)))
+        explained = bench.expect("the analysis is parked")
+        assert sorted(row["cause"] for row in explained["rows"]) == [
+            "analysis-parked",
+            *["model-crashed"] * 3,
+        ]
+        arguments = ["retry", "--analysis", "faulty", "--config", str(bench.config)]
+        assert main(arguments) == 0
+        assert "4 jobs will be done now" in bench.capture.readouterr().out
+
+
+def test_an_input_is_missing(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = "Need('other', comes_from='study')"
+    rules = FAULTY + 'when = { Modality = "CT" }\ninputs = { other = { Modality = "PT" } }\n'
+    with faulty_model(tmp_path, monkeypatch, "pass", needs), bench.node(rules):
+        bench.send(bench.image(), bench.image(Modality="MR"))
+        bench.expect("an input is missing")
+
+
+def test_another_analysis_is_not_over(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = FAULTY + QUALITY.format(modality="CT") + 'after = "faulty"\n'
+    with faulty_model(tmp_path, monkeypatch, "import time; time.sleep(600)"), bench.node(rules):
+        bench.send(bench.image())
+        bench.expect("another analysis is not over")
+        wait_until(lambda: bench.why()["state"] == "complete", 20.0, "the other analysis to begin")
+        bench.expect("another analysis is not over")
+
+
+def test_a_result_does_not_match(bench: Bench) -> None:
+    rules = QUALITY.format(modality="CT") + (
+        '[[analyses]]\nname = "second"\nmodel = "series-quality"\nafter = "quality"\n'
+        'when = { "quality.Imaging Series Quality" = "neither" }\n'
+    )
+    with bench.node(rules):
+        bench.send(bench.image())
+        bench.expect("a result does not match")
 
 
 def test_waiting_for_quiet(bench: Bench) -> None:

@@ -44,12 +44,28 @@ FAULTS: Mapping[str, Fault] = {
         "analysis lungs", "stopped", "not-a-volume", ("spacing",), False, "anode models",
     ),
     "the model crashed": Fault(
-        "analysis faulty", "retrying", "model-crashed", ("1 try so far",), True,
+        "analysis faulty", "stopped", "model-crashed", ("1 try so far",), False,
         "anode retry --study [0-9.]+",
     ),
     "the model timed out": Fault(
-        "analysis faulty", "retrying", "model-timed-out", ("1 try so far", "timeout_seconds"), True,
+        "analysis faulty", "stopped", "model-timed-out", ("1 try so far", "timeout_seconds"), False,
         "anode retry --study [0-9.]+",
+    ),
+    "the analysis is parked": Fault(
+        "analysis faulty, series .+", "stopped", "analysis-parked", ("is parked", "for the test"), False,
+        "anode retry --analysis faulty",
+    ),
+    "an input is missing": Fault(
+        "analysis faulty", "stopped", "unfit-input", ("No series", "'other'", "Modality is 'MR'"), False,
+        "anode retry --study [0-9.]+ --again",
+    ),
+    "another analysis is not over": Fault(
+        "analysis quality", "waiting", "waiting-for-analysis", ("faulty is over",), False,
+        "anode why [0-9.]+",
+    ),
+    "a result does not match": Fault(
+        "analysis second", "idle", "no-match", ("quality.Imaging Series Quality is 'Series quality",), False,
+        "anode retry --study [0-9.]+ --again",
     ),
     "waiting for quiet": Fault(
         "analysis quality", "waiting", "waiting-for-quiet", ("1000 s", "are left"), True,
