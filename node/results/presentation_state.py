@@ -24,8 +24,8 @@ from node.results.display_values import DisplayValues, display_values
 from node.results.facts import RunFacts, Source
 from node.results.header_values import as_decimal_string, integer, text
 from node.results.laterality import set_laterality
-from node.results.mark_outlines import outlines
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
+from node.results.regions import outlines_of
 from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
 from node.results.source_header import SourceHeader
 
@@ -88,11 +88,8 @@ def presentation_states(
 def _graphics(region: Segment | Mark, layer: int, grid: SourceGrid) -> Iterator[_Graphic]:
     """Yield what is drawn of a region; whole numbers are centres of voxels, where GSPS has them at a half."""
     if isinstance(region, Mark):
-        for outline in outlines(region, len(grid.slices)):
-            places = outline.places[:, ::-1] + 0.5
-            if outline.is_closed:
-                places = np.concatenate([places, places[:1]])
-            yield _Graphic(layer, outline.slice_index, places, _words(region))
+        for outline in outlines_of(region, (len(grid.slices), grid.rows, grid.columns)):
+            yield _Graphic(layer, grid.nearest(float(outline[0, 0])), outline[:, :0:-1] + 0.5, _words(region))
         return
     for index in np.flatnonzero(region.mask.any(axis=(1, 2))).tolist():
         parts = sorted(contours(region.mask[index]), key=len, reverse=True)

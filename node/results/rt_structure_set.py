@@ -21,9 +21,9 @@ from node.results.contours import contours
 from node.results.facts import RunFacts, Source
 from node.results.header_values import as_decimal_string
 from node.results.laterality import set_laterality
-from node.results.mark_outlines import outlines
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, stamp
 from node.results.references import instance_item
+from node.results.regions import outlines_of
 from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
 from node.results.source_header import SourceHeader
 
@@ -107,9 +107,11 @@ def _outlines(region: Segment | Mark, grid: SourceGrid) -> Iterator[_Contour]:
             for places in contours(region.mask[index]):
                 yield _Contour(index, "CLOSED_PLANAR", grid.in_slice_mm(index, places))
         return
-    for outline in outlines(region, len(grid.slices)):
-        kind = "POINT" if outline.is_point else "CLOSED_PLANAR" if outline.is_closed else "OPEN_PLANAR"
-        yield _Contour(outline.slice_index, kind, grid.in_slice_mm(outline.slice_index, outline.places))
+    kind = {"point": "POINT", "polyline": "OPEN_PLANAR"}.get(region.shape, "CLOSED_PLANAR")
+    for outline in outlines_of(region, (len(grid.slices), grid.rows, grid.columns)):
+        # The last vertex of a closed contour is not written again (PS3.3 section C.8.8.6.3).
+        vertices = outline[:-1] if kind == "CLOSED_PLANAR" else outline
+        yield _Contour(grid.nearest(float(outline[0, 0])), kind, grid.to_mm(vertices))
 
 
 def _frame_of_reference(grid: SourceGrid, header: SourceHeader) -> Dataset:

@@ -62,12 +62,28 @@ class SourceGrid:
         """Whether it is known where every slice lies in the patient."""
         return bool(self.along_row) and all(len(one.position_mm) == 3 for one in self.slices)
 
+    def to_mm(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n, 3) points in voxels, (slice, row, column), as (x, y, z) in LPS mm.
+
+        A point between two slices lies on the straight line between them.
+        """
+        positions = np.array([one.position_mm for one in self.slices], np.float64)
+        below = np.clip(np.floor(points[:, 0]).astype(int), 0, max(len(positions) - 2, 0))
+        above = np.minimum(below + 1, len(positions) - 1)
+        share = (points[:, 0] - below)[:, None]
+        origin = positions[below] + share * (positions[above] - positions[below])
+        across = np.outer(points[:, 2] * self.pixel_spacing_mm[1], self.along_row)
+        down = np.outer(points[:, 1] * self.pixel_spacing_mm[0], self.along_column)
+        placed: NDArray[np.float64] = origin + across + down
+        return placed
+
+    def nearest(self, slice_place: float) -> int:
+        """Return the slice that a place along the slices is nearest to."""
+        return int(np.clip(np.floor(slice_place + 0.5), 0, len(self.slices) - 1))
+
     def in_slice_mm(self, index: int, places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (n, 3) mm in LPS of ``places``, (n, 2) float64 (row, column) in voxels of a slice."""
-        across = np.outer(places[:, 1] * self.pixel_spacing_mm[1], self.along_row)
-        down = np.outer(places[:, 0] * self.pixel_spacing_mm[0], self.along_column)
-        placed: NDArray[np.float64] = np.asarray(self.slices[index].position_mm) + across + down
-        return placed
+        return self.to_mm(np.column_stack([np.full(len(places), float(index)), places]))
 
 
 def source_grid(source: Source, header: SourceHeader, slice_count: int | None = None) -> SourceGrid:
