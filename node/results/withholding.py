@@ -48,7 +48,7 @@ def withheld(findings: Findings) -> Findings:
         marks=marks,
         measurements=measurements,
         evaluations=evaluations,
-        checks=_naming(findings.checks, [one.name for one in (*lost, *maps)]),
+        checks=_naming(findings.checks, [*(one.name for one in lost), *(one.name for one in maps)]),
         images=tuple(
             one
             for one in findings.images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundMultiFrameImageStorage
 
 from models.base import ModelCard
-from models.types import Check, Code, Evaluation, Findings, Image, Measurement, Segment, Volume
+from models.types import Check, Code, Evaluation, Findings, Image, Mark, Measurement, Segment, Volume
 from node.config.settings import ResultKind
 from node.results.build import ResultObject, RunFacts, Source, build
 from node.series import volume
@@ -155,6 +156,54 @@ def everything(grid: Volume) -> Findings:
         checks=found.checks,
         summary="Several lines\nof words, some of them long. " * 3,
     )
+
+
+def every_mark(on: str = "") -> tuple[Mark, ...]:
+    """A mark of each shape, on a grid of at least four slices of 4 rows and 6 columns."""
+    places: dict[str, tuple[str, list[tuple[float, float, float]]]] = {
+        "point": ("point", [(1, 2, 3)]),
+        "box": ("box", [(1, 1, 1), (3, 2, 4)]),
+        "flat-box": ("box", [(2, 1, 1), (2, 2, 4)]),
+        "polygon": ("polygon", [(0, 1, 1), (0, 1, 3), (0, 2.5, 2.25)]),
+        "line": ("polyline", [(0, 1, 1), (0, 1, 3), (0, 2.5, 2.25)]),
+    }
+    marks = []
+    for number, (name, (shape, points)) in enumerate(places.items()):
+        marks.append(
+            Mark(
+                name,
+                f"The {name}",
+                shape,  # type: ignore[arg-type]
+                np.array(points, float),
+                LESION,
+                NODULE,
+                site=LUNG if number % 2 else None,
+                laterality=LEFT,
+                probability=0.93 - 0.2 * number,
+                measurements=numbers()[:number],
+                evaluations=(
+                    Evaluation(Code("solid", "99ANODE", "Solid"), LOW, 0.8),
+                    Evaluation(LOW, "words"),
+                ),
+                on=on,
+            )
+        )
+    return tuple(marks)
+
+
+def with_prior(source: Source) -> Source:
+    """The same source as the input ``ct``, with one of an earlier study as the input ``prior``."""
+    instances = ct_series(
+        4,
+        StudyInstanceUID="1.2.77",
+        SeriesInstanceUID="1.2.77.1",
+        StudyDate="20240304",
+        FrameOfReferenceUID="1.2.77.0",
+    )
+    for number, instance in enumerate(instances, 1):
+        instance.header.SOPInstanceUID = f"1.2.77.1.{number}"
+    prior = replace(source_of(instances, source.input_digest), name="prior", is_prior=True)
+    return replace(source, name="ct", others={"prior": prior})
 
 
 def quality() -> Findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,14 @@ from pydicom.dataset import Dataset
 
 from models.types import Findings, Segment
 from node.results.build import Source
+from node.results.check_report import content
+from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
 from tests.support.made_findings import (
     ANATOMY,
     LESION,
     LUNG,
     NODULE,
+    all_built,
     built,
     card,
     everything,
@@ -171,3 +175,151 @@ def test_many_segments_that_do_not_overlap_are_kept_apart() -> None:
     assert segmentation.SegmentsOverlap == "NO"
     assert segmentation.NumberOfFrames == 20
     assert int(segmentation.pixel_array.sum()) == 20
+
+
+# --- fractional and label maps -----------------------------------------------
+
+
+def sure_and_unsure(source: Source) -> Findings:
+    """A segment with a probability for each voxel beside two that have none."""
+    assert source.volume is not None
+    findings = two_lungs(source.volume)
+    shape = source.volume.voxels.shape
+    probability = np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    unsure = Segment("unsure", "Unsure", probability > 0.5, LESION, NODULE, probability=probability)
+    return replace(findings, segments=(findings.segments[0], unsure, findings.segments[1]))
+
+
+def test_segments_with_a_probability_are_in_a_fractional_segmentation_beside_the_binary_one() -> None:
+    source = made_source()
+    findings = sure_and_unsure(source)
+    binary, fractional = (read(one) for one in all_built(findings, source, kinds=("seg",)))
+    assert (binary.SegmentationType, fractional.SegmentationType) == ("BINARY", "FRACTIONAL")
+    assert [one.TrackingID for one in binary.SegmentSequence] == ["left-lung", "right-lung"]
+    assert [one.TrackingID for one in fractional.SegmentSequence] == ["unsure"]
+    assert (fractional.SegmentationFractionalType, fractional.MaximumFractionalValue) == ("PROBABILITY", 255)
+    assert binary.SeriesInstanceUID == fractional.SeriesInstanceUID
+    assert binary.SOPInstanceUID != fractional.SOPInstanceUID
+    assert (binary.InstanceNumber, fractional.InstanceNumber) == (1, 2)
+
+
+def test_probabilities_come_back_to_half_a_step() -> None:
+    source = made_source()
+    findings = sure_and_unsure(source)
+    file = all_built(findings, source, kinds=("seg",))[1].part10
+    segmentation = highdicom.seg.segread(io.BytesIO(file))
+    found = segmentation.get_pixels_by_source_instance(
+        [one.SOPInstanceUID for one in source.data_sets], ignore_spatial_locations=True
+    )
+    expected = findings.segments[1].probability
+    assert expected is not None
+    assert np.abs(found[..., 0] - expected).max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_report_refers_to_each_segment_in_the_segmentation_that_holds_it() -> None:
+    source = made_source()
+    objects = all_built(sure_and_unsure(source), source, kinds=("seg", "sr"))
+    binary, fractional, report = objects
+    tree = highdicom.sr.srread(io.BytesIO(report.part10)).content
+    named = {
+        group.tracking_identifier: (
+            str(group.referenced_segment.referenced_sop_instance_uid),
+            group.referenced_segment[0].referenced_segment_numbers,
+        )
+        for group in tree.get_volumetric_roi_measurement_groups()
+    }
+    assert named == {
+        "left-lung": (binary.sop_instance_uid, [1]),
+        "right-lung": (binary.sop_instance_uid, [2]),
+        "unsure": (fractional.sop_instance_uid, [1]),
+    }
+
+
+def test_a_label_map_holds_every_segment_by_its_number() -> None:
+    source = made_source()
+    assert source.volume is not None
+    findings = two_lungs(source.volume)
+    [made] = all_built(findings, source, kinds=("labelmap",))
+    assert made.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
+    label_map = read(made)
+    assert [one.SegmentNumber for one in label_map.SegmentSequence] == [0, 1, 2]
+    labels = label_map.pixel_array
+    for number, segment in enumerate(findings.segments, 1):
+        assert np.count_nonzero(labels == number) == np.count_nonzero(segment.mask)
+
+
+def test_more_segments_than_a_byte_counts_are_numbered_by_two() -> None:
+    source = made_source(12)
+    assert source.volume is not None
+    shape = source.volume.voxels.shape
+    segments = []
+    for number in range(260):
+        mask = np.zeros(shape, dtype=bool)
+        mask.flat[number] = True
+        segments.append(Segment(f"s{number}", f"S {number}", mask, ANATOMY, LUNG))
+    [made] = all_built(Findings(segments=tuple(segments)), source, kinds=("labelmap",))
+    label_map = read(made)
+    assert label_map.BitsAllocated == 16
+    assert set(np.unique(label_map.pixel_array).tolist()) == set(range(261))
+
+
+@pytest.mark.parametrize("kinds", [("labelmap", "sr"), ("seg", "labelmap", "sr")])
+def test_segments_that_overlap_make_no_label_map_and_the_report_names_them(kinds: Any) -> None:
+    source = made_source()
+    assert source.volume is not None
+    objects = all_built(everything(source.volume), source, kinds=kinds)
+    assert [one.kind for one in objects] == [kinds[0], "sr"]
+    segmentation, report = (read(one) for one in objects)
+    assert segmentation.SegmentationType == "BINARY"
+    assert len(segmentation.SegmentSequence) == 3
+    words = [item.get("TextValue") for item in content(report)]
+    assert "no label map was made: left-lung and nodule-1 overlap" in words
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_probability_that_is_none_is_refused_by_name(value: float) -> None:
+    source = made_source()
+    findings = sure_and_unsure(source)
+    probability = findings.segments[1].probability
+    assert probability is not None
+    probability.flat[3] = value
+    with pytest.raises(ValueError, match="the probability of unsure is not within 0 and 1"):
+        all_built(findings, source, kinds=("seg",))
+
+
+# --- what is refused ---------------------------------------------------------
+
+Break = Callable[[Dataset], object]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "problem"),
+    [
+        (
+            "FRACTIONAL",
+            lambda d: d.__delattr__("MaximumFractionalValue"),
+            "eight bits for each pixel, and their maximum",
+        ),
+        (
+            "FRACTIONAL",
+            lambda d: setattr(d, "SegmentationFractionalType", "X"),
+            "neither PROBABILITY nor OCCUPANCY",
+        ),
+        ("LABELMAP", lambda d: setattr(d, "BitsStored", 4), "neither eight nor sixteen bits"),
+        ("LABELMAP", lambda d: setattr(d, "PixelData", d.PixelData[:-2]), "Pixel Data has not the length"),
+        ("BINARY", lambda d: setattr(d, "SegmentationType", "OTHER"), "Segmentation Type is none of"),
+        ("BINARY", lambda d: d.__delattr__("FrameOfReferenceUID"), "Frame of Reference UID is absent"),
+    ],
+)
+def test_segmentations_that_break_their_rules_are_refused(kind: str, spoil: Break, problem: str) -> None:
+    source = made_source()
+    findings = sure_and_unsure(source)
+    assert source.volume is not None
+    made = [
+        *all_built(findings, source, kinds=("seg",)),
+        *all_built(two_lungs(source.volume), source, kinds=("labelmap",)),
+    ]
+    [data_set] = [one for one in map(read, made) if one.SegmentationType == kind]
+    assert list(segmentation_problems(data_set)) == []
+    spoil(data_set)
+    assert any(problem in found for found in segmentation_problems(data_set))
