@@ -15,7 +15,7 @@ from pydicom.valuerep import validate_value
 
 from models.types import Code
 from node.results.concepts import code_dataset
-from node.results.header_values import as_decimal_string, text
+from node.results.header_values import as_decimal_string, numbers, text
 from node.results.source_grid import Slice
 from node.results.source_header import SourceHeader
 from node.undecodable import UNDECODABLE_IN_MEMORY
@@ -113,6 +113,9 @@ def _valid(data_set: Dataset, left_out: frozenset[str]) -> Dataset:
                     kept[tag] = DataElement(tag, "SQ", items)
             elif _is_valid(element):
                 kept[tag] = deepcopy(element)
+            elif element.VR == "DS" and (values := numbers(data_set, keyword)):
+                # Numbers that were written with too many digits, positions among them, are none the worse.
+                kept[tag] = DataElement(tag, "DS", [as_decimal_string(value) for value in values])
         except UNDECODABLE_IN_MEMORY:
             continue
     return kept
@@ -133,7 +136,8 @@ def _is_valid(element: DataElement) -> bool:
     values = value if isinstance(value, MultiValue | list) else [value]
     try:
         for one in values:
-            written = getattr(one, "original_string", one) if element.VR in ("DS", "IS") else one
+            # A number that was not read from a file has no text of its own.
+            written = getattr(one, "original_string", str(one)) if element.VR in ("DS", "IS") else one
             validate_value(element.VR, written, config.RAISE)
     except ValueError:
         return False
