@@ -10,15 +10,15 @@ import pytest
 from PIL import Image, ImageFont
 
 from models.types import Check, Findings, Volume
-from node.results.anatomy import Anatomy, anatomy, direction_name
+from node.results.anatomy import anatomy, direction_name
 from node.results.build import Source
 from node.results.drawing import WIDTH
-from node.results.given import AllGiven
 from node.results.lettering import printable
 from node.results.picture import TEXT_SIZE, Words, draw
 from node.results.picture_words import words
 from node.results.secondary_capture import picture
 from node.results.source_header import SourceHeader
+from tests.support.drawn import bright_box, given, plain
 from tests.support.made_findings import (
     built,
     everything,
@@ -28,20 +28,6 @@ from tests.support.made_findings import (
     run_facts,
     two_lungs,
 )
-
-
-def plain(grey: Any, spacing_mm: tuple[float, float] = (1.0, 1.0), masks: Any = ()) -> Anatomy:
-    return Anatomy(np.asarray(grey, np.uint8), masks, spacing_mm, ("R", "L", "A", "P"), 0, 1, 0)
-
-
-def given(source: Source) -> AllGiven:
-    return AllGiven.of(source, SourceHeader.of(source))
-
-
-def bright_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what is pure white: the anatomy of ``plain`` when it is all 255."""
-    rows, columns = np.nonzero((pixels == 255).all(axis=-1))
-    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
 @pytest.mark.parametrize(
