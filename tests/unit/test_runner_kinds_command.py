@@ -1,0 +1,240 @@
+"""A program is given a job folder, and what it leaves is taken only when it is as agreed."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import registry
+from models.types import Code, Findings, Image, InstanceView, Series
+from node.runners import catalogue
+from node.runners.command_result import BrokenResult
+from tests.support import made_folders
+
+SHAPE = (3, 4, 5)
+LABELS = (
+    'labels = [{ index = 1, name = "liver", '
+    'type = { value = "10200004", scheme = "SCT", meaning = "Liver" } },'
+    ' { index = 2, name = "spleen", type = { value = "78961009", scheme = "SCT", meaning = "Spleen" } }]'
+)
+OUTPUTS = f'[[output]]\nname = "organs"\nas = "segmentation"\n{LABELS}\n'
+START = """
+import json, os, sys, gzip
+from pathlib import Path
+job = Path(sys.argv[1])
+order = json.loads((job / "job.json").read_text())
+out = job / order["out"]
+def done(**result):
+    (out / "result.json").write_text(json.dumps({"contract": 1, **result}))
+"""
+
+
+def program(path: Path, source: str, stated: str = "", runner: str = "") -> Path:
+    """Make a folder whose program is Python; it has read its order when ``source`` begins."""
+    (path / "program.py").write_text(START + textwrap.dedent(source))
+    argv = 'kind = "command"\nargv = ["{python}", "-I", "{folder}/program.py", "{job}"]'
+    return made_folders.folder(path, f'[[input]]\nas = "volume"\n{stated}', runner=f"{argv}\n{runner}")
+
+
+def run(path: Path, **parameters: Any) -> Findings:
+    voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    found: Findings = made_folders.predict(path, made_folders.volume(voxels), **parameters)
+    return found
+
+
+def told(path: Path) -> Any:
+    """Run a program that gives its findings as the summary, in JSON."""
+    return json.loads(run(path).summary)
+
+
+def test_the_job_folder_holds_what_the_program_needs(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        files = sorted(str(one.relative_to(job)) for one in job.rglob("*") if one.is_file())
+        meta = json.loads((job / order["inputs"][0]["meta"]).read_text())
+        facts = {"files": files, "order": order, "meta": meta, "here": os.getcwd(), "out": str(out),
+                 "environment": dict(os.environ)}
+        done(summary=json.dumps(facts))
+        """,
+        '[[parameter]]\nname = "alpha"\ndefault = [0.5]\nmeaning = "x"\n',
+        'environment = { WEIGHTS = "{folder}/weights", THREADS = "{threads}" }',
+    )
+    facts = told(path)
+    assert facts["files"] == ["in/volume/meta.json", "in/volume/volume.nii.gz", "job.json", "said.txt"]
+    assert facts["order"]["inputs"] == [
+        {"name": "volume", "meta": "in/volume/meta.json", "volume": "in/volume/volume.nii.gz"}
+    ]
+    assert facts["order"]["parameters"] == {"alpha": [0.5]}
+    assert (facts["order"]["threads"], facts["order"]["device"]) == (1, "cpu")
+    assert facts["meta"]["shape"] == list(SHAPE)
+    assert facts["meta"]["header"]["Modality"] == "CT"
+    assert facts["here"] == facts["out"]
+    environment = facts["environment"]
+    assert environment["WEIGHTS"] == f"{tmp_path}/weights"
+    assert environment["THREADS"] == environment["OMP_NUM_THREADS"] == "1"
+    assert environment["HOME"].startswith(str(Path(facts["out"]).parent))
+    assert "PYTEST_CURRENT_TEST" not in environment
+    assert not Path(facts["out"]).exists()
+
+
+def test_a_map_of_labels_becomes_segments_with_their_codes(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        with gzip.open(job / "in/volume/volume.nii.gz") as file:
+            content = bytearray(file.read())
+        for at, label in ((0, 1), (59, 2), (7, 2)):
+            content[352 + 2 * at] = 0
+        voxels = bytearray(2 * 60)
+        for at, label in ((0, 1), (59, 2), (7, 2)):
+            voxels[2 * at] = label
+        (out / "map.nii").write_bytes(bytes(content[:352]) + voxels)
+        done(segmentations=[{"file": "map.nii", "output": "organs"}],
+             measurements=[{"name": "fat", "value": 3.5, "unit": "%", "of": "liver"},
+                           {"name": "age", "value": 60}],
+             classes=[{"name": "quality", "value": "good", "probability": 0.8}],
+             points=[{"points": [1, 2, 3], "probability": 0.9, "label": "calcification"}],
+             checks=[{"name": "fit", "passed": False, "reason": "too thin"}])
+        """,
+        OUTPUTS + '[[output]]\nname = "age"\nas = "regression"\nunit = "a"\n'
+        'concept = { value = "397669002", scheme = "SCT", meaning = "Age" }\n'
+        '[[measurement]]\nname = "size"\nof = "spleen"\nas = "volume"\n',
+    )
+    findings = run(path)
+    liver, spleen = findings.segments
+    assert np.argwhere(liver.mask).tolist() == [[0, 0, 0]]
+    assert np.argwhere(spleen.mask).tolist() == [[0, 1, 2], [2, 3, 4]]
+    assert liver.type == Code("10200004", "SCT", "Liver")
+    assert [(one.name, one.value, one.unit.value) for one in liver.measurements] == [("fat", 3.5, "%")]
+    assert spleen.measurements[0].value == pytest.approx(2 * 3 / 1000)
+    assert findings.measurements[0].concept == Code("397669002", "SCT", "Age")
+    assert findings.evaluations[0].value == "good"
+    assert findings.marks[0].points.tolist() == [[1, 2, 3]]
+    assert findings.checks[0].withholds == ("*",)
+
+
+def test_a_map_on_another_grid_is_brought_onto_that_of_the_series(tmp_path: Path) -> None:
+    source = (
+        "sys.path.insert(0, order['parameters']['packages'])\n"
+        "import numpy as np\n"
+        "array = np.zeros((5, 4, 3), np.uint8)\narray[1, 2, 0] = 1\n"
+        "meta = json.loads((job / order['inputs'][0]['meta']).read_text())\n"
+        "affine = np.array(meta['affine_lps'])[:, [2, 1, 0, 3]]\n"
+        "sys.path.insert(0, order['parameters']['root'])\n"
+        "from node.runners import nifti\n"
+        "nifti.write(out / 'map.nii.gz', array, affine)\n"
+        "done(segmentations=[{'file': 'map.nii.gz', 'labels': {'1': 'Dark spot'}}])\n"
+    )
+    root = Path(__file__).parents[2]
+    packages = Path(np.__file__).parents[1]
+    given = "".join(
+        f'[[parameter]]\nname = "{name}"\ndefault = "{value}"\nmeaning = "x"\n'
+        for name, value in (("packages", packages), ("root", root))
+    )
+    [segment] = run(program(tmp_path, source, given)).segments
+    assert np.argwhere(segment.mask).tolist() == [[0, 2, 1]]
+    assert (segment.name, segment.label, segment.type.scheme) == ("Dark-spot", "Dark spot", "99ANODE")
+
+
+def test_the_program_refuses_an_input_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too few slices") as caught:
+        run(program(tmp_path, 'done(status="refused", reason="too few slices")'))
+    assert not isinstance(caught.value, BrokenResult)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("print('first'); sys.exit('last words')", "ended with status 1: first\nlast words"),
+        ("print('nothing to say')", "left no result.json: nothing to say"),
+        ("os.kill(os.getpid(), 9)", "ended with status -9"),
+        ("done(status='failed', reason='no memory of it')", "says that it failed: no memory of it"),
+        ("(out / 'result.json').write_text('{')", "cannot be read"),
+        ("(out / 'result.json').write_text('{}')", 'does not say "contract": 1'),
+        ("done(mesurements=[])", "unknown key 'mesurements'; did you mean 'measurements'?"),
+        ("done(measurements=[{'name': 'x', 'value': 1}])", "measurement 'x' has no unit"),
+        ("done(measurements=[{'value': 1}])", "'name' is missing"),
+        ("done(measurements=[{'name': 'x', 'value': 1, 'unit': '1', 'of': 'y'}])", "is of 'y', which is no"),
+        ("done(segmentations=[{'file': '../../job.json'}])", "is no name of a .nii"),
+        ("done(segmentations=[{'file': '../in/volume/volume.nii.gz', 'output': 'organs'}])", "leads out of"),
+        ("os.symlink('/etc/fstab', out / 'a.nii'); done(segmentations=[{'file': 'a.nii'}])", "leads out of"),
+        ("os.symlink('/etc', out / 'd'); done(segmentations=[{'file': 'd/a.nii'}])", "leads out of"),
+        ("done(segmentations=[{'file': 'absent.nii'}])", "there is no file 'absent.nii'"),
+        ("done(segmentations=[{'file': 'absent.nii', 'output': 'organ'}])", "no [[output]] 'organ'; did you"),
+        ("(out / 'a.nii').write_text('x'); done(segmentations=[{'file': 'a.nii'}])", "a.nii is no NIfTI-1"),
+        ("done(maps=[{'file': 'a.nii'}])", "a map needs an [[output]]"),
+        ("done(checks=[{'name': 'x', 'passed': 'no'}])", "is true or false"),
+    ],
+)  # fmt: skip
+def test_a_result_that_is_not_as_agreed_is_a_failure(tmp_path: Path, source: str, told: str) -> None:
+    with pytest.raises(BrokenResult) as caught:
+        run(program(tmp_path, source, OUTPUTS))
+    assert told in str(caught.value)
+
+
+def test_only_the_end_of_what_a_program_says_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(BrokenResult) as caught:
+        run(program(tmp_path, "print('x' * 100_000); sys.exit('the end')"))
+    assert str(caught.value).endswith("the end")
+    assert len(str(caught.value)) < 8400
+
+
+def test_a_program_that_is_not_there_is_told_when_it_is_loaded(tmp_path: Path) -> None:
+    runner = 'kind = "command"\nargv = ["{folder}/absent", "{job}"]'
+    path = made_folders.folder(tmp_path, '[[input]]\nas = "volume"', runner=runner)
+    with pytest.raises(registry.UnusableModel, match=r"absent is not there, or may not be run"):
+        catalogue.load(str(path), device="cpu", threads=1)
+
+
+def test_images_and_series_are_arrays_of_their_own(tmp_path: Path) -> None:
+    source = """
+
+        told = {}
+        for one in order["inputs"]:
+            meta = json.loads((job / one["meta"]).read_text())
+            files = sorted(path.name for path in (job / one["meta"]).parent.iterdir())
+            told[one["name"]] = [meta["kind"], files, one]
+        done(summary=json.dumps(told))
+        """
+    (tmp_path / "program.py").write_text(START + textwrap.dedent(source))
+    path = made_folders.folder(
+        tmp_path,
+        '[[input]]\nas = "image"\n[[input]]\nas = "series"\nfrom = "study"\n',
+        runner='kind = "command"\nargv = ["{python}", "{folder}/program.py", "{job}"]',
+    )
+    image = Image(np.zeros((1, 4, 5, 3), np.uint8), None, "1")
+    views = (
+        InstanceView(1, {"Modality": "CT", "Rows": 4}, np.zeros((1, 4, 5))),
+        InstanceView(2, {}, None, "damaged"),
+    )
+    found = json.loads(made_folders.predict(path, {"image": image, "series": Series(views)}).summary)
+    assert found["image"][:2] == ["image", ["image.png", "meta.json", "pixels.npy"]]
+    assert found["image"][2]["image"] == "in/image/image.png"
+    assert found["series"][:2] == ["series", ["00001.npy", "meta.json"]]
+
+
+def test_a_picture_is_written_as_it_is(tmp_path: Path) -> None:
+    source = """
+        import base64
+        done(summary=json.dumps(base64.b64encode((job / "in/image/image.png").read_bytes()).decode()))
+        """
+    (tmp_path / "program.py").write_text(START + textwrap.dedent(source))
+    path = made_folders.folder(
+        tmp_path,
+        '[[input]]\nas = "image"\n',
+        runner='kind = "command"\nargv = ["{python}", "{folder}/program.py", "{job}"]',
+    )
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 4, 5, 3)).astype(np.uint8)
+    import base64
+    import io
+
+    from PIL import Image as Picture
+
+    png = base64.b64decode(json.loads(made_folders.predict(path, Image(pixels, None, "1")).summary))
+    assert np.array_equal(np.asarray(Picture.open(io.BytesIO(png))), pixels[0])
