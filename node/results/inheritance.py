@@ -165,12 +165,12 @@ def source_image_items(slices: Iterable[Slice]) -> list[Dataset]:
         if one.frame is not None:
             of_image.append(one.frame)
     found = []
-    for uid, numbers in frames.items():
+    for uid, of_frames in frames.items():
         item = Dataset()
         item.ReferencedSOPClassUID = classes[uid]
         item.ReferencedSOPInstanceUID = uid
-        if numbers:
-            item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
+        if of_frames:
+            item.ReferencedFrameNumber = of_frames if len(of_frames) > 1 else of_frames[0]
         item.PurposeOfReferenceCodeSequence = [code_dataset(SOURCE_IMAGE)]
         found.append(item)
     return found

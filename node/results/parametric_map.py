@@ -136,7 +136,11 @@ def _refer(
     primary: SourceHeader,
 ) -> None:
     """Say of each frame which images it was made from, and of the whole in which series they are."""
-    for group, plane in zip(data_set.PerFrameFunctionalGroupsSequence, placed, strict=True):
+    # The library puts the frames into an order of its own.
+    positions = np.array([plane.position_mm for plane in placed])
+    for group in data_set.PerFrameFunctionalGroupsSequence:
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        plane = placed[int(np.linalg.norm(positions - position, axis=1).argmin())]
         item = Dataset()
         item.DerivationDescription = f"{image.label or image.name}, {NOT_FOR_DIAGNOSIS}"
         item.DerivationCodeSequence = [code_dataset(derivation(image))]
