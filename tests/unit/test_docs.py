@@ -47,7 +47,9 @@ def test_the_model_of_the_authors_page_runs_as_it_is_printed(monkeypatch: pytest
     model = registry.load("air")
     voxels = np.full((2, 10, 10), -1000, np.int16)
     volume = Volume(voxels, np.diag([5.0, 1.0, 1.0, 1.0]), (5.0, 1.0, 1.0), "[hnsf'U]")
-    [measurement] = model.predict(Inputs(volume=volume)).measurements
+    [below] = model.parameters
+    given = Inputs({"volume": volume}, {below.name: below.default})
+    [measurement] = model.predict(given).measurements
     assert measurement.value == pytest.approx(1.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,7 @@ from models import registry
 from models.base import Parameter
 from node import __main__ as command_line
 from node.errors import WeightsNotFetched
-from node.runners import catalogue, fetching, model_folder, parameters, pinned_files
+from node.runners import catalogue, fetching, folder_keys, model_folder, parameters, pinned_files
 from tests.support import made_folders
 from tests.support.made_folders import ANALYSIS, LABEL
 
@@ -358,3 +359,22 @@ def test_naming_and_describing_models_loads_no_runtime() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_the_page_names_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    tables = (
+        folder_keys.ANALYSIS,
+        folder_keys.RUNNER,
+        folder_keys.FILE,
+        folder_keys.BUNDLE,
+        folder_keys.NEED,
+        folder_keys.TENSOR,
+        folder_keys.PARAMETER,
+        folder_keys.OUTPUT,
+        folder_keys.LABEL,
+        folder_keys.MEASUREMENT,
+        folder_keys.CHECK,
+    )
+    words = set(re.findall(r"\w+", page))
+    assert {key for keys in tables for key in keys} - words == set()
