@@ -19,7 +19,7 @@ def plain() -> Chest:
 
 
 def predict(volume: Volume) -> Findings:
-    return Lungs().predict(Inputs(volume=volume))
+    return Lungs().predict(Inputs({"volume": volume}))
 
 
 @cache

@@ -48,7 +48,7 @@ def stack(count: int = 6) -> list[InstanceView]:
 
 
 def predict(instances: list[InstanceView]) -> Findings:
-    return SeriesQuality().predict(Inputs(series=Series(tuple(instances))))
+    return SeriesQuality().predict(Inputs({"series": Series(tuple(instances))}))
 
 
 def verdict(findings: Findings) -> Code | str:
@@ -179,7 +179,7 @@ def test_colour_frames_and_floats_are_looked_at_without_complaint() -> None:
 
 def test_frames_of_an_enhanced_object_are_slices() -> None:
     series, _ = series_view.view([enhanced_ct(5)], np.empty)
-    findings = SeriesQuality().predict(Inputs(series=series))
+    findings = SeriesQuality().predict(Inputs({"series": series}))
     assert verdict(findings) == quality.PASS
     assert [one.value for one in findings.measurements] == [1, 5, 3.0]
 
@@ -215,4 +215,4 @@ def test_an_empty_series_is_refused() -> None:
 )
 def test_real_series_pass(folder: str) -> None:
     series, _ = series_view.view(real_series(require_data(folder)), np.empty)
-    assert SeriesQuality().predict(Inputs(series=series)).summary == "Series quality: pass."
+    assert SeriesQuality().predict(Inputs({"series": series})).summary == "Series quality: pass."
