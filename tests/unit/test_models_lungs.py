@@ -251,4 +251,4 @@ def test_what_is_no_axial_ct_in_hounsfield_units_is_refused() -> None:
     with pytest.raises(ValueError, match="not axial"):
         predict(made.volume(affine=made.affine[[0, 2, 1, 3]]))
     with pytest.raises(ValueError, match="no volume"):
-        Lungs().predict(Inputs())
+        Lungs().predict(Inputs({}))
