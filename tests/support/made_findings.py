@@ -18,8 +18,9 @@ from models.base import ModelCard
 from models.types import Check, Code, Evaluation, Findings, Image, Mark, Measurement, Segment, Volume
 from node.config.settings import ResultKind
 from node.results.build import ResultObject, RunFacts, Source, build
-from node.series import volume
+from node.series import image, source_series, volume
 from node.series.source_series import SourceInstance
+from tests.support.data import require_data
 from tests.support.made_series import ct_header, ct_series, real_series
 
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
@@ -93,6 +94,12 @@ def real_source(folder: Path, count: int) -> Source:
     normal = np.cross(first[:3], first[3:])
     instances.sort(key=lambda one: float(np.dot(normal, np.array(one.header.ImagePositionPatient, float))))
     return source_of(instances[:count])
+
+
+def real_image(name: str) -> Source:
+    """A real file as the source of a model that takes one image."""
+    built = image.build([source_series.from_file(require_data(name))])
+    return Source([built.instance.header], None, "cd" * 32, image=built.image, name="image")
 
 
 def numbers() -> tuple[Measurement, ...]:
