@@ -147,6 +147,26 @@ def test_the_package_is_found_by_its_entry_point(
     assert numbers["air volume"] == pytest.approx(np.count_nonzero(chest.voxels < -950) * chest.voxel_ml)
 
 
+def test_the_brain_mask_measures_a_head_and_withholds_what_is_none(tmp_path: Path) -> None:
+    folder = str(example_models.installed("brain_mask", tmp_path))
+    description = catalogue.describe(folder)
+    model = catalogue.load(folder, device="cpu", threads=1)
+    failed = {}
+    for name in ("MR_T1_brain_HFS", "MR_ADC_followup_1"):
+        instances = source_series.from_files(sorted(require_data(f"series/{name}").glob("*.dcm")))
+        inputs = Inputs(
+            {"volume": volumes.build(instances).volume}, catalogue.read_parameters(description, {})
+        )
+        findings = model.predict(inputs)
+        refuse_unsound(findings, inputs)
+        failed[name] = {one.name for one in findings.checks if not one.passed}
+        if name == "MR_T1_brain_HFS":
+            # as measured with the package itself
+            assert measured(findings)["intracranial volume"] == pytest.approx(1543, abs=8)
+    assert failed["MR_T1_brain_HFS"] == set()
+    assert {"networks agree", "certain"} <= failed["MR_ADC_followup_1"]
+
+
 @pytest.mark.parametrize("kind", example_models.KINDS)
 def test_an_example_with_another_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     folder = example_models.made(kind, tmp_path)

