@@ -250,5 +250,5 @@ def test_what_is_no_axial_ct_in_hounsfield_units_is_refused() -> None:
         predict(made.volume(unit="1"))
     with pytest.raises(ValueError, match="not axial"):
         predict(made.volume(affine=made.affine[[0, 2, 1, 3]]))
-    with pytest.raises(ValueError, match="no volume"):
+    with pytest.raises(ValueError, match="no input was given"):
         Lungs().predict(Inputs({}))
