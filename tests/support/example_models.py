@@ -33,7 +33,7 @@ def made(kind: str, tmp_path: Path) -> Path:
 
 
 def installed(name: str, tmp_path: Path) -> Path:
-    """Fetch what an example lacks, as 'anode models install' does; skip the test where pip cannot bring it."""
+    """Fetch what an example lacks as the command does; skip the test where pip cannot bring it."""
     pytest.importorskip("torch")
     try:
         return fetching.install(model_folder.read(EXAMPLES / name), tmp_path)

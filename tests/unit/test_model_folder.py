@@ -378,3 +378,10 @@ def test_the_page_names_every_key() -> None:
     )
     words = set(re.findall(r"\w+", page))
     assert {key for keys in tables for key in keys} - words == set()
+
+
+def test_the_code_of_the_example_with_fetched_weights_is_the_one_that_it_pins() -> None:
+    folder = model_folder.read(Path(__file__).parents[2] / "examples" / "brain_mask")
+    own = [one for one in folder.runner.files if one.source is None]
+    assert [one.path for one in own] == ["model.py"]
+    assert pinned_files.faults(folder.path, own) == []
