@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from pydicom.dataset import Dataset
+
+from node.results.header_values import numbers
 
 _UNIT_TOLERANCE = 1e-3
 
@@ -130,21 +131,17 @@ def plane_problems(data_set: Dataset) -> Iterator[str]:
         if any(placed) and not all(placed):
             yield "a frame has no Plane Position"
     for place in places:
-        orientation = place.get("ImageOrientationPatient")
-        if orientation is not None and not is_orthonormal(orientation):
+        if "ImageOrientationPatient" in place and not is_orthonormal(place):
             yield "Image Orientation (Patient) is not two unit vectors at right angles"
         for keyword, count in (("ImagePositionPatient", 3), ("PixelSpacing", 2)):
-            values = place.get(keyword)
-            if values is not None and (
-                len(values) != count or not all(math.isfinite(float(value)) for value in values)
-            ):
+            if keyword in place and len(numbers(place, keyword)) != count:
                 yield f"{keyword} has not {count} numbers"
 
 
-def is_orthonormal(orientation: Iterable[float]) -> bool:
-    """Whether six numbers are two unit vectors at right angles."""
-    values = np.array([float(value) for value in orientation])
-    if values.shape != (6,) or not np.isfinite(values).all():
+def is_orthonormal(item: Dataset) -> bool:
+    """Whether Image Orientation (Patient) is two unit vectors at right angles."""
+    values = np.array(numbers(item, "ImageOrientationPatient"))
+    if values.shape != (6,):
         return False
     along, down = values[:3], values[3:]
     return (
@@ -191,8 +188,8 @@ def _values(data_set: Dataset) -> Iterator[str]:
     for item in (data_set, *groups):
         if ("RescaleSlope" in item) != ("RescaleIntercept" in item):
             yield "Rescale Slope and Rescale Intercept do not come together"
-        elif "RescaleSlope" in item and not float(item.RescaleSlope or 0):
+        elif "RescaleSlope" in item and not any(numbers(item, "RescaleSlope")):
             yield "Rescale Slope is 0"
-        width = item.get("WindowWidth")
-        if width is not None and float(width) < (1 if item.get("VOILUTFunction") is None else 0):
+        least = 1.0 if item.get("VOILUTFunction") is None else 1e-12
+        if "WindowWidth" in item and not min(numbers(item, "WindowWidth"), default=0) >= least:
             yield "Window Width is too small"

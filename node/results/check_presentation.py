@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydicom.dataset import Dataset
 
 from node.results.check_references import referenced_instances
+from node.results.header_values import numbers
 
 
 def presentation_problems(data_set: Dataset) -> Iterator[str]:
@@ -58,7 +59,7 @@ def _annotations(data_set: Dataset) -> Iterator[str]:
             yield "an annotated image is not in Referenced Series Sequence"
         for graphic in annotation.get("GraphicObjectSequence") or []:
             points = graphic.get("NumberOfGraphicPoints") or 0
-            if len(graphic.get("GraphicData") or []) != 2 * points:
+            if len(numbers(graphic, "GraphicData")) != 2 * points or not points:
                 yield "Graphic Data has not the length that Number of Graphic Points says"
             if graphic.get("GraphicAnnotationUnits") != "PIXEL":
                 yield "a graphic is not in pixels"

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from node.results.check_image import is_orthonormal
 from node.results.check_references import referenced_instances
+from node.results.header_values import numbers
 from node.results.transform_matrix import least_kind
 
 _KINDS = ("RIGID", "RIGID_SCALE", "AFFINE")
@@ -33,8 +34,8 @@ def registration_problems(data_set: Dataset) -> Iterator[str]:
             yield "an item of the registration has no matrix"
         for matrix in matrices:
             yield from _matrix(matrix)
-            values = matrix.get("FrameOfReferenceTransformationMatrix") or []
-            identities += [float(value) for value in values] == np.eye(4).ravel().tolist()
+            values = numbers(matrix, "FrameOfReferenceTransformationMatrix")
+            identities += values == tuple(np.eye(4).ravel().tolist())
     if not identities:
         yield "no item has the identity, so none is the fixed one"
     own = [item.get("FrameOfReferenceUID") for item in entries]
@@ -61,15 +62,15 @@ def deformation_problems(data_set: Dataset) -> Iterator[str]:
     if not grids:
         yield "no item has a deformation grid"
     for grid in grids:
-        dimensions = [int(count) for count in grid.get("GridDimensions") or []]
-        resolution = [float(step) for step in grid.get("GridResolution") or []]
+        dimensions = [int(count) for count in numbers(grid, "GridDimensions")]
+        resolution = numbers(grid, "GridResolution")
         if len(dimensions) != 3 or len(resolution) != 3 or min(resolution) <= 0:
             yield "a deformation grid has not three dimensions with steps"
         elif len(grid.get("VectorGridData") or b"") != math.prod(dimensions) * 12:
             yield "Vector Grid Data has not the length that Grid Dimensions say"
-        if not is_orthonormal(grid.get("ImageOrientationPatient") or []):
+        if not is_orthonormal(grid):
             yield "the axes of a deformation grid are not two unit vectors at right angles"
-        if len(grid.get("ImagePositionPatient") or []) != 3:
+        if len(numbers(grid, "ImagePositionPatient")) != 3:
             yield "a deformation grid has no position"
 
 
@@ -88,7 +89,7 @@ def _images(item: Dataset, data_set: Dataset) -> Iterator[str]:
 
 
 def _matrix(item: Dataset) -> Iterator[str]:
-    values = [float(value) for value in item.get("FrameOfReferenceTransformationMatrix") or []]
+    values = numbers(item, "FrameOfReferenceTransformationMatrix")
     kind = item.get("FrameOfReferenceTransformationMatrixType")
     if len(values) != 16 or not np.allclose(values[12:], (0, 0, 0, 1)):
         yield "a transformation matrix has not 16 values, the last 0 0 0 1"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from pydicom.dataset import Dataset
 
+from node.results.header_values import numbers
+
 #: Points of a contour are written to the micrometre.
 _PLANE_TOLERANCE_MM = 0.01
 
@@ -41,7 +43,7 @@ def structure_set_problems(data_set: Dataset) -> Iterator[str]:
                 yield f"an observation lacks {keyword}"
     for item in data_set.get("ROIContourSequence") or []:
         contours = item.get("ContourSequence") or []
-        if not contours or len(item.get("ROIDisplayColor") or []) != 3:
+        if not contours or len(numbers(item, "ROIDisplayColor")) != 3:
             yield "a region has no contour or no colour"
         for contour in contours:
             yield from _contour(contour, images)
@@ -62,9 +64,9 @@ def _chain(data_set: Dataset) -> tuple[set[str], set[tuple[str, object]]]:
 
 
 def _contour(contour: Dataset, images: set[tuple[str, object]]) -> Iterator[str]:
-    data = np.array([float(value) for value in contour.get("ContourData") or []])
+    data = np.array(numbers(contour, "ContourData"))
     count = contour.get("NumberOfContourPoints") or 0
-    if not count or len(data) != 3 * count or not np.isfinite(data).all():
+    if not count or len(data) != 3 * count:
         yield "Contour Data has not the length that Number of Contour Points says"
         return
     kind = contour.get("ContourGeometricType")

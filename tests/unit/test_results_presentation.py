@@ -1,0 +1,167 @@
+"""Presentation states draw what was found on the source's own images, where and as it was found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from skimage.draw import polygon2mask
+
+from models.types import Findings, Mark, Segment
+from node.results.build import Source
+from tests.support.made_findings import (
+    ANATOMY,
+    LESION,
+    LUNG,
+    NODULE,
+    all_built,
+    image_source,
+    made_source,
+    read,
+    source_of,
+)
+from tests.support.made_series import LYING, numbered
+
+
+def segment(mask: NDArray[np.bool_], name: str = "left-lung", **changes: Any) -> Segment:
+    return Segment(name, "Left lung", mask, ANATOMY, LUNG, **changes)
+
+
+def states(of: Source, *segments: Segment, marks: tuple[Mark, ...] = ()) -> list[Dataset]:
+    findings = Findings(segments=segments, marks=marks)
+    return [read(one) for one in all_built(findings, of, kinds=("pr",))]
+
+
+def drawn_on(made: Dataset) -> dict[tuple[str, int], list[Dataset]]:
+    """Graphics by the image and frame that they are on."""
+    found: dict[tuple[str, int], list[Dataset]] = {}
+    for annotation in made.GraphicAnnotationSequence:
+        [image] = annotation.ReferencedImageSequence
+        key = (str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber", 1)))
+        found.setdefault(key, []).extend(annotation.GraphicObjectSequence)
+    return found
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_an_outline_encloses_the_very_pixels_of_the_image_that_it_is_on(name: str) -> None:
+    instances = numbered(LYING[name]())
+    of = source_of(instances)
+    assert of.volume is not None
+    wanted = {3, 9, 10, 41, 77, 90}
+    [made] = states(of, segment(np.isin(of.volume.voxels, list(wanted))))
+    by_uid = {one.header.SOPInstanceUID: list(one.frames()) for one in instances}
+    seen = set()
+    for (uid, frame), graphics in drawn_on(made).items():
+        stored = by_uid[uid][frame - 1].astype(int) - (1000 if len(by_uid) == 1 else 1024)
+        for graphic in graphics:
+            # The corner of the first pixel is 0\0, its centre a half and a half (PS3.3 section C.10.5).
+            points = np.array(graphic.GraphicData, float).reshape(-1, 2)
+            assert np.array_equal(points[0], points[-1])
+            seen |= set(stored[polygon2mask(stored.shape, points[:-1, ::-1] - 0.5)].tolist())
+    assert seen == wanted
+
+
+def test_marks_have_their_words_beside_them() -> None:
+    of = made_source()
+    marks = (
+        Mark("n-1", "Nodule", "point", np.array([[2, 1.0, 3.0]]), LESION, NODULE, probability=0.873),
+        Mark("n-2", "Other", "box", np.array([[1, 1, 1], [1, 2, 4]], float), LESION, NODULE),
+    )
+    [made] = states(of, marks=marks)
+    box, point = sorted(made.GraphicAnnotationSequence, key=lambda one: one.GraphicLayer, reverse=True)
+    [text] = point.TextObjectSequence
+    assert text.UnformattedTextValue == "Nodule 87%"
+    [graphic] = point.GraphicObjectSequence
+    assert (graphic.GraphicType, list(graphic.GraphicData)) == ("POINT", [3.5, 1.5])
+    assert point.ReferencedImageSequence[0].ReferencedSOPInstanceUID == of.data_sets[2].SOPInstanceUID
+    [outline] = box.GraphicObjectSequence
+    assert np.array(outline.GraphicData).reshape(-1, 2).min(axis=0).tolist() == [1.0, 1.0]
+    assert np.array(outline.GraphicData).reshape(-1, 2).max(axis=0).tolist() == [5.0, 3.0]
+
+
+def test_each_region_is_a_layer_in_its_colour() -> None:
+    of = made_source()
+    mask = np.zeros((5, 4, 6), dtype=bool)
+    mask[1:3, 1:3, 2:4] = True
+    [made] = states(of, segment(mask, colour=(255, 0, 0)), segment(mask, "left-lung!", colour=(0, 0, 255)))
+    names = [one.GraphicLayer for one in made.GraphicLayerSequence]
+    assert names == ["LEFT LUNG 1", "LEFT LUNG 2"]
+    assert [one.GraphicLayerOrder for one in made.GraphicLayerSequence] == [1, 2]
+    red, blue = (one.GraphicLayerRecommendedDisplayCIELabValue for one in made.GraphicLayerSequence)
+    assert red[1] > 40000
+    assert blue[2] < 10000
+    assert {one.GraphicLayer for one in made.GraphicAnnotationSequence} == set(names)
+
+
+def test_the_whole_series_is_shown_as_its_source_is() -> None:
+    of = made_source(3, WindowCenter=40, WindowWidth=400)
+    [made] = states(of, segment(np.ones((3, 4, 6), dtype=bool)))
+    [series] = made.ReferencedSeriesSequence
+    assert [one.ReferencedSOPInstanceUID for one in series.ReferencedImageSequence] == [
+        one.SOPInstanceUID for one in of.data_sets
+    ]
+    [area] = made.DisplayedAreaSelectionSequence
+    assert list(area.DisplayedAreaBottomRightHandCorner) == [6, 4]
+    assert list(area.PresentationPixelSpacing) == [0.8, 0.5]
+    [voi] = made.SoftcopyVOILUTSequence
+    assert (voi.WindowCenter, voi.WindowWidth) == (40, 400)
+    assert (made.RescaleSlope, made.RescaleIntercept) == (1, -1024)
+    assert made.PresentationLUTShape == "IDENTITY"
+    assert (made.InstanceNumber, made.SeriesNumber > 0, "StudyID" in made) == (1, True, True)
+
+
+def test_a_window_of_its_own_stays_that_of_its_image() -> None:
+    of = made_source(3, WindowCenter=40, WindowWidth=400)
+    of.data_sets[1].WindowCenter = 50
+    [made] = states(of, segment(np.ones((3, 4, 6), dtype=bool)))
+    by_centre = {float(one.WindowCenter): one for one in made.SoftcopyVOILUTSequence}
+    named = [one.ReferencedSOPInstanceUID for one in by_centre[50].ReferencedImageSequence]
+    assert named == [of.data_sets[1].SOPInstanceUID]
+
+
+def test_images_with_another_modality_lut_have_a_state_each_where_something_is_drawn() -> None:
+    of = made_source(4)
+    for index, data_set in enumerate(of.data_sets):
+        data_set.RescaleSlope = 1 + index / 2
+    mask = np.zeros((4, 4, 6), dtype=bool)
+    mask[1:3, 1, 2] = True
+    made = states(of, segment(mask))
+    assert [float(one.RescaleSlope) for one in made] == [1.5, 2.0]
+    assert [one.InstanceNumber for one in made] == [1, 2]
+    assert len({one.SeriesInstanceUID for one in made}) == 1
+    assert all(len(one.ReferencedSeriesSequence[0].ReferencedImageSequence) == 1 for one in made)
+
+
+def test_a_radiograph_that_is_dark_where_high_is_shown_so() -> None:
+    [made] = states(
+        image_source(PhotometricInterpretation="MONOCHROME1"), segment(np.ones((1, 4, 6), dtype=bool))
+    )
+    assert made.PresentationLUTShape == "INVERSE"
+    assert "ReferencedFrameNumber" not in made.GraphicAnnotationSequence[0].ReferencedImageSequence[0]
+
+
+def test_frames_are_named_by_their_number() -> None:
+    mask = np.zeros((4, 4, 6), dtype=bool)
+    mask[2, 1, 1] = True
+    [made] = states(image_source(4), segment(mask))
+    assert list(drawn_on(made)) == [(str(image_source(4).data_sets[0].SOPInstanceUID), 3)]
+
+
+def test_nothing_is_made_where_nothing_can_be_drawn() -> None:
+    empty = np.zeros((5, 4, 6), dtype=bool)
+    assert states(made_source(), segment(empty)) == []
+    assert states(image_source(SamplesPerPixel=3), segment(np.ones((1, 4, 6), dtype=bool))) == []
+    prior = made_source(2, StudyInstanceUID="1.2.9")
+    of = replace(made_source(), name="now", others={"before": replace(prior, is_prior=True)})
+    assert states(of, segment(np.ones((2, 4, 6), dtype=bool), on="before")) == []
+
+
+def test_noise_is_drawn_in_a_hundred_parts_and_no_more() -> None:
+    of = image_source(1, None, Rows=40, Columns=60)
+    mask = (np.indices((40, 60)).sum(axis=0) % 2 == 0)[None]
+    [made] = states(of, segment(mask))
+    assert len(made.GraphicAnnotationSequence[0].GraphicObjectSequence) == 100
