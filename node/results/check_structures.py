@@ -26,11 +26,11 @@ def structure_set_problems(data_set: Dataset) -> Iterator[str]:
     if data_set.get("ApprovalStatus") != "UNAPPROVED":
         yield "Approval Status is not UNAPPROVED"
     regions = data_set.get("StructureSetROISequence") or []
-    numbers = [item.get("ROINumber") for item in regions]
-    if not regions or len(set(numbers)) != len(numbers):
+    ours = [item.get("ROINumber") for item in regions]
+    if not regions or len(set(ours)) != len(ours):
         yield "there is no region, or two have one number"
     for keyword, what in (("ROIContourSequence", "contours"), ("RTROIObservationsSequence", "observation")):
-        if [item.get("ReferencedROINumber") for item in data_set.get(keyword) or []] != numbers:
+        if [item.get("ReferencedROINumber") for item in data_set.get(keyword) or []] != ours:
             yield f"the regions do not have {what} each"
     for item in regions:
         if str(item.get("ReferencedFrameOfReferenceUID")) not in frames:
