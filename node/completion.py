@@ -66,6 +66,8 @@ QUEUED = "queued"
 COMPLETED = "completed"
 NO_MATCH = "no-match"
 FAILED = "failed"
+#: A person asked for it once more after it had failed, or its results were lost.
+WANTED = "wanted"
 SUPERSEDED = "superseded"
 UNCHANGED = "unchanged"
 #: Results of it are lost, and may have been delivered: it is done again when somebody asks for it alone.
@@ -135,10 +137,10 @@ class Completion:
     def select_again(
         self, connection: sqlite3.Connection, study_instance_uid: str, last_arrival: float
     ) -> None:
-        """Re-arm a study because a person wants it, with the runs of which results are lost."""
+        """Re-arm a study because a person wants it, with the runs that failed or whose results are lost."""
         connection.execute(
-            "UPDATE analysis_run SET state = ? WHERE study_instance_uid = ? AND state = ?",
-            (FAILED, study_instance_uid, INCOMPLETE),
+            "UPDATE analysis_run SET state = ? WHERE study_instance_uid = ? AND state IN (?, ?)",
+            (WANTED, study_instance_uid, FAILED, INCOMPLETE),
         )
         self.arrived(connection, study_instance_uid, last_arrival)
 
@@ -229,7 +231,11 @@ class Completion:
             and not self._waits_for(connection, one, study_instance_uid, revision, unfinished)
         }
         # What comes after one of them as well has its turn when that is over.
-        return [(study_instance_uid, name, revision) for name in ready if not ready & self._before(name)]
+        return [
+            (study_instance_uid, one.name, revision)
+            for one in those
+            if one.name in ready and not ready & self._before(one.name)
+        ]
 
     def _before(self, name: str) -> set[str]:
         """All analyses that have to be over before one, those that these wait for included."""
