@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from models import registry
 from models.base import Need
-from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, UNCHANGED
+from node.completion import COMPLETED, FAILED, INCOMPLETE, NO_MATCH, QUEUED, UNCHANGED
 from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients, UnfitInput
 from node.index import identity
@@ -22,8 +22,9 @@ from node.services import Services
 
 TWO_PATIENTS = "two-patients"
 
-# Runs that need no repetition as long as the series is the same.
-_GOOD_STATES = (QUEUED, COMPLETED, INCOMPLETE, UNCHANGED)
+# Runs that are not repeated by themselves as long as the series is the same. What a model fails over would be
+# failed again, and park an analysis for the fault of one series.
+_STANDING_STATES = (QUEUED, COMPLETED, INCOMPLETE, UNCHANGED, FAILED)
 
 Facts = Mapping[str, Sequence[str]]
 """What earlier analyses found of what ``when`` asks for: ``ANALYSIS.NAME`` to words."""
@@ -173,8 +174,8 @@ def _enqueue(
     )
     is_again = last is not None and last["revision"] == revision
     is_same = last is not None and last["selected_digest"] == choice.digest
-    if last is not None and is_same and (is_again or last["state"] in _GOOD_STATES):
-        # What arrived late belongs to another series. One that failed is tried again by a person alone.
+    if last is not None and is_same and (is_again or last["state"] in _STANDING_STATES):
+        # What arrived late belongs to another series.
         return
     if last is not None and is_again and last["state"] in (COMPLETED, INCOMPLETE, UNCHANGED):
         # An earlier analysis was done once more, and has found something else. A result is superseded by one

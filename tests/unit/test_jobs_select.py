@@ -236,13 +236,22 @@ def test_a_late_image_runs_its_own_series_again_and_no_other(study: Study) -> No
     assert [(one["series_instance_uid"], one["revision"]) for one in study.analyses()] == [("1.2.2", 2)]
 
 
-def test_an_analysis_that_failed_runs_again_when_something_arrives(study: Study) -> None:
+def test_an_analysis_that_failed_runs_again_when_its_series_changes_or_a_person_asks(study: Study) -> None:
     study.add("1.2.1")
     study.select()
     study.complete("1.2.1", FAILED)
     study.add("1.2.9", Modality="MR")
     study.select()
-    assert [one["revision"] for one in study.analyses()] == [2]
+    assert study.analyses() == []
+    study.bench.database.write(
+        lambda connection: study.bench.completion.select_again(connection, study.uid, 0.0)
+    )
+    study.select()
+    assert [one["revision"] for one in study.analyses()] == [3]
+    study.complete("1.2.1", FAILED)
+    study.add("1.2.1")
+    study.select()
+    assert [one["revision"] for one in study.analyses()] == [4]
 
 
 def test_an_analysis_that_nobody_has_begun_gives_way_to_newer_contents(study: Study) -> None:
