@@ -31,6 +31,8 @@ def report_problems(data_set: Dataset) -> Iterator[str]:
             yield from _group(item)
         if item.get("ValueType") == "NUM":
             yield from _number(item)
+        if item.get("ValueType") in ("SCOORD", "SCOORD3D"):
+            yield from _coordinates(item)
 
 
 def content(item: Dataset) -> Iterator[Dataset]:
@@ -171,3 +173,25 @@ def _number(item: Dataset) -> Iterator[str]:
         u.get("CodingSchemeDesignator") == "UCUM" for u in measured[0].get("MeasurementUnitsCodeSequence", [])
     ):
         yield "a number has no UCUM unit"
+
+
+def _coordinates(item: Dataset) -> Iterator[str]:
+    """T7: coordinates say in what they are, and are as many as their shape has (PS3.3 C.18.6, C.18.9)."""
+    in_space = item.ValueType == "SCOORD3D"
+    if in_space and not item.get("ReferencedFrameOfReferenceUID"):
+        yield "a region in space names no frame of reference"
+    if not in_space and not any(
+        (one.get("ValueType"), one.get("RelationshipType")) == ("IMAGE", "SELECTED FROM")
+        for one in item.get("ContentSequence", [])
+    ):
+        yield "a region on an image does not say on which"
+    kind, size = str(item.get("GraphicType", "")), 3 if in_space else 2
+    values = list(item.get("GraphicData") or [])
+    if len(values) % size or not values or not all(math.isfinite(one) for one in values):
+        yield f"the coordinates of a region are no whole number of points of {size} numbers"
+        return
+    points = len(values) // size
+    if (kind == "POINT") != (points == 1):
+        yield f"a region is a {kind} of {points} points"
+    if kind == "POLYGON" and values[:size] != values[-size:]:
+        yield "a polygon is not closed"

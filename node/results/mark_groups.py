@@ -11,6 +11,7 @@ from highdicom.sr import (
     VolumeSurface,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from models.types import Mark
 from node.results import concepts
@@ -76,15 +77,15 @@ def mark_group(mark: Mark, region: Region, given: AllGiven, run: RunFacts, *, be
 def _image_region(region: Region, shape: OnImage, one: Given) -> ImageRegion:
     """Return a SCOORD on its image. It knows no polygon: a closed polyline is one (PS3.3 C.18.6.1.2)."""
     instance = one.header.instances[shape.instance]
-    return ImageRegion(
-        "POINT" if region.graphic_type == "POINT" else "POLYLINE",
-        shape.points,
-        SourceImageForRegion(
-            instance.sop_class_uid,
-            instance.sop_instance_uid,
-            [shape.frame] if shape.frame is not None else None,
-        ),
+    image = SourceImageForRegion(
+        # The library wants to know the class, and knows neither retired nor private ones.
+        SecondaryCaptureImageStorage,
+        instance.sop_instance_uid,
+        [shape.frame] if shape.frame is not None else None,
     )
+    made = ImageRegion("POINT" if region.graphic_type == "POINT" else "POLYLINE", shape.points, image)
+    image.ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
+    return made
 
 
 def set_apart(segments: list[Group], marks: list[tuple[Group, Region]], others: list[Group]) -> None:

@@ -12,7 +12,7 @@ import json
 from node.results.facts import RunFacts, Source
 
 #: Changes whenever the same findings would be encoded otherwise, so that no UID is used twice.
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 
 
 def derived_uid(*parts: str) -> str:

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from models.types import Code, DerivedImage, Evaluation, Findings, Mark, Segment
 from node.results.build import Source
-from node.results.check_report import concept_of, content
+from node.results.check_report import concept_of, content, report_problems
 from tests.support.made_findings import (
     LEFT,
     LESION,
@@ -319,6 +319,54 @@ def test_a_mark_that_cannot_be_placed_is_reported_and_the_report_says_why() -> N
     assert values(group, "121106") == [
         "where it lies is not said: the slices of the volume are not the images of the source"
     ]
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.3", "1.2.3.4.5.6"])
+def test_marks_and_segments_on_retired_and_private_classes_name_them(sop_class: str) -> None:
+    source = image_source()
+    source.data_sets[0].SOPClassUID = sop_class
+    mask = np.ones((1, 4, 6), dtype=bool)
+    findings = Findings(
+        segments=(Segment("all", "All", mask, LESION, NODULE),), marks=(spot(points=np.zeros((1, 3))),)
+    )
+    document, segmentation = (read(one) for one in all_built(findings, source, kinds=("sr", "seg")))
+    [point] = [one for one in content(document) if one.ValueType == "SCOORD"]
+    assert point.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID == sop_class
+    [series] = segmentation.ReferencedSeriesSequence
+    assert series.ReferencedInstanceSequence[0].ReferencedSOPClassUID == sop_class
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "problem"),
+    [
+        ("point", lambda one: setattr(one, "GraphicType", "POLYLINE"), "a region is a POLYLINE of 1 points"),
+        (
+            "point",
+            lambda one: setattr(one, "GraphicData", [1.0, 2.0]),
+            "no whole number of points of 3 numbers",
+        ),
+        ("point", lambda one: delattr(one, "ReferencedFrameOfReferenceUID"), "names no frame of reference"),
+        (
+            "polygon",
+            lambda one: setattr(one, "GraphicData", [0, 0, 0, 1, 0, 0, 1, 1, 0]),
+            "a polygon is not closed",
+        ),
+    ],
+)
+def test_regions_that_break_their_rules_are_refused(source: Any, name: str, spoil: Any, problem: str) -> None:
+    document = report(Findings(marks=every_mark()), source)
+    assert list(report_problems(document)) == []
+    [region] = [one for one in groups(document)[name].ContentSequence if one.ValueType == "SCOORD3D"]
+    spoil(region)
+    assert any(problem in found for found in report_problems(document))
+
+
+def test_a_region_on_no_image_is_refused() -> None:
+    document = report(Findings(marks=(spot(points=np.zeros((1, 3))),)), image_source())
+    assert list(report_problems(document)) == []
+    [region] = [one for one in content(document) if one.ValueType == "SCOORD"]
+    del region.ContentSequence
+    assert "a region on an image does not say on which" in list(report_problems(document))
 
 
 def test_the_same_findings_give_the_same_bytes(source: Any) -> None:
