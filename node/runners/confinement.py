@@ -53,7 +53,7 @@ class Cell:
     Attributes
     ----------
     hidden
-        folders in whose place an empty one is found, and files in whose place there is nothing
+        folders in whose place an empty one is found, and files that cannot be opened
     readable
         folders that stay readable although they lie in a hidden one
     writable

@@ -75,8 +75,8 @@ def remove(folder: Path) -> None:
     except (OSError, RecursionError):
         # Folders that nobody may enter or that lie too deep, or a link in its place. The tools of the
         # system follow no links here, and go as deep as it takes.
-        opened = ["find", str(folder), "-type", "d", "-exec", "chmod", "u+rwx", "{}", ";"]
-        for command in (opened, ["rm", "-rf", "--", str(folder)]):
+        closed = ["find", str(folder), "-type", "d", "!", "-perm", "-700", "-exec", "chmod", "700", "{}", ";"]
+        for command in (closed, ["rm", "-rf", "--", str(folder)]):
             try:
                 subprocess.run(command, check=False, capture_output=True, timeout=_REMOVAL_SECONDS)
             except (OSError, subprocess.TimeoutExpired):

@@ -183,11 +183,14 @@ class JobFolder:
         return {"file": name}
 
     def _map(self, raw: Any) -> NDArray[Any]:
-        """Map an array of the inputs."""
+        """Map an array of the inputs, read only."""
         array: NDArray[Any] = np.load(self.path / raw["file"], mmap_mode="r", allow_pickle=False)
         if _PACKED in raw:
-            return _unpacked(array, raw[_PACKED])
-        return array if array.nbytes > _SMALL_BYTES else np.array(array)
+            array = _unpacked(array, raw[_PACKED])
+        elif array.nbytes <= _SMALL_BYTES:
+            array = np.array(array)
+        array.flags.writeable = False
+        return array
 
     def _read(self, raw: Any) -> NDArray[Any]:
         """Read an array of the results into memory."""

@@ -1,0 +1,343 @@
+"""What a model's process can reach: its own folder and what it computes with; nothing of the node."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from node.errors import ModelCrashed, ModelNotConfined, UnfitInput
+from node.runners import confinement
+from tests.support.made_models import install
+from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of
+from tests.support.processes import is_gone
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+#: Try something and say what becomes of it.
+TRYING = """
+import os, socket
+def outcome(work):
+    try:
+        return repr(work())
+    except OSError as error:
+        return type(error).__name__ + " " + os.strerror(error.errno or 0)
+"""
+NOT_THERE, READ_ONLY = "FileNotFoundError", "OSError Read-only file system"
+#: Start a process that leaves its group, its session and its parent.
+DAEMON = """
+import os, time
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.chdir("/")
+        if hasattr(model, "mark"):
+            open(model.mark, "w").close()
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "package", monkeypatch)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[ModelRuns]:
+    (tmp_path / "data" / "archive").mkdir(parents=True)
+    (tmp_path / "data" / "archive" / "image.dcm").write_text("of another patient")
+    (tmp_path / "key.pem").write_text("of the node")
+    runs = ModelRuns(tmp_path / "data", hidden=[tmp_path / "key.pem", tmp_path / "absent"])
+    yield runs
+    runs.workers.stop()
+    assert runs.left() == []
+
+
+@contextmanager
+def listening() -> Iterator[tuple[socket.socket, int]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_SECONDS)
+        yield listener, listener.getsockname()[1]
+
+
+def tried(runs: ModelRuns, expression: str, **settings: object) -> str:
+    return runs.told(f"{TRYING}\nsaid = outcome(lambda: {expression})", **settings)
+
+
+def calling(port: int) -> str:
+    return f"socket.create_connection(('127.0.0.1', {port}), 5).close()"
+
+
+def has_called(listener: socket.socket) -> bool:
+    listener.setblocking(False)
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_this_system_permits_all_of_it() -> None:
+    assert confinement.is_confinable()
+    assert confinement.is_network_confinable()
+
+
+def test_it_works_for_a_user_without_privileges() -> None:
+    script = (
+        "import ctypes, os\nfrom node.runners import confinement\n"
+        "if os.getuid() == 0:\n"
+        "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # as if it had begun as that user
+        "confinement.main(['whole'])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+# --- the disk ----------------------------------------------------------------
+
+
+def test_a_model_writes_nowhere_but_in_its_own_folder(runs: ModelRuns, tmp_path: Path) -> None:
+    for path in (
+        tmp_path / "new",
+        tmp_path / "package" / "new",
+        ROOT / "new",
+        Path("/new"),
+        Path("/dev/new"),
+    ):
+        assert tried(runs, f"open({str(path)!r}, 'w')") == READ_ONLY
+        assert not path.exists()
+    assert tried(runs, f"os.remove({__file__!r})") == READ_ONLY
+    assert tried(runs, f"os.chmod({str(tmp_path)!r}, 0o777)") == READ_ONLY
+    assert tried(runs, "open('new', 'w').write('1')") == "1"
+    assert tried(runs, "open(os.path.expanduser('~/new'), 'w').write('1')") == "1"
+    assert tried(runs, "open('/dev/shm/new', 'w').write('1')") == "1"
+    assert not Path("/dev/shm/new").exists()
+
+
+def test_a_model_cannot_change_its_inputs(runs: ModelRuns) -> None:
+    given = "os.getcwd().replace('/made/', '/given/')"
+    assert "job.json" in tried(runs, f"os.listdir({given})")
+    assert tried(runs, f"open({given} + '/job.json', 'w')") == READ_ONLY
+    assert tried(runs, f"os.chmod({given} + '/job.json', 0o777)") == READ_ONLY
+    assert tried(runs, f"os.remove({given} + '/job.json')") == READ_ONLY
+    with pytest.raises(UnfitInput, match="read-only"):
+        runs.told("inputs.volume.voxels[0] = 1")
+
+
+def test_a_model_finds_nothing_of_the_node_and_of_other_runs(runs: ModelRuns, tmp_path: Path) -> None:
+    data = str(runs.data_dir)
+    runs.run("brightness")
+    others = {one.name for one in runs.left()}
+    assert others
+    assert tried(runs, f"os.listdir({data!r})") == "['work']"
+    assert not others & set(tried(runs, f"os.listdir({data + '/work'!r})").split("'"))
+    for path in (
+        f"{data}/archive/image.dcm",
+        f"/proc/1/root{data}/archive/image.dcm",
+        "/proc/1/cwd/../../../archive/image.dcm",
+        "/proc/self/cwd/../../../../archive/image.dcm",
+        f"/proc/{os.getpid()}/root{data}/archive/image.dcm",
+    ):
+        assert tried(runs, f"open({path!r})").startswith((NOT_THERE, "PermissionError")), path
+    assert tried(runs, f"open({data + '/new'!r}, 'w')") == READ_ONLY
+    assert tried(runs, f"open({str(tmp_path / 'key.pem')!r})").startswith("PermissionError")
+    assert sorted(one.name for one in runs.data_dir.iterdir()) == ["archive", "work"]
+
+
+def test_what_is_open_in_the_process_leads_nowhere(runs: ModelRuns) -> None:
+    code = (
+        "import os, stat\nfound = []\n"
+        "for one in os.listdir('/proc/self/fd'):\n"
+        "    try: mode = os.stat(f'/proc/self/fd/{one}').st_mode\n"
+        "    except OSError: continue\n"
+        "    if stat.S_ISDIR(mode): found.append(os.readlink(f'/proc/self/fd/{one}'))\n"
+        "said = [one for one in found if not one.startswith('/proc')]"
+    )
+    assert runs.told(code) == "[]"
+
+
+def test_a_model_that_makes_itself_root_in_a_namespace_finds_no_more(runs: ModelRuns) -> None:
+    data = str(runs.data_dir)
+    script = (
+        f"umount {data}; mount -o remount,rw,bind /; mount --bind / /mnt; ls {data} /mnt{data}; touch /new"
+    )
+    command = ["unshare", "-Urm", "sh", "-c", script]
+    said = runs.told(
+        f"import subprocess\nsaid = subprocess.run({command!r}, capture_output=True, text=True).stdout"
+    )
+    assert "archive" not in said
+    assert not Path("/new").exists()
+
+
+def test_a_model_has_no_privileges_and_gets_none(runs: ModelRuns) -> None:
+    said = runs.told("said = open('/proc/self/status').read()")
+    facts = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(facts[kind], 16) == 0, kind
+    assert facts["NoNewPrivs"] == "1"
+    assert tried(runs, "os.chroot('.')") == "PermissionError Operation not permitted"
+
+
+def test_of_the_devices_there_are_none_of_storage(runs: ModelRuns) -> None:
+    said = runs.told(
+        "import os, stat\n"
+        "said = [one for one in os.listdir('/dev') if stat.S_ISBLK(os.stat('/dev/' + one).st_mode)]"
+    )
+    assert said == "[]"
+    assert tried(runs, "len(open('/dev/urandom', 'rb').read(8))") == "8"
+    assert tried(runs, "open('/dev/null', 'w').write('1')") == "1"
+
+
+def test_the_model_folder_is_seen_though_it_lies_beside_the_archive(runs: ModelRuns) -> None:
+    folder = runs.data_dir / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("1 2 3")
+    (folder.parent / "other").write_text("of another model")
+    path = str(folder / "weights")
+    assert tried(runs, f"open({path!r}).read()", folder=folder) == "'1 2 3'"
+    assert tried(runs, f"open({path!r}, 'w')", folder=folder) == READ_ONLY
+    assert tried(runs, f"os.listdir({str(folder.parent)!r})", folder=folder) == "['mine']"
+
+
+# --- the network -------------------------------------------------------------
+
+
+def test_a_model_opens_no_socket_to_anywhere(runs: ModelRuns) -> None:
+    with listening() as (listener, port):
+        assert "unreachable" in tried(runs, calling(port))
+        assert not has_called(listener)
+
+
+def test_sockets_that_are_files_or_names_are_not_reached(runs: ModelRuns, tmp_path: Path) -> None:
+    name = f"\0anode-test-{os.getpid()}-{tmp_path.name}"
+    short = f"/proc/self/fd/{os.open(runs.data_dir, os.O_PATH)}/import.socket"
+    call = "socket.socket(socket.AF_UNIX).connect({!r})"
+    with socket.socket(socket.AF_UNIX) as by_file, socket.socket(socket.AF_UNIX) as by_name:
+        by_file.bind(short)
+        by_name.bind(name)
+        for listener in (by_file, by_name):
+            listener.listen()
+        inside = f"os.chdir({str(runs.data_dir)!r}) or {call.format('import.socket')}"
+        assert tried(runs, inside).startswith(NOT_THERE)
+        assert tried(runs, call.format(name)).startswith("ConnectionRefusedError")
+        assert tried(runs, "os.listdir('/run')") == "[]"
+        assert not has_called(by_file)
+        assert not has_called(by_name)
+    os.close(int(short.split("/")[4]))
+
+
+def test_a_model_that_may_use_the_network_can_and_is_confined_otherwise(runs: ModelRuns) -> None:
+    with listening() as (listener, port):
+        assert tried(runs, calling(port), allow_network=True) == "None"
+        assert has_called(listener)
+    archived = str(runs.data_dir / "archive" / "image.dcm")
+    assert tried(runs, f"open({archived!r})", allow_network=True).startswith(NOT_THERE)
+    assert tried(runs, "open('/new', 'w')", allow_network=True) == READ_ONLY
+
+
+# --- processes ---------------------------------------------------------------
+
+
+def test_a_model_signals_nobody_but_its_own(runs: ModelRuns) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        for process in (os.getpid(), bystander.pid, -1):
+            assert tried(runs, f"os.kill({process}, 9)").startswith("ProcessLookupError")
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_daemon_that_a_model_leaves_is_gone_with_the_run(runs: ModelRuns) -> None:
+    first = runs.told(f"{DAEMON}\nsaid = model.name")
+    assert runs.processes() == []
+    assert runs.told("said = model.name") != first
+
+
+def test_a_daemon_is_gone_with_a_crash(runs: ModelRuns) -> None:
+    with pytest.raises(ModelCrashed, match="ZeroDivisionError"):
+        runs.told(f"{DAEMON}\n1 / 0")
+    assert runs.processes() == []
+
+
+def test_the_environment_holds_nothing_of_the_node(runs: ModelRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://name:word@proxy")
+    monkeypatch.setenv("DATABASE_PASSWORD", "word")
+    names = runs.told("import os; said = ' '.join(os.environ)", device="cpu").split()
+    assert not {"HTTPS_PROXY", "DATABASE_PASSWORD"} & set(names)
+    assert {"PATH", "HOME", "TMPDIR", "PYTHONPATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"} <= set(names)
+
+
+# --- where the system permits less -------------------------------------------
+
+
+@pytest.fixture
+def unpermitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confinement, "is_confinable", lambda: False)
+    monkeypatch.setattr(confinement, "is_network_confinable", lambda: False)
+
+
+@pytest.mark.usefixtures("unpermitted")
+def test_a_model_that_cannot_be_kept_from_the_network_does_not_run(runs: ModelRuns) -> None:
+    with pytest.raises(ModelNotConfined, match="told was not run: this system permits no network") as raised:
+        runs.told("open('/ran', 'w')")
+    assert "allow_network = true" in raised.value.action
+
+
+@pytest.mark.usefixtures("unpermitted")
+def test_one_that_may_use_the_network_runs_all_the_same(runs: ModelRuns) -> None:
+    first = runs.told("said = model.name", allow_network=True)
+    assert runs.told("said = model.name", allow_network=True) == first
+    assert runs.told("said = open('/proc/self/status').read()", allow_network=True).count("NoNewPrivs:\t1")
+
+
+@pytest.mark.usefixtures("unpermitted")
+@pytest.mark.parametrize("ending", ["", "1 / 0", "os._exit(1)", "os.kill(os.getppid(), 9)"])
+def test_a_daemon_is_gone_even_there(runs: ModelRuns, tmp_path: Path, ending: str) -> None:
+    mark = tmp_path / "daemon"
+    code = f"import os\nmodel.mark = {str(mark)!r}\n{DAEMON}"
+    waiting = "while not os.path.exists(model.mark): time.sleep(0.01)"
+    with suppress(ModelCrashed):
+        runs.told(f"{code}\n{waiting}\n{ending}", allow_network=True)
+    assert mark.exists()
+    assert runs.processes() == []
+
+
+def test_where_the_network_alone_can_be_kept_away_it_is(
+    runs: ModelRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confinement, "is_confinable", lambda: False)
+    with listening() as (listener, port):
+        assert "unreachable" in tried(runs, calling(port))
+        assert not has_called(listener)
+    first = runs.told("said = model.name")
+    (folder,) = runs.left()
+    processes = processes_of(folder)
+    assert runs.told(f"{DAEMON}\nsaid = model.name") == first
+    assert runs.processes() == []
+    wait_until(lambda: all(map(is_gone, processes)))
+
+
+def test_a_system_that_refuses_at_the_last_moment_is_named(
+    runs: ModelRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from node.runners import model_process
+
+    def cell(*_: object) -> dict[str, list[str]]:
+        return {"hidden": [], "readable": ["/no such folder"], "writable": ["/tmp"]}
+
+    monkeypatch.setattr(model_process, "_cell", cell)
+    with pytest.raises(ModelNotConfined, match=r"could not be confined: .*opening /no such folder"):
+        runs.run("brightness")
