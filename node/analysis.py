@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.types import Code, Findings, Measurement, ParameterValue
+from models.types import Code, Findings, Mark, Measurement, ParameterValue, Segment
 from node.config.settings import Device, ResultKind
 from node.errors import ResultInvalid
 from node.results.build import PredecessorReference, ResultObject, RunFacts, build
@@ -129,7 +129,8 @@ def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
         facts[answer.name or answer.concept.meaning] = _words(answer.value)
     for check in findings.checks:
         facts.setdefault(check.name, ("passed" if check.passed else "failed",))
-    for region in (*findings.segments, *findings.marks):
+    regions: list[Segment | Mark] = [*findings.segments, *findings.marks]
+    for region in regions:
         facts.setdefault(region.name, ("found",))
         for one in region.measurements:
             facts[f"{region.name}.{_name(one)}"] = (f"{one.value:.15g}",)

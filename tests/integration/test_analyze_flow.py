@@ -302,7 +302,8 @@ def test_a_crash_fails_one_job_which_is_set_aside(make: Any) -> None:
 def test_three_crashes_in_a_row_park_the_analysis_until_somebody_looks(make: Any) -> None:
     scene = make(analysis("crasher"))
     for number in range(1, 6):
-        scene.scan(*(slice_of(10 * number + one, series_instance_uid=f"{SERIES}.{number}") for one in (1, 2, 3)))
+        series = f"{SERIES}.{number}"
+        scene.scan(*(slice_of(10 * number + one, series_instance_uid=series) for one in (1, 2, 3)))
     scene.quiet()
     assert [job["state"] for job in scene.jobs("analyze")] == ["set_aside"] * 5
     errors = sorted(job["error_name"] for job in scene.jobs("analyze"))
