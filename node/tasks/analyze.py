@@ -69,7 +69,7 @@ class _Run:
 
 
 class AnalyzeTask:
-    """Runs models. A refusal is recorded and done, what a model fails is set aside, results are durable first.
+    """Runs models. A refusal is recorded and done, what a model fails is set aside, a result made durable.
 
     A job that is repeated after a crash of the node makes the same objects: their UIDs and times
     come from the input, the model and what the job froze when it was made. Three jobs in a row that their
