@@ -171,7 +171,7 @@ class JobFolder:
             path = Path(array.filename)
             # A view into the file has its name, too: only the whole array is what the file holds.
             if prefix == _GIVEN and path.parent == self.path and isinstance(array.base, mmap.mmap):
-                array.flush()
+                # What was written is there for every process; whether the disk has it is nobody's concern.
                 return {"file": path.name}
         folder = self.path if prefix == _GIVEN else self.results
         self._arrays += 1
