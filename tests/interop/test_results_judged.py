@@ -253,6 +253,9 @@ def test_the_judges_find_planted_errors(tmp_path: Path) -> None:
 def test_a_pacs_takes_the_results_into_the_study_of_their_source(tmp_path: Path) -> None:
     made = next_to_nothing()
     paths = [path for _, path in files(made, tmp_path)]
+    others = [*marked(), *labelled()]
+    (tmp_path / "others").mkdir()
+    of_others = [path for _, path in files(others, tmp_path / "others")]
     with running_orthanc(tmp_path / "orthanc") as orthanc:
         dcmtk("storescu", "-R", "-aec", "ORTHANC", "127.0.0.1", orthanc.port, *paths)
         assert orthanc.modalities() == ["OT", "SEG", "SR"]
@@ -262,5 +265,10 @@ def test_a_pacs_takes_the_results_into_the_study_of_their_source(tmp_path: Path)
         assert "山田^太郎" in names
         held = {dcmread(path).SOPInstanceUID: path for path in orthanc.files(tmp_path / "held")}
         assert set(held) == {one.sop_instance_uid for one in made}
+        for path in of_others:
+            # storescu of 2022 sends no label maps.
+            orthanc.post_bytes("/instances", path.read_bytes())
+        held |= {dcmread(path).SOPInstanceUID: path for path in orthanc.files(tmp_path / "others held")}
+        assert set(held) == {one.sop_instance_uid for one in (*made, *others)}
         segmentation = dcmread(io.BytesIO(made[1].part10))
         assert dcmread(held[segmentation.SOPInstanceUID]).PixelData == segmentation.PixelData
