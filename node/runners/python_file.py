@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import sys
-import tempfile
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from models.registry import UnusableModel
 from models.types import Findings, Inputs
@@ -23,15 +30,31 @@ from node.runners.folder_tables import ModelFolder
 _MODULE = "anode_model_of_folder"
 
 
-def import_from(folder: Path) -> None:
-    """Let modules of ``folder`` be imported, from their source alone.
+class _SourceAlone(SourceFileLoader):
+    """Loads a module from its source, never from what Python compiled of it earlier.
 
-    What Python compiled earlier and left in the folder is not pinned, so it is not looked at.
+    That is not pinned: who can write into the folder could leave other code there.
     """
-    sys.dont_write_bytecode = True
-    sys.pycache_prefix = tempfile.gettempdir()
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+
+    def path_stats(self, path: str) -> NoReturn:
+        """Know nothing that a compiled file could be compared with, so none is read or written."""
+        raise OSError(f"{path} is read as source alone")
+
+
+def import_from(folder: Path) -> None:
+    """Let modules of ``folder`` be imported, from their source alone."""
+    root = str(folder)
+    if root in sys.path:
+        return
+
+    def finder_of(path: str) -> FileFinder:
+        if path != root and not path.startswith(root + os.sep):
+            raise ImportError(path)
+        return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_SourceAlone, SOURCE_SUFFIXES))
+
+    sys.path_hooks.insert(0, finder_of)
+    sys.path_importer_cache.pop(root, None)
+    sys.path.insert(0, root)
 
 
 class PythonFileModel:
@@ -64,7 +87,7 @@ class PythonFileModel:
 
 
 def _made(path: Path, attribute: str, **offered: Any) -> Any:
-    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    spec = importlib.util.spec_from_file_location(_MODULE, path, loader=_SourceAlone(_MODULE, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -39,8 +39,7 @@ def chest() -> Volume:
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the import path and the environment as they were."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
-    monkeypatch.setattr(sys, "pycache_prefix", sys.pycache_prefix)
+    monkeypatch.setattr(sys, "path_hooks", list(sys.path_hooks))
     monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
 
 
