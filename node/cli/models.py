@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,13 +75,30 @@ def _show(name: str | None, *, as_json: bool) -> int:
         output.as_json([*known, *({"name": one, "problem": why} for one, why in unusable)])
     elif name is not None and described:
         _print(described[0])
-    elif described:
-        rows = [[one.card.name, one.card.version, one.card.title, one.card.inputs, one.card.outputs]
-                for one in described]  # fmt: skip
-        output.table(["NAME", "VERSION", "TITLE", "INPUTS", "OUTPUTS"], rows)
+    else:
+        _list(described)
     for one, why in unusable:
         output.note(f"model {one} cannot be used: {why}")
     return 1 if unusable else 0
+
+
+def _list(described: Sequence[Description]) -> None:
+    """Print what one has to know of each model to choose it."""
+    for number, one in enumerate(described):
+        if number:
+            output.line()
+        card = one.card
+        output.line(f"{card.name} {card.version}: {card.title}")
+        facts: list[tuple[str, object]] = [
+            ("  intended use", card.intended_use),
+            ("  inputs", card.inputs),
+            ("  outputs", card.outputs),
+            *(("  parameter", _told_parameter(parameter)) for parameter in one.parameters),
+            ("  evidence", card.evidence),
+            ("  limits", card.limits),
+            ("  licence", card.licence),
+        ]
+        output.facts(facts)
 
 
 def _check(folder: Path, *, as_json: bool) -> int:

@@ -296,8 +296,10 @@ def _bound(folder: ModelFolder, session: Session) -> ModelFolder:
         for name in filter(None, (tensor, output.scores, output.classes)):
             _refuse_unknown(folder, f"[[output]] {output.name}", name, session.outputs)
         outputs.append(replace(output, tensor=tensor, layout=output.layout or inputs[0].layout))
-    if inputs[0].sliding is not None and any(one.scores or one.classes for one in outputs):
-        raise UnusableModel(f"{folder.path}: points and boxes cannot be joined from sliding windows")
+    for one in outputs if inputs[0].sliding is not None else ():
+        if one.kind not in ("segmentation", "fractional", "image", "map") or one.activation == "labels":
+            what = "a map of labels" if one.activation == "labels" else f"a {one.kind}"
+            raise UnusableModel(f"{folder.path}: [[output]] {one.name}: {what} cannot be joined from windows")
     return replace(folder, inputs=tuple(inputs), outputs=tuple(outputs))
 
 

@@ -51,12 +51,13 @@ class OnnxSession:
         # threads that spin while they wait would take the processor from receiving
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.use_deterministic_compute = True
-        providers = ["CPUExecutionProvider"]
+        providers: list[Any] = ["CPUExecutionProvider"]
         has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         if device == "cuda" and not has_gpu:
             raise UnusableModel(f"{path}: device is cuda, and onnxruntime here has no CUDA")
         if device != "cpu" and has_gpu:
-            providers.insert(0, "CUDAExecutionProvider")
+            # rounding as the processor does
+            providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except _failures() as error:

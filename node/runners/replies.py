@@ -9,7 +9,7 @@ import numpy as np
 
 from models.types import Code, Evaluation, Measurement, ParameterValue
 from node.runners.folder_tables import LabelTable, OutputTable, setting
-from node.runners.tensors import Answers, activated, numbers
+from node.runners.tensors import Answers, activated, answer_called, numbers
 
 PRESENT = Code("52101004", "SCT", "Present")
 ABSENT = Code("2667000", "SCT", "Absent")
@@ -61,7 +61,7 @@ def measurement(answers: Answers, table: OutputTable) -> Measurement:
 
 def _probabilities(answers: Answers, table: OutputTable) -> dict[int, float]:
     """Return the probability of each index, the mean over slices."""
-    each = [_of_one(one[table.tensor], table) for one in answers.of_each]
+    each = [_of_one(answer_called(one, table.tensor), table) for one in answers.of_each]
     if any(one.keys() != each[0].keys() for one in each):
         raise ValueError(f"output {table.name}: the slices have answers of different classes")
     found = {index: float(np.mean([one[index] for one in each])) for index in each[0]}

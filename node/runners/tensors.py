@@ -48,9 +48,16 @@ class Answers:
         return np.mean(flat, axis=0)
 
 
+def answer_called(tensors: Mapping[str, Answer], name: str) -> Answer:
+    """Return what a network calls ``name``; raises ValueError when there is nothing."""
+    if name not in tensors:
+        raise ValueError(f"the network returned no '{name}'; it returned {', '.join(tensors)}")
+    return tensors[name]
+
+
 def numbers(tensors: Mapping[str, Answer], name: str) -> NDArray[Any]:
     """Return a tensor; raises ValueError when it is none, or has values that are no numbers."""
-    tensor = tensors[name]
+    tensor = answer_called(tensors, name)
     if not isinstance(tensor, np.ndarray) or tensor.dtype.kind not in "biuf":
         raise ValueError(f"'{name}' is no tensor of numbers")
     if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():

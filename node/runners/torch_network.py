@@ -45,6 +45,10 @@ def prepared_device(device: Device, threads: int, path: Path) -> Any:
         with contextlib.suppress(RuntimeError):
             torch.set_num_interop_threads(1)
     torch.manual_seed(0)
+    # a GPU rounds as the processor does, and repeats itself
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # some operations have no deterministic form on a GPU: they warn rather than fail
     torch.use_deterministic_algorithms(True, warn_only=True)
     has_gpu = torch.cuda.is_available()

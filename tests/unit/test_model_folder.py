@@ -339,6 +339,16 @@ def test_a_folder_is_shown_and_checked_by_the_command(
     assert command_line.main(["models", "lungs", "--into", "x"]) == 2
 
 
+def test_the_list_says_what_one_has_to_know_of_each_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["models"]) == 0
+    shown = capsys.readouterr().out
+    for name in registry.BUILT_IN:
+        card = catalogue.describe(name).card
+        assert f"{name} {card.version}: {card.title}" in shown
+        for told in (card.intended_use, card.inputs, card.outputs, card.evidence, card.licence):
+            assert told in shown
+
+
 def test_the_command_pins_what_is_not_pinned_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = stated(tmp_path, WHOLE)
     (path / "more.bin").write_bytes(b"more")

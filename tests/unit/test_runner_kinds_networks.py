@@ -298,6 +298,28 @@ def test_a_tensor_that_is_not_there_is_told_when_it_is_loaded(
         catalogue.load(str(path), device="cpu", threads=1)
 
 
+def test_what_windows_cannot_be_joined_from_is_refused(tmp_path: Path) -> None:
+    regression = f'[[output]]\nname = "said"\nas = "regression"\nunit = "1"\n{QUESTION}\n'
+    labels = SEGMENTATION + 'activation = "labels"\n'
+    for number, (output, told) in enumerate([(regression, "a regression"), (labels, "a map of labels")]):
+        (tmp_path / str(number)).mkdir()
+        path = echo(tmp_path / str(number), output, about_input="sliding = { roi = [4, 4, 4] }")
+        with pytest.raises(registry.UnusableModel, match=f"{told} cannot be joined from windows"):
+            catalogue.load(str(path), device="cpu", threads=1)
+
+
+def test_what_a_network_of_torch_does_not_return_is_told(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 1, *SHAPE),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    stated = f'[[input]]\nas = "volume"\n{SEGMENTATION}tensor = "1"\n'
+    path = made_folders.folder(tmp_path, stated, runner='kind = "torch"')
+    with pytest.raises(ValueError, match="the network returned no '1'; it returned 0"):
+        made_folders.predict(path, of(half()))
+    path = made_folders.folder(tmp_path, stated.replace('tensor = "1"', ""), runner='kind = "torch"')
+    assert made_folders.predict(path, of(half())).segments[0].mask.sum() == 4 * 3 * 8
+
+
 def test_a_network_of_fixed_size_says_what_it_takes(tmp_path: Path) -> None:
     path = echo(tmp_path, SEGMENTATION, shape=(1, 1, 8, 8, 8))
     with pytest.raises(
