@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.types import Findings
-from node.config.settings import LimitsConfig
+from models.types import Code, DerivedImage, Findings, Transform
+from node.config.settings import LimitsConfig, ResultKind
 from node.errors import ResultInvalid
 from node.ingest import made_here
 from node.ingest.header import Header, read_header
 from node.results import build as build_module
 from node.results.build import PredecessorReference
 from node.results.check import check
+from node.results.check_report import content
 from node.storage import archive
 from node.wire.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.support import made
 from tests.support.made_findings import (
+    HOUNSFIELD,
     STARTED_AT,
+    all_built,
     built,
     card,
     everything,
@@ -179,6 +182,108 @@ def test_an_object_that_breaks_the_checklist_is_not_returned(
     monkeypatch.setattr(build_module, "check", lambda part10: ["something is wrong"])
     with pytest.raises(ResultInvalid, match="something is wrong"):
         built(Findings(), source)
+
+
+# --- kinds ------------------------------------------------------------------
+
+
+def with_all_kinds(source: Any) -> tuple[Findings, Any]:
+    """Findings that make something of every kind, and the source with an earlier study beside it."""
+    prior = made_source(3, StudyInstanceUID="1.2.9", FrameOfReferenceUID="1.2.9.0")
+    both = replace(source, name="now", others={"before": replace(prior, is_prior=True)})
+    voxels = source.volume.voxels
+    findings = replace(
+        two_lungs(source.volume),
+        images=(
+            DerivedImage("smooth", "Smoothed", voxels, HOUNSFIELD),
+            DerivedImage(
+                "map",
+                "Map",
+                voxels.astype(np.float32),
+                HOUNSFIELD,
+                "map",
+                None,
+                Code("1", "99ANODE", "A map"),
+            ),
+        ),
+        transforms=(Transform("follow-up", "Follow-up", "before", "now", np.eye(4)),),
+    )
+    return findings, both
+
+
+ALL: tuple[ResultKind, ...] = ("sr", "seg", "labelmap", "sc", "image", "pm", "reg", "pr", "rtstruct")
+
+
+@pytest.mark.parametrize("weights", ["", "5e" * 32])
+def test_every_object_of_every_kind_says_by_what_and_of_what_it_was_made(source: Any, weights: str) -> None:
+    findings, both = with_all_kinds(source)
+    run = run_facts(weights_sha256=weights, parameters={"threshold_hu": -500, "mode": "fast"})
+    objects = all_built(findings, both, run, ALL)
+    assert {one.kind for one in objects} == set(ALL)
+    for one in objects:
+        data_set = read(one)
+        equipment = data_set.ContributingEquipmentSequence[0]
+        [purpose] = equipment.PurposeOfReferenceCodeSequence
+        assert (purpose.CodeValue, purpose.CodeMeaning) == ("109102", "Processing Equipment")
+        assert (equipment.ManufacturerModelName, equipment.SoftwareVersions) == ("lungs", "1.2.3")
+        said = equipment.ContributionDescription
+        for part in (
+            f"input-sha256={'ab' * 32}",
+            f"weights-sha256={weights}" if weights else "no weights",
+            "threshold_hu=-500",
+            "mode=fast",
+        ):
+            assert part in said
+        assert "not for diagnosis" in data_set.SeriesDescription
+
+
+@pytest.mark.parametrize("sop_class_uid", ["1.2.840.10008.5.1.4.1.1.2", "1.3.9999.1"])
+def test_every_kind_is_the_same_in_a_second_run_also_of_a_source_of_a_private_class(
+    sop_class_uid: str,
+) -> None:
+    def run() -> list[bytes]:
+        findings, both = with_all_kinds(made_source(SOPClassUID=sop_class_uid))
+        return [one.part10 for one in all_built(findings, both, kinds=ALL[4:])]
+
+    assert run() == run()
+
+
+def test_each_kind_is_a_series_of_its_own_with_a_number_behind_that_of_the_source(source: Any) -> None:
+    findings, both = with_all_kinds(source)
+    data_sets = [(one.kind, read(one)) for one in all_built(findings, both, kinds=ALL)]
+    series = {kind: data_set.SeriesInstanceUID for kind, data_set in data_sets}
+    assert len(set(series.values())) == len(ALL)
+    assert len({data_set.SeriesNumber for _, data_set in data_sets}) == len(ALL)
+    assert len({data_set.SOPInstanceUID for _, data_set in data_sets}) == len(data_sets)
+    assert {data_set.StudyInstanceUID for _, data_set in data_sets} == {"1.2.3"}
+
+
+def test_a_kind_with_nothing_to_say_makes_nothing(source: Any) -> None:
+    assert [one.kind for one in all_built(Findings(), source, kinds=ALL)] == ["sr", "sc"]
+
+
+@pytest.mark.parametrize("order", [ALL, tuple(reversed(ALL))])
+def test_objects_come_in_the_order_of_the_kinds_asked_for(source: Any, order: tuple[ResultKind, ...]) -> None:
+    findings, both = with_all_kinds(source)
+    kinds = [one.kind for one in all_built(findings, both, kinds=order)]
+    assert list(dict.fromkeys(kinds)) == list(order)
+
+
+def test_more_parameters_than_fit_are_cut_between_two_of_them_and_are_whole_in_the_report(
+    source: Any,
+) -> None:
+    parameters = {f"parameter-{number:03}": "é" * 20 for number in range(100)}
+    run = run_facts(parameters=parameters)
+    report = read(all_built(Findings(), source, run, ("sr",))[0])
+    said = report.ContributingEquipmentSequence[0].ContributionDescription
+    assert len(said.encode()) <= 1024
+    assert said.endswith("; more parameters in the report")
+    assert said.split("; ")[-2] == f"parameter-{said.count('parameter-') - 1:03}={'é' * 20}"
+    assert all(f"{name}={value}".encode() in report_bytes(report) for name, value in parameters.items())
+
+
+def report_bytes(report: Any) -> bytes:
+    return "\n".join(str(item.get("TextValue", "")) for item in content(report)).encode()
 
 
 def test_everything_at_once_passes_the_checklist(source: Any) -> None:
