@@ -7,6 +7,7 @@ is mended where that is safe and left empty where it is not.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ _PATTERNS = {
     "Laterality": r"[LR]",
     "BodyPartExamined": r"[A-Z0-9 _]{1,16}",
 }
+#: By how much a direction may be longer or shorter than 1 and still be taken as it is.
+_SAME_LENGTH = 1e-4
 _CROSS_SECTIONAL_KEYWORDS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
@@ -164,10 +167,20 @@ def _instance(data_set: Dataset) -> SourceInstance:
         rows=max(integer(data_set, "Rows"), 0),
         columns=max(integer(data_set, "Columns"), 0),
         position_mm=position,
-        orientation=orientation,
+        orientation=_unit_vectors(orientation),
         pixel_spacing_mm=spacing if all(one > 0 for one in spacing) else (),
         frames=max(integer(data_set, "NumberOfFrames"), 1),
     )
+
+
+def _unit_vectors(orientation: tuple[float, ...]) -> tuple[float, ...]:
+    """Return direction cosines of length 1 where a scanner has rounded them so far that they are none."""
+    if len(orientation) != 6:
+        return orientation
+    lengths = [math.hypot(*orientation[:3]), math.hypot(*orientation[3:])]
+    if not all(lengths) or all(abs(length - 1) <= _SAME_LENGTH for length in lengths):
+        return orientation
+    return tuple(cosine / lengths[index // 3] for index, cosine in enumerate(orientation))
 
 
 def _from_groups(groups: Sequence[Dataset], keyword: str) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from pydicom import dcmread
 from models.types import Check, DerivedImage, Evaluation, Findings, Picture, Segment
 from node.results.build import PredecessorReference, ResultObject
 from node.results.check_report import concept_of
+from node.series import source_series
 from tests.support import judges
 from tests.support.data import require_data
 from tests.support.dcmtk import dcmtk
@@ -43,7 +44,6 @@ from tests.support.made_findings import (
     source_of,
     two_lungs,
 )
-from tests.support.made_series import enhanced_ct
 from tests.support.orthanc import running_orthanc
 
 Made = list[ResultObject]
@@ -95,7 +95,8 @@ def nothing_found() -> Made:
 
 
 def enhanced() -> Made:
-    source = source_of([enhanced_ct()])
+    """A real multi-frame CT, converted from single frames."""
+    source = source_of([source_series.from_file(require_data("singles/QIICR_dcmqi/mf.dcm"))])
     assert source.volume is not None
     return all_built(two_lungs(source.volume), source)
 

@@ -177,6 +177,16 @@ def test_many_segments_that_do_not_overlap_are_kept_apart() -> None:
     assert int(segmentation.pixel_array.sum()) == 20
 
 
+def test_directions_that_a_scanner_has_rounded_become_unit_vectors_and_others_stay() -> None:
+    for down, expected in (((0.0, 0.98796, -0.151524), 1.0), ((0.0, 0.99999, 0.0), 0.99999)):
+        source = made_source(5, (0, 0, 2.5), ImageOrientationPatient=[1, 0, 0, *down])
+        assert source.volume is not None
+        segmentation = read(built(two_lungs(source.volume), source, kinds=("seg",))["seg"])
+        plane = segmentation.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+        length = np.linalg.norm([float(one) for one in plane.ImageOrientationPatient[3:]])
+        assert length == pytest.approx(expected, abs=1e-9)
+
+
 # --- fractional and label maps -----------------------------------------------
 
 
