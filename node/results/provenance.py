@@ -47,7 +47,7 @@ def algorithm_parameters(source: Source, run: RunFacts) -> list[str]:
 def series_description(run: RunFacts, kind: ResultKind, label: str = "") -> str:
     """Return a Series Description that names the model and says what it must not be used for."""
     what = label.replace("\\", "/")[:20].strip() or kind.upper()
-    end = f" {run.card.version[:8 if label else 16]} {what} - {NOT_FOR_DIAGNOSIS}"
+    end = f" {run.card.version[: 8 if label else 16]} {what} - {NOT_FOR_DIAGNOSIS}"
     return run.card.name[: _MAX_LONG_STRING - len(end)] + end
 
 
