@@ -198,7 +198,3 @@ class ModelFolder:
     outputs: tuple[OutputTable, ...] = ()
     measurements: tuple[MeasurementTable, ...] = ()
     checks: tuple[CheckTable, ...] = ()
-
-    def input(self, name: str) -> InputTable:
-        """Return the input called ``name``, the first for the empty name."""
-        return next(one for one in self.inputs if name in ("", one.need.name))

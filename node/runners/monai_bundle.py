@@ -69,9 +69,9 @@ class BundleModel:
             if isinstance(said, list | tuple):
                 # networks with deep supervision say the finest first
                 said = said[0]
-            data[bundle.prediction_key] = said[0]
+            data[bundle.prediction_key] = _placed(said[0], data[bundle.image_key])
             found = self._postprocessing(data)[bundle.prediction_key]
-            scores, affine = _plain(found)
+            scores, affine = _plain(found, nifti.ras_of(primary.affine))
         return self._findings(inputs, primary, scores, affine)
 
     def _load(self) -> None:
@@ -168,7 +168,7 @@ class BundleModel:
         inputs: Inputs,
         primary: Volume,
         scores: NDArray[Any],
-        affine: NDArray[np.float64] | None,
+        affine: NDArray[np.float64],
     ) -> Findings:
         table, labels = self._labels
         if not np.isfinite(scores).all():
@@ -177,11 +177,7 @@ class BundleModel:
         segments = []
         for label in labels:
             mask = masks[label.index]
-            if affine is not None:
-                moved = onto(mask.view(np.uint8), affine, primary.voxels.shape, primary.affine, "nearest")
-                mask = moved != 0
-            if mask.shape != primary.voxels.shape:
-                raise ValueError(f"the prediction is {mask.shape}, the volume {primary.voxels.shape}")
+            mask = onto(mask.view(np.uint8), affine, primary.voxels.shape, primary.affine, "nearest") != 0
             if table is not None:
                 mask = after(mask, table.post, primary.voxel_ml, inputs.parameters)
             segments.append(
@@ -218,16 +214,34 @@ def _masks(scores: NDArray[Any], labels: tuple[LabelTable, ...]) -> dict[int, ND
     return {label.index: winners == label.index for label in labels}
 
 
-def _plain(found: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    """Return a prediction as (channel, slice, row, column), and the affine that goes with it."""
+def _placed(said: Any, image: Any) -> Any:
+    """Return a prediction that knows where it lies: as the image does, where the network has not told."""
+    from monai.data import MetaTensor
+
+    is_told = isinstance(said, MetaTensor) and bool((said.affine == image.affine).all())
+    if is_told or said.shape[1:] != image.shape[1:]:
+        return said
+    plain = said.as_tensor() if isinstance(said, MetaTensor) else said
+    return MetaTensor(plain, affine=image.affine, meta=image.meta)
+
+
+def _plain(found: Any, source: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return a prediction as (channel, slice, row, column), and its affine as that of ``Volume``.
+
+    ``source`` is the affine of the file that the bundle was given.
+    """
     affine = getattr(found, "affine", None)
+    ras = None if affine is None else np.asarray(affine.detach().cpu().numpy(), np.float64)
+    if ras is None or (np.array_equal(ras, np.eye(4)) and not np.allclose(source, np.eye(4))):
+        raise ValueError(
+            "the bundle's prediction does not say where it lies; its post-processing has to keep that"
+        )
     array = np.asarray((found.as_tensor() if hasattr(found, "as_tensor") else found).detach().cpu().numpy())
     if array.ndim == 3:
         array = array[np.newaxis]
     if array.ndim != 4:
         raise ValueError(f"the bundle's prediction is {array.shape}, expected (channel, x, y, z)")
-    lps = None if affine is None else nifti.lps_of(np.asarray(affine.detach().cpu().numpy(), np.float64))
-    return array.transpose(0, 3, 2, 1), lps
+    return array.transpose(0, 3, 2, 1), nifti.lps_of(ras)
 
 
 def _written(inputs: Inputs, names: list[str], work: Path) -> list[str]:

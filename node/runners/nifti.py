@@ -34,7 +34,7 @@ def write(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None
     code = next((code for code, one in _CODES.items() if one == kind), None)
     if code is None:
         raise ValueError(f"NIfTI has no voxels of {array.dtype}")
-    ras = _LPS_TO_RAS @ affine[:, _REVERSED]
+    ras = ras_of(affine)
     lengths = np.linalg.norm(ras[:3, :3], axis=0)
     header = bytearray(_DATA_OFFSET)
     struct.pack_into("<i", header, 0, _HEADER_BYTES)
@@ -89,7 +89,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     )
     if slope and np.isfinite(slope) and (slope, intercept) != (1.0, 0.0):
         voxels = voxels * np.float32(slope) + np.float32(intercept)
-    return voxels, (_LPS_TO_RAS @ _ras(header, order))[:, _REVERSED]
+    return voxels, lps_of(_ras(header, order))
 
 
 def ras_of(affine: NDArray[np.float64]) -> NDArray[np.float64]:

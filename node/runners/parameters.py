@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.base import Parameter
@@ -55,36 +55,6 @@ def read_one(parameter: Parameter, value: Any) -> ParameterValue:
         if isinstance(number, int | float) and not isinstance(number, bool):
             _refuse_out_of_bounds(parameter, number)
     return read_value
-
-
-def from_texts(known: Sequence[Parameter], texts: Iterable[str]) -> dict[str, ParameterValue]:
-    """Read ``KEY=VALUE`` as it is written on a command line, into what ``read`` takes.
-
-    Text is taken as it is; anything else is JSON.
-
-    Raises
-    ------
-    ParameterFaults
-        when one has no equals sign, or a value that cannot be read
-    """
-    by_name = {one.name: one for one in known}
-    given: dict[str, ParameterValue] = {}
-    faults: dict[str, str] = {}
-    for text in texts:
-        key, equals, written = text.partition("=")
-        key = key.strip()
-        if not equals:
-            faults[key] = "expected KEY=VALUE"
-        elif key in by_name and isinstance(by_name[key].default, str):
-            given[key] = written
-        else:
-            try:
-                given[key] = json.loads(written)
-            except ValueError:
-                given[key] = written
-    if faults:
-        raise ParameterFaults(faults)
-    return given
 
 
 def _unknown(key: str, known: Mapping[str, Parameter]) -> str:

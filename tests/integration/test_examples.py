@@ -19,6 +19,8 @@ from tests.support import example_models
 from tests.support.data import require_data
 
 MOST_DIFFERENT = 0.05
+#: What docs/models.md says of a GPU.
+LEAST_DICE_OF_DEVICES, MOST_DIFFERENT_BETWEEN_DEVICES = 0.999, 0.001
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,20 @@ def test_the_python_file_puts_a_box_around_the_body(tmp_path: Path, chest: Volum
     middle = chest.voxels[:, int(low[1]) + 1 : int(high[1]), int(low[2]) + 1 : int(high[2])]
     assert np.count_nonzero(middle > -300) > 0.98 * np.count_nonzero(chest.voxels > -300)
     assert findings.pictures[0].pixels.shape == (chest.voxels.shape[0], chest.voxels.shape[2], 3)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+def test_a_gpu_where_there_is_one_says_the_same_as_the_processor(
+    tmp_path: Path, chest: Volume, kind: str
+) -> None:
+    folder = str(example_models.made(kind, tmp_path))
+    inputs = Inputs({"volume": chest}, catalogue.read_parameters(catalogue.describe(folder), {}))
+    here, there = (catalogue.load(folder, device=one, threads=1).predict(inputs) for one in ("cpu", "auto"))
+    for one, other in zip(here.segments, there.segments, strict=True):
+        assert dice(one.mask, other.mask) >= LEAST_DICE_OF_DEVICES
+    numbers = measured(there)
+    for name, value in measured(here).items():
+        assert numbers[name] == pytest.approx(value, rel=MOST_DIFFERENT_BETWEEN_DEVICES)
 
 
 def test_the_package_is_found_by_its_entry_point(

@@ -214,14 +214,6 @@ def test_a_parameter_that_is_wrong_is_told_by_its_key(key: str, value: object, t
     assert caught.value.faults == {key: told}
 
 
-def test_parameters_are_read_from_the_texts_of_a_command_line() -> None:
-    given = parameters.from_texts(KNOWN, ["alpha=0.25", "mode=slow", 'names=["x"]', "is_on=true"])
-    assert parameters.read(KNOWN, given)["names"] == ("x",)
-    assert given["mode"] == "slow"
-    with pytest.raises(parameters.ParameterFaults, match="parameter alpha: expected KEY=VALUE"):
-        parameters.from_texts(KNOWN, ["alpha"])
-
-
 # --- files from packages -----------------------------------------------------
 
 WEIGHTS = b"weights " * 1000
@@ -360,6 +352,30 @@ def test_the_command_pins_what_is_not_pinned_yet(tmp_path: Path, capsys: pytest.
     files = catalogue.describe(str(path)).files
     assert {one.path: one.sha256 for one in files}["more.bin"] == hashlib.sha256(b"more").hexdigest()
     assert pinned_files.faults(path, files) == []
+
+
+def test_a_class_with_its_card_is_described_without_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy_model.py").write_text(
+        "from dataclasses import replace\nfrom models.base import NEEDS_VOLUME\n"
+        "from models.lungs import CARD\n"
+        "class Heavy:\n    card, needs, parameters = replace(CARD, name='heavy'), NEEDS_VOLUME, ()\n"
+        "    def __init__(self):\n        raise OSError('the weights were asked for')\n"
+        "    def predict(self, inputs): ...\n"
+    )
+    about = tmp_path / "heavy-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: heavy\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[anode.models]\nheavy = heavy_model:Heavy\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert catalogue.describe("heavy").card.name == "heavy"
+    with pytest.raises(OSError, match="the weights were asked for"):
+        catalogue.load("heavy", device="cpu", threads=1)
+    (tmp_path / "heavy_model.py").unlink()
+    monkeypatch.delitem(sys.modules, "heavy_model")
+    with pytest.raises(registry.UnusableModel, match="model 'heavy' cannot be loaded: No module named"):
+        catalogue.describe("heavy")
 
 
 def test_naming_and_describing_models_loads_no_runtime() -> None:
