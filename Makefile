@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 INSTALLED := $(VENV)/.installed-test $(if $(TORCH),$(VENV)/.installed-torch)
 
-.PHONY: fuzz demo large lossless test every-file soak cycles bench crash check lint types audit clean help
+.PHONY: fuzz demo large lossless results-page test every-file soak cycles bench crash check lint types audit clean help
 
 help:
 	@echo "make demo           build the environment and run the main job end to end"
@@ -17,6 +17,7 @@ help:
 	@echo "make large          receive, keep and give back one object of 4.5 GB (the tests take 96 MB)"
 	@echo "make cycles         make 10,000 associations, good and hostile ones (COUNT=10000; the tests make 400)"
 	@echo "make lossless       write the figures of docs/lossless.md: every codec, kind of pixel and real file"
+	@echo "make results-page   write the checklist of docs/results.md from the marks of the tests"
 	@echo "make bench          measure beside the peers (ROWS=store,get RUNS=3; DOCS=1 rewrites the page's figures)"
 	@echo "make crash          kill the node at every named point and at COUNT=200 random moments, and cut its power"
 	@echo "make fuzz           fuzz the parsers for hours (TARGET=pdu, header or matching; RUNS=100000)"
@@ -62,6 +63,9 @@ cycles: $(VENV)/.installed-test
 
 lossless: $(VENV)/.installed-test
 	$(BIN)/python -m tests.support.lossless_page
+
+results-page: $(VENV)/.installed-test
+	$(BIN)/python -m tests.support.results_page
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS)) $(if $(DOCS),--page) $(ARGS)

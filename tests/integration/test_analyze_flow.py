@@ -156,6 +156,7 @@ def test_nothing_is_left_in_the_work_folder(make: Any) -> None:
     assert left_in_the_work_folder(scene) == []
 
 
+@pytest.mark.checklist("A6")
 def test_the_same_study_gives_the_same_objects_byte_for_byte(make: Any) -> None:
     kept = []
     for folder in ("one", "two"):
@@ -166,6 +167,7 @@ def test_the_same_study_gives_the_same_objects_byte_for_byte(make: Any) -> None:
     assert kept[0] == kept[1]
 
 
+@pytest.mark.checklist("S5")
 def test_a_late_slice_gives_a_new_report_that_names_the_old_one(make: Any) -> None:
     scene = make()
     scene.scan(*(slice_of(number) for number in range(1, 5)))

@@ -95,6 +95,7 @@ def only(messages: list[Audited], is_it: Callable[[Audited], bool]) -> Audited:
     return found
 
 
+@pytest.mark.checklist("N3")
 def test_all_that_happens_over_the_wire_is_told_in_valid_messages_and_sent_in_order(tmp_path: Path) -> None:
     with scripted_pacs() as pacs, SyslogReceiver("tcp") as receiver:
         settings = replace(

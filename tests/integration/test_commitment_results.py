@@ -57,6 +57,7 @@ def exits() -> Iterator[ExitStack]:
 
 
 @pytest.mark.parametrize("reports", ["same", "new"])
+@pytest.mark.checklist("W2")
 def test_a_peer_confirms_on_the_same_association_or_on_a_new_one(
     exits: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reports: str
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_peer_that_does_not_offer_it_is_recorded_as_such(
     assert delivered.states() == ["not-offered", "not-offered"]
 
 
+@pytest.mark.checklist("W2")
 def test_a_result_that_the_peer_does_not_hold_is_delivered_once_more(
     exits: ExitStack, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def send_back(bench: Bench, data_set: Dataset, syntax: str = EXPLICIT) -> str:
     ).outcome
 
 
+@pytest.mark.checklist("N1", "N2")
 def test_results_are_stored_as_own_and_settled_but_start_nothing(bench):
     results = [result(), result()]
     held = own(bench, *results)
@@ -109,6 +110,7 @@ def test_taking_the_same_results_in_again_changes_nothing(bench, tmp_path):
     assert len(bench.records()) == 1
 
 
+@pytest.mark.checklist("N2")
 def test_other_content_under_the_uid_of_a_result_is_refused(bench):
     one = result()
     own(bench, one)
@@ -119,6 +121,7 @@ def test_other_content_under_the_uid_of_a_result_is_refused(bench):
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.checklist("N1")
 def test_a_result_that_a_pacs_sends_back_is_the_same(bench, syntax):
     one = result()
     own(bench, one)

@@ -140,6 +140,7 @@ def test_a_peer_is_sent_only_what_it_can_show_whatever_it_accepts(room: Room) ->
         (0x0212, "set_aside"),
     ],
 )
+@pytest.mark.checklist("W1")
 def test_each_status_has_its_consequence(room: Room, status: int, state: str) -> None:
     pacs = room.pacs()
     node = room.node(pacs.peer())
@@ -185,6 +186,7 @@ def test_a_full_peer_is_left_in_peace_after_a_few_instances(room: Room) -> None:
     assert sorted(pacs.stored) == sorted(sent)
 
 
+@pytest.mark.checklist("W1")
 def test_a_peer_that_is_down_is_tried_again_until_it_is_back(room: Room) -> None:
     port = free_port()
     node = room.node(PeerConfig("PACS", "127.0.0.1", port))

@@ -72,6 +72,7 @@ ONE_POINT_TWO = ("-tls1_2", "-cipher")
         ("EC", "ECDHE-ECDSA-AES256-GCM-SHA384"),
     ],
 )
+@pytest.mark.checklist("N5")
 def test_the_four_suites_of_the_profile_are_taken(
     ports: dict[str, tuple[int, int]], scanner: Pair, key: str, suite: str
 ) -> None:
@@ -126,6 +127,7 @@ LOW = ":@SECLEVEL=0"
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
+@pytest.mark.checklist("N5")
 def test_what_the_profile_forbids_is_refused(
     ports: dict[str, tuple[int, int]], scanner: Pair, key: str, offer: tuple[str, ...]
 ) -> None:

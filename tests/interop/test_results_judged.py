@@ -208,6 +208,7 @@ def files(made: Made, folder: Path) -> list[tuple[str, Path]]:
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.checklist("A8")
 def test_validators_and_readers_find_no_error(case: str, tmp_path: Path) -> None:
     make, kinds, has_tree_of_its_own = CASES[case]
     made = files(make(), tmp_path)

@@ -177,6 +177,7 @@ def files(objects: list[ResultObject], folder: Path) -> list[tuple[ResultObject,
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.checklist("A8")
 def test_validators_and_readers_find_no_error(case: str, tmp_path: Path) -> None:
     found = files(made(case), tmp_path)
     counts = {kind: sum(one.kind == kind for one, _ in found) for kind in KINDS}
@@ -196,6 +197,7 @@ def test_validators_and_readers_find_no_error(case: str, tmp_path: Path) -> None
             assert highdicom.imread(path).get_volume().array.size > 0
 
 
+@pytest.mark.checklist("I1")
 def test_a_reader_of_series_puts_derived_images_where_their_source_is(tmp_path: Path) -> None:
     findings, source = chest()
     assert source.volume is not None
@@ -209,6 +211,7 @@ def test_a_reader_of_series_puts_derived_images_where_their_source_is(tmp_path: 
         assert np.abs(np.array(place) - (source.volume.affine @ (*index, 1))[:3]).max() < 1e-3
 
 
+@pytest.mark.checklist("M2")
 def test_a_reader_of_maps_finds_each_value_in_its_place(tmp_path: Path) -> None:
     findings, source = brain()
     assert source.volume is not None
@@ -222,6 +225,7 @@ def test_a_reader_of_maps_finds_each_value_in_its_place(tmp_path: Path) -> None:
         assert volume.array[tuple(found)] == pytest.approx(wanted[index])
 
 
+@pytest.mark.checklist("C2")
 def test_a_renderer_shows_an_image_through_its_presentation_state(tmp_path: Path) -> None:
     folder = require_data("series/CT_abdomen_CRLM-1004")
     source = real_source(folder, 3)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.types import Code, DerivedImage, Findings, Transform
-from node.config.settings import LimitsConfig, ResultKind
+from node.config.settings import AnalysisConfig, LimitsConfig, ResultKind
 from node.errors import ResultInvalid
 from node.ingest import made_here
 from node.ingest.header import Header, read_header
@@ -43,6 +43,7 @@ def source() -> Any:
     return made_source()
 
 
+@pytest.mark.checklist("A6")
 def test_the_same_run_gives_the_same_bytes(source: Any) -> None:
     first = built(everything(source.volume), source)
     second = built(everything(source.volume), made_source())
@@ -107,6 +108,7 @@ def test_marks_that_cannot_be_read_are_those_of_somebody_else() -> None:
         {"predecessor": PredecessorReference("1.2", "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4")},
     ],
 )
+@pytest.mark.checklist("A6")
 def test_another_version_weights_parameters_start_or_predecessor_are_other_objects(
     source: Any, change: dict[str, Any]
 ) -> None:
@@ -117,6 +119,7 @@ def test_another_version_weights_parameters_start_or_predecessor_are_other_objec
         assert before[kind].series_instance_uid != after[kind].series_instance_uid
 
 
+@pytest.mark.checklist("T5")
 def test_another_input_is_another_object_but_the_same_lung(source: Any) -> None:
     findings = two_lungs(source.volume)
     before, after = built(findings, source), built(findings, replace(source, input_digest="cd" * 32))
@@ -131,6 +134,7 @@ def test_only_the_kinds_asked_for_are_made_in_their_order(source: Any) -> None:
     assert b"Referenced Segment" not in built(findings, source, kinds=("sr",))["sr"].part10
 
 
+@pytest.mark.checklist("G5")
 def test_no_segment_with_a_voxel_makes_no_segmentation(source: Any) -> None:
     assert list(built(Findings(), source)) == ["sr", "sc"]
     findings = two_lungs(source.volume)
@@ -159,6 +163,7 @@ def test_two_segments_of_one_name_are_an_error(source: Any) -> None:
         built(Findings(segments=(first, first)), source)
 
 
+@pytest.mark.checklist("A4", "A5")
 def test_content_date_and_time_are_the_start_of_the_run_on_the_clock_of_the_source() -> None:
     run = run_facts(started_at=STARTED_AT.astimezone(timezone(timedelta(hours=-3))))
     report = read(built(Findings(), made_source(TimezoneOffsetFromUTC="+0530"), run, ("sr",))["sr"])
@@ -168,6 +173,7 @@ def test_content_date_and_time_are_the_start_of_the_run_on_the_clock_of_the_sour
     assert equipment.ContributionDateTime == "20260304103607.000000+0530"
 
 
+@pytest.mark.checklist("S5")
 def test_a_later_report_names_the_one_it_supersedes(source: Any) -> None:
     before = PredecessorReference("1.2.3", "1.2.9", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.9.1")
     report = read(built(Findings(), source, run_facts(predecessor=before), ("sr",))["sr"])
@@ -176,6 +182,7 @@ def test_a_later_report_names_the_one_it_supersedes(source: Any) -> None:
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.9.1"
 
 
+@pytest.mark.checklist("A11")
 def test_an_object_that_breaks_the_checklist_is_not_returned(
     source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +222,7 @@ ALL: tuple[ResultKind, ...] = ("sr", "seg", "labelmap", "sc", "image", "pm", "re
 
 
 @pytest.mark.parametrize("weights", ["", "5e" * 32])
+@pytest.mark.checklist("A1", "A7", "A9")
 def test_every_object_of_every_kind_says_by_what_and_of_what_it_was_made(source: Any, weights: str) -> None:
     findings, both = with_all_kinds(source)
     run = run_facts(weights_sha256=weights, parameters={"threshold_hu": -500, "mode": "fast"})
@@ -248,6 +256,7 @@ def test_every_kind_is_the_same_in_a_second_run_also_of_a_source_of_a_private_cl
     assert run() == run()
 
 
+@pytest.mark.checklist("A7")
 def test_each_kind_is_a_series_of_its_own_with_a_number_behind_that_of_the_source(source: Any) -> None:
     findings, both = with_all_kinds(source)
     data_sets = [(one.kind, read(one)) for one in all_built(findings, both, kinds=ALL)]
@@ -256,6 +265,24 @@ def test_each_kind_is_a_series_of_its_own_with_a_number_behind_that_of_the_sourc
     assert len({data_set.SeriesNumber for _, data_set in data_sets}) == len(ALL)
     assert len({data_set.SOPInstanceUID for _, data_set in data_sets}) == len(data_sets)
     assert {data_set.StudyInstanceUID for _, data_set in data_sets} == {"1.2.3"}
+
+
+@pytest.mark.checklist("A4")
+def test_another_version_or_other_weights_are_another_device(source: Any) -> None:
+    def device(run: Any) -> str:
+        report = read(all_built(Findings(), source, run, ("sr",))[0])
+        return str(report.ContributingEquipmentSequence[0].DeviceUID)
+
+    runs = [run_facts(), run_facts(card=card(version="1.2.4")), run_facts(weights_sha256="11" * 32)]
+    assert len({device(run) for run in runs}) == 3
+    assert device(run_facts(started_at=STARTED_AT + timedelta(days=1))) == device(run_facts())
+
+
+@pytest.mark.checklist("A3")
+def test_by_default_a_report_and_segmentations_come_beside_the_picture(source: Any) -> None:
+    kinds = AnalysisConfig("lungs", "lungs").results
+    objects = all_built(two_lungs(source.volume), source, kinds=kinds)
+    assert [one.kind for one in objects] == ["sr", "seg", "sc"]
 
 
 def test_a_kind_with_nothing_to_say_makes_nothing(source: Any) -> None:
@@ -269,6 +296,7 @@ def test_objects_come_in_the_order_of_the_kinds_asked_for(source: Any, order: tu
     assert list(dict.fromkeys(kinds)) == list(order)
 
 
+@pytest.mark.checklist("A9")
 def test_more_parameters_than_fit_are_cut_between_two_of_them_and_are_whole_in_the_report(
     source: Any,
 ) -> None:

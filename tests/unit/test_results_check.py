@@ -135,6 +135,9 @@ def test_a_good_object_has_no_fault(good: dict[str, ResultObject], kind: str) ->
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 @pytest.mark.parametrize(("kind", "problem", "fault"), FAULTS, ids=[f"{k}: {p}" for k, p, _ in FAULTS])
+@pytest.mark.checklist(
+    "A6", "A11", "S1", "S2", "S3", "S4", "S6", "T1", "T2", "T4", "T5", "T6", "T8", "G1", "G4", "G5", "C1"
+)
 def test_a_planted_fault_is_found(
     good: dict[str, ResultObject], kind: str, problem: str, fault: Fault
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_good_object_has_no_fault(good: dict[str, ResultObject], kind: str) ->
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 @pytest.mark.parametrize(("kind", "problem", "fault"), FAULTS, ids=[f"{k}: {p}" for k, p, _ in FAULTS])
+@pytest.mark.checklist("A1", "A11", "M1", "R1", "C2")
 def test_a_planted_fault_is_found(
     good: dict[str, ResultObject], kind: str, problem: str, fault: Fault
 ) -> None:

@@ -45,6 +45,7 @@ def voxels_of(source: Source) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("I1")
 def test_voxels_on_the_grid_of_the_source_lie_where_their_images_have_them(name: str) -> None:
     instances = numbered(LYING[name]())
     source = source_of(instances)
@@ -72,6 +73,7 @@ def test_each_image_names_the_very_image_that_it_was_made_of(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["axial", "oblique", "gantry tilt", "all flipped", "multi-frame"])
+@pytest.mark.checklist("I1")
 def test_voxels_on_a_grid_of_their_own_lie_where_its_affine_says(name: str) -> None:
     source = source_of(LYING[name]())
     assert source.volume is not None
@@ -138,6 +140,7 @@ def test_a_place_in_the_patient_is_refused_where_the_source_has_none() -> None:
     ],
     ids=str,
 )
+@pytest.mark.checklist("I2")
 def test_whole_numbers_come_back_exactly(values: NDArray[Any]) -> None:
     source = made_source(2)
     voxels = np.resize(values, (2, 4, 6))
@@ -147,6 +150,7 @@ def test_whole_numbers_come_back_exactly(values: NDArray[Any]) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-7, 0.001, 1.0, 123456.0])
+@pytest.mark.checklist("I2")
 def test_other_numbers_come_back_within_half_of_the_step_that_is_stated(scale: float) -> None:
     source = made_source(2)
     voxels = (np.random.default_rng(3).normal(size=(2, 4, 6)) * scale).astype(np.float32)
@@ -233,6 +237,7 @@ def test_values_that_break_their_representation_are_left_out_and_what_must_be_th
         assert one.ImageType[2] == "AXIAL"
 
 
+@pytest.mark.checklist("I2")
 def test_loss_is_never_shed() -> None:
     lossy: dict[str, Any] = {
         "LossyImageCompression": "01",
@@ -245,6 +250,7 @@ def test_loss_is_never_shed() -> None:
     assert {one.LossyImageCompression for one in derived(made_source(2), image(voxels_of(source)))} == {"00"}
 
 
+@pytest.mark.checklist("I1")
 def test_each_image_is_a_series_and_no_instance_or_series_is_that_of_the_source() -> None:
     source = made_source(3)
     voxels = voxels_of(source)
@@ -263,6 +269,7 @@ def test_each_image_is_a_series_and_no_instance_or_series_is_that_of_the_source(
     assert {one.StudyInstanceUID for one in made} == {"1.2.3"}
 
 
+@pytest.mark.checklist("A5")
 def test_an_image_of_an_earlier_study_lies_in_the_study_of_the_analysis() -> None:
     prior = made_source(2, StudyInstanceUID="1.2.9", PatientName="Other^Name", StudyDescription="before")
     source = replace(made_source(3), name="now", others={"before": replace(prior, is_prior=True)})

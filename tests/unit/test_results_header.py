@@ -54,6 +54,7 @@ def with_header(source: Source, **attributes: Any) -> Source:
     return Source(data_sets, source.volume, source.input_digest)
 
 
+@pytest.mark.checklist("A5")
 def test_patient_and_study_are_those_of_the_source() -> None:
     attributes = {
         "PatientName": "Müller^Jörg", "PatientID": "P-7", "IssuerOfPatientID": "HOSPITAL",
@@ -80,6 +81,7 @@ def test_patient_and_study_are_those_of_the_source() -> None:
         ("ISO_IR 100", "Buc^Jérôme"),
     ],
 )
+@pytest.mark.checklist("A5")
 def test_a_name_in_any_character_set_arrives_whole(character_set: Any, name: str) -> None:
     source = with_header(made_source(), SpecificCharacterSet=character_set, PatientName=name)
     for made in all_of(source):
@@ -152,12 +154,14 @@ def _set_raw(data_set: Dataset, keyword: str, vr: str, value: bytes) -> None:
 @pytest.mark.parametrize(
     "value", [0.1 + 0.2, -1 / 3, 1e-12, 123456789.123456789, -1.2345678901234567e-100, 2.0]
 )
+@pytest.mark.checklist("T8")
 def test_a_decimal_string_has_at_most_16_characters(value: float) -> None:
     written = as_decimal_string(value)
     assert len(written) <= 16
     assert float(written) == pytest.approx(value, rel=1e-7)
 
 
+@pytest.mark.checklist("S3", "T2")
 def test_procedure_and_identifiers_of_the_study_are_copied_when_complete() -> None:
     code, broken, issuer = Dataset(), Dataset(), Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "24627-2", "LN", "CT Chest"

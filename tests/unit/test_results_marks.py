@@ -82,6 +82,7 @@ def spot(**changes: Any) -> Mark:
     return Mark(**(facts | changes))
 
 
+@pytest.mark.checklist("T5")
 def test_a_mark_is_reported_with_its_site_side_certainty_numbers_and_answers(source: Any) -> None:
     mark = spot(
         site=LUNG,
@@ -208,6 +209,7 @@ def test_what_was_found_on_an_earlier_study_refers_to_its_images() -> None:
     assert values(found["old"], "C2348792") == ["earlier study of 2024-03-04"]
 
 
+@pytest.mark.checklist("S4", "T3")
 def test_the_library_has_a_group_for_each_input_and_the_evidence_both_studies() -> None:
     findings, source = on_both()
     document = report(findings, source)
@@ -264,6 +266,7 @@ def test_findings_on_an_input_that_was_not_given_are_refused(source: Any) -> Non
 # --- other objects of the run ------------------------------------------------
 
 
+@pytest.mark.checklist("S4")
 def test_derived_images_are_referred_to_and_in_the_evidence(source: Any) -> None:
     image = DerivedImage("twice", "Twice", source.volume.voxels * 2, Code("[hnsf'U]", "UCUM", "HU"))
     objects = all_built(Findings(images=(image,)), source, kinds=("sr", "image"))

@@ -63,6 +63,7 @@ def same_points(one: NDArray[np.float64], other: Sequence[NDArray[np.float64]]) 
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("G2")
 def test_voxels_of_every_form_of_segmentation_lie_where_their_images_have_them(name: str) -> None:
     instances, source, voxels = marked_series(name)
     assert source.volume is not None
@@ -93,6 +94,7 @@ def test_voxels_of_every_form_of_segmentation_lie_where_their_images_have_them(n
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("G3")
 def test_each_frame_of_a_segmentation_names_the_very_frame_that_it_lies_on(name: str) -> None:
     instances, source, voxels = marked_series(name)
     assert source.volume is not None
@@ -116,6 +118,7 @@ def test_each_frame_of_a_segmentation_names_the_very_frame_that_it_lies_on(name:
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("T7")
 def test_marks_lie_in_space_where_their_images_have_them(name: str) -> None:
     instances, source, voxels = marked_series(name)
     marks = [
@@ -190,6 +193,7 @@ def image_regions(report: Dataset) -> dict[str, list[tuple[str, int, NDArray[np.
 
 
 @pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.checklist("T7")
 def test_marks_on_an_image_without_a_place_are_on_its_pixels_counted_from_their_corner(frames: int) -> None:
     source = image_source(frames)
     last = frames - 1

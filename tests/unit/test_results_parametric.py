@@ -39,6 +39,7 @@ def numbered_source(name: str) -> tuple[Any, Source, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("M2")
 def test_values_lie_where_their_images_have_them(name: str) -> None:
     instances, source, voxels = numbered_source(name)
     [made] = maps(source, image(voxels.astype(np.float32)))
@@ -49,6 +50,7 @@ def test_values_lie_where_their_images_have_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("M1")
 def test_each_frame_names_the_very_image_that_it_was_made_of(name: str) -> None:
     instances, source, voxels = numbered_source(name)
     [made] = maps(source, image(voxels.astype(np.float32)))
@@ -62,6 +64,7 @@ def test_each_frame_names_the_very_image_that_it_was_made_of(name: str) -> None:
     assert {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence} == set(by_uid)
 
 
+@pytest.mark.checklist("M2")
 def test_a_map_on_a_grid_of_its_own_lies_where_its_affine_says() -> None:
     _, source, _ = numbered_source("oblique")
     assert source.volume is not None
@@ -78,6 +81,7 @@ def test_a_map_on_a_grid_of_its_own_lies_where_its_affine_says() -> None:
     ("dtype", "element"),
     [(np.float32, "FloatPixelData"), (np.float64, "DoubleFloatPixelData"), (np.int16, "FloatPixelData")],
 )
+@pytest.mark.checklist("M1")
 def test_numbers_are_stored_as_they_are(dtype: Any, element: str) -> None:
     source = made_source(2)
     voxels = (np.random.default_rng(5).normal(size=(2, 4, 6)) * 1000).astype(dtype)
@@ -88,6 +92,7 @@ def test_numbers_are_stored_as_they_are(dtype: Any, element: str) -> None:
     assert np.array_equal(real_values(made)[by_height], voxels)
 
 
+@pytest.mark.checklist("M1")
 def test_the_quantity_and_the_unit_are_coded_and_the_whole_range_is_mapped_to_itself() -> None:
     voxels = np.linspace(1e-6, 3e-3, 48, dtype=np.float32).reshape(2, 4, 6)
     [made] = maps(made_source(2), image(voxels))

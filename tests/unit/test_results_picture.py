@@ -207,6 +207,7 @@ def test_characters_that_the_font_lacks_become_their_base_or_a_question_mark() -
     assert printable("µm² é ő 左 –") == "µm² é o ? -"
 
 
+@pytest.mark.checklist("C1")
 def test_the_capture_is_an_rgb_image_that_says_where_it_comes_from() -> None:
     source = made_source()
     assert source.volume is not None

@@ -47,6 +47,7 @@ def drawn_on(made: Dataset) -> dict[tuple[str, int], list[Dataset]]:
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("C3")
 def test_an_outline_encloses_the_very_pixels_of_the_image_that_it_is_on(name: str) -> None:
     instances = numbered(LYING[name]())
     of = source_of(instances)
@@ -65,6 +66,7 @@ def test_an_outline_encloses_the_very_pixels_of_the_image_that_it_is_on(name: st
     assert seen == wanted
 
 
+@pytest.mark.checklist("C3")
 def test_marks_have_their_words_beside_them() -> None:
     of = made_source()
     marks = (
@@ -97,6 +99,7 @@ def test_each_region_is_a_layer_in_its_colour() -> None:
     assert {one.GraphicLayer for one in made.GraphicAnnotationSequence} == set(names)
 
 
+@pytest.mark.checklist("C2")
 def test_the_whole_series_is_shown_as_its_source_is() -> None:
     of = made_source(3, WindowCenter=40, WindowWidth=400)
     [made] = states(of, segment(np.ones((3, 4, 6), dtype=bool)))

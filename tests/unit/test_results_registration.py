@@ -79,6 +79,7 @@ def by_grid(item: Dataset, point: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((matrix @ (*moved, 1))[:3])
 
 
+@pytest.mark.checklist("V1")
 def test_a_matrix_takes_points_of_the_moving_input_to_the_fixed_one() -> None:
     [made] = registrations(two_studies(), transform())
     fixed, moving = made.RegistrationSequence
@@ -94,6 +95,7 @@ def test_a_matrix_takes_points_of_the_moving_input_to_the_fixed_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["oblique", "gantry tilt", "all flipped", "multi-frame"])
+@pytest.mark.checklist("V1")
 def test_a_voxel_that_a_model_matched_lies_where_its_images_have_it(name: str) -> None:
     instances = numbered(LYING[name]())
     fixed = source_of(instances)
@@ -112,6 +114,7 @@ def test_a_voxel_that_a_model_matched_lies_where_its_images_have_it(name: str) -
     assert np.abs(by_matrix(made, made.RegistrationSequence[1], seen) - places_mm(instances)[41]).max() < 1e-9
 
 
+@pytest.mark.checklist("V1")
 def test_the_images_of_both_studies_are_named_by_study_and_series() -> None:
     [made] = registrations(two_studies(), transform())
     [here] = made.ReferencedSeriesSequence
@@ -169,6 +172,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.checklist("V2")
 def test_displacements_take_points_of_the_fixed_input_to_the_moving_one_as_the_standard_reads_them(
     name: str,
 ) -> None:
@@ -185,6 +189,7 @@ def test_displacements_take_points_of_the_fixed_input_to_the_moving_one_as_the_s
         assert np.abs(by_grid(item, point) - expected).max() < 1e-5
 
 
+@pytest.mark.checklist("V2")
 def test_no_displacement_is_the_inverse_of_the_matrix() -> None:
     field = np.zeros((2, 2, 2, 3), np.float32)
     deformed, matrix = registrations(

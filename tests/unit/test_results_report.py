@@ -36,6 +36,7 @@ def named(document: Dataset, code: str) -> list[Dataset]:
     return [item for item in content(document) if concept_of(item) == code]
 
 
+@pytest.mark.checklist("T6")
 def test_a_library_reads_the_measurements_with_their_segments(source: Any) -> None:
     objects = built(two_lungs(source.volume), source)
     tree = highdicom.sr.srread(io.BytesIO(objects["sr"].part10)).content
@@ -52,6 +53,7 @@ def test_a_library_reads_the_measurements_with_their_segments(source: Any) -> No
         assert values["Attenuation Coefficient", "[hnsf'U]"] == -850.1
 
 
+@pytest.mark.checklist("A2", "T1")
 def test_the_observer_is_the_device_that_the_algorithm_is(source: Any) -> None:
     run = {"card": card(manufacturer="Somebody", weights_sha256="ab" * 32)}
     document = report(two_lungs(source.volume), source, **run)
@@ -64,6 +66,7 @@ def test_the_observer_is_the_device_that_the_algorithm_is(source: Any) -> None:
     assert other.ContributingEquipmentSequence[0].DeviceUID != equipment.DeviceUID
 
 
+@pytest.mark.checklist("A9", "T8")
 def test_what_the_numbers_follow_from_is_stated(source: Any) -> None:
     document = report(
         two_lungs(source.volume), source, parameters={"hu": -400}, card=card(weights_sha256="cd" * 32)
@@ -75,6 +78,7 @@ def test_what_the_numbers_follow_from_is_stated(source: Any) -> None:
     ]
 
 
+@pytest.mark.checklist("S4", "T3")
 def test_every_instance_of_the_source_is_in_the_library_and_the_evidence(source: Any) -> None:
     document = report(two_lungs(source.volume), source)
     sources = {one.SOPInstanceUID for one in source.data_sets}
@@ -113,18 +117,21 @@ def test_answers_are_reported_as_codes_or_as_words(source: Any) -> None:
     ]
 
 
+@pytest.mark.checklist("T4", "T9")
 def test_a_report_of_nothing_says_that_nothing_was_found(source: Any) -> None:
     document = report(Findings(), source)
     [answer] = named(document, "NO-FINDING")
     assert answer.ConceptCodeSequence[0].CodeMeaning == "None reported"
 
 
+@pytest.mark.checklist("T8")
 def test_a_value_that_is_no_number_is_reported_as_such(source: Any) -> None:
     document = report(everything(source.volume), source)
     values = [_value(i) for i in named(document, "118565006") if i.ValueType == "CODE"]
     assert values == ["114000", "114002"]
 
 
+@pytest.mark.checklist("T10")
 def test_private_codes_are_explained(source: Any) -> None:
     document = report(everything(source.volume), source)
     schemes = {i.CodingSchemeDesignator: i for i in document.CodingSchemeIdentificationSequence}

@@ -107,6 +107,7 @@ def test_contours_of_any_region_enclose_it() -> None:
 
 
 @pytest.mark.parametrize("name", [one for one in LYING if not one.startswith("multi-frame")])
+@pytest.mark.checklist("R2")
 def test_single_voxels_come_back_from_every_series(name: str) -> None:
     of = source_of(numbered(LYING[name]()))
     assert of.volume is not None
@@ -117,6 +118,7 @@ def test_single_voxels_come_back_from_every_series(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LYING)
+@pytest.mark.checklist("R2")
 def test_the_corners_of_a_voxel_lie_around_it_where_its_image_has_it(name: str) -> None:
     instances = numbered(LYING[name]())
     of = source_of(instances)
@@ -133,6 +135,7 @@ def test_the_corners_of_a_voxel_lie_around_it_where_its_image_has_it(name: str) 
     assert 41 in frame.astype(int) - (1000 if len(by_uid) == 1 else 1024)
 
 
+@pytest.mark.checklist("R2")
 def test_real_lungs_come_back_whole() -> None:
     of = real_source(require_data("series/CT_chest_LIDC-0314"), 3)
     assert of.volume is not None
@@ -143,6 +146,7 @@ def test_real_lungs_come_back_whole() -> None:
     assert np.array_equal(found, mask)
 
 
+@pytest.mark.checklist("A2", "R1")
 def test_regions_are_named_coloured_and_coded_and_say_what_made_them() -> None:
     of = made_source()
     assert of.volume is not None
@@ -162,6 +166,7 @@ def test_regions_are_named_coloured_and_coded_and_say_what_made_them() -> None:
     assert "not for diagnosis" in made.StructureSetDescription
 
 
+@pytest.mark.checklist("R1")
 def test_the_chain_of_references_names_every_image_of_the_series() -> None:
     of = made_source(4)
     [made] = structure_sets(of, segment(np.ones((4, 4, 6), dtype=bool)))

@@ -75,6 +75,7 @@ def test_marked_voxels_are_where_they_were_marked(name: str) -> None:
     assert len(segmentation.PerFrameFunctionalGroupsSequence) == 3
 
 
+@pytest.mark.checklist("G3")
 def test_each_frame_names_the_image_it_lies_on_and_the_series_names_them_all() -> None:
     source = made_source(5, (0, 0, -2.5))
     assert source.volume is not None
@@ -106,6 +107,7 @@ def test_a_library_reads_the_segments_back_voxel_for_voxel() -> None:
         assert np.array_equal(masks[..., number].astype(bool), segment.mask)
 
 
+@pytest.mark.checklist("A2", "G4")
 def test_segments_say_what_they_are_and_who_made_them() -> None:
     source = made_source()
     assert source.volume is not None
@@ -213,6 +215,7 @@ def test_segments_with_a_probability_are_in_a_fractional_segmentation_beside_the
     assert (binary.InstanceNumber, fractional.InstanceNumber) == (1, 2)
 
 
+@pytest.mark.checklist("G5")
 def test_probabilities_come_back_to_half_a_step() -> None:
     source = made_source()
     findings = sure_and_unsure(source)
@@ -226,6 +229,7 @@ def test_probabilities_come_back_to_half_a_step() -> None:
     assert np.abs(found[..., 0] - expected).max() <= 0.5 / 255 + 1e-6
 
 
+@pytest.mark.checklist("T6")
 def test_the_report_refers_to_each_segment_in_the_segmentation_that_holds_it() -> None:
     source = made_source()
     objects = all_built(sure_and_unsure(source), source, kinds=("seg", "sr"))
@@ -245,6 +249,7 @@ def test_the_report_refers_to_each_segment_in_the_segmentation_that_holds_it() -
     }
 
 
+@pytest.mark.checklist("G5")
 def test_a_label_map_holds_every_segment_by_its_number() -> None:
     source = made_source()
     assert source.volume is not None
@@ -321,6 +326,7 @@ Break = Callable[[Dataset], object]
         ("BINARY", lambda d: d.__delattr__("FrameOfReferenceUID"), "Frame of Reference UID is absent"),
     ],
 )
+@pytest.mark.checklist("G4", "G5")
 def test_segmentations_that_break_their_rules_are_refused(kind: str, spoil: Break, problem: str) -> None:
     source = made_source()
     findings = sure_and_unsure(source)

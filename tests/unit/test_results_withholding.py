@@ -90,6 +90,7 @@ def test_without_a_failed_check_every_number_is_said(source: Any) -> None:
     assert all(any(one in text for one in ways) for ways in WRITTEN)
 
 
+@pytest.mark.checklist("A10")
 def test_a_check_that_withholds_everything_leaves_no_number_in_any_object(source: Any) -> None:
     text = everywhere(said(source, "*"), source)
     assert not any(one in text for ways in WRITTEN for one in ways)
@@ -114,6 +115,7 @@ def test_what_is_named_is_withheld_and_nothing_else(source: Any, withholds: str,
     assert f"{withholds} withheld: {WHY}" in text
 
 
+@pytest.mark.checklist("A10")
 def test_the_report_says_that_the_check_failed_and_what_it_withholds(source: Any) -> None:
     [made] = all_built(said(source, "lesion", "whole"), source, run_facts(), ("sr",))
     report = read(made)

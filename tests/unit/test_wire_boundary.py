@@ -70,6 +70,7 @@ def raising(error: Exception, *before: Response) -> Any:
         ("N-EVENT-REPORT", errors.StorageFailure("io"), 0x0110),
     ],
 )
+@pytest.mark.checklist("N4")
 def test_an_error_is_answered_with_the_status_of_its_service(
     operation: str, error: AnodeError, expected: int
 ) -> None:
@@ -78,6 +79,7 @@ def test_an_error_is_answered_with_the_status_of_its_service(
     assert response.comment == str(error)
 
 
+@pytest.mark.checklist("N4")
 def test_every_error_has_a_failure_status_for_every_operation() -> None:
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, AnodeError)]
     assert len(kinds) > 20
