@@ -186,7 +186,7 @@ def _make_devices(old: int) -> list[str]:
     for name, end in _LINKS.items():
         os.symlink(f"/proc/self/fd{end}", f"/dev/{name}")
     os.mkdir("/dev/shm")
-    options = f"size={SHARED_MEMORY_MB}m,mode=1777"
+    options = f"size={SHARED_MEMORY_MB}m,nr_inodes=16k,mode=1777"
     _mount("tmpfs", "/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
     return mounted
 

@@ -17,6 +17,7 @@ dataclasses of ``models.types``: an object with a key for each field, arrays as 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import types
@@ -231,7 +232,9 @@ def _may_be(kind: Any, raw: Any) -> bool:
 
 def _unpacked(bits: NDArray[Any], dimensions: Any) -> NDArray[Any]:
     shape = tuple(int(one) for one in dimensions)
-    return np.unpackbits(bits, count=int(np.prod(shape))).view(np.bool_).reshape(shape)
+    if min(shape, default=0) < 0 or bits.ndim != 1 or len(bits) != -(-math.prod(shape) // 8):
+        raise ValueError(f"{bits.size} bytes are no mask of the shape {shape}")
+    return np.unpackbits(bits, count=math.prod(shape)).view(np.bool_).reshape(shape)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -12,7 +12,11 @@ def descendants(process_id: int) -> list[int]:
     if not (_PROC / "self" / "task").exists():
         return []
     children = _children if _tells_children() else _children_by_search
-    return [each for child in children(process_id) for each in (child, *descendants(child))]
+    found, to_ask = [], children(process_id)[::-1]
+    while to_ask:
+        found.append(to_ask.pop())
+        to_ask += children(found[-1])[::-1]
+    return found
 
 
 def resident_bytes(process_id: int) -> int:

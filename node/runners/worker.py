@@ -109,6 +109,7 @@ class Worker:
         self._relieve = relieve
         self._jobs = self._first_resident = 0
         self._is_ready = self._is_stopped = False
+        self._hidden = {one: _identity(one) for one in hidden}
         try:
             work = work_folder.of(data_dir.resolve())
             work.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -148,8 +149,11 @@ class Worker:
     @property
     def is_usable(self) -> bool:
         """Whether it can take another run."""
-        has_process = self._process is not None and self._process.lives
-        return has_process and not self._is_stopped and self._jobs < MOST_JOBS
+        if self._process is None or self._is_stopped or self._jobs >= MOST_JOBS:
+            return False
+        # A file that was put in the place of a hidden one, such as a renewed key, is not hidden from it.
+        is_blind = all(_identity(one) == before for one, before in self._hidden.items())
+        return is_blind and self._process.lives
 
     def interrupt(self) -> None:
         """Have ``run`` raise RunStopped, now and from now on; from any thread."""
@@ -314,6 +318,14 @@ class Worker:
         if isinstance(result, str):
             raise UnfitInput(f"model {self._model} refuses the series: {result}")
         return result
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _not_started(error: OSError) -> Exception:

@@ -120,6 +120,16 @@ def test_an_array_that_is_none_is_refused(folder: JobFolder, content: bytes) -> 
         folder.read_result(volume())
 
 
+@pytest.mark.parametrize("shape", [[1 << 40], [3, 5, 8], [-3, -5, 7], [3, 5, "x"], 7])
+def test_a_mask_of_a_shape_that_its_bits_do_not_have_is_refused(folder: JobFolder, shape: object) -> None:
+    folder.write_findings(Findings((segment(),)), volume())
+    result = json.loads((folder.results / RESULT).read_text())
+    result["findings"]["segments"][0]["mask"]["packed"] = shape
+    (folder.results / RESULT).write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r".+"):
+        folder.read_result(volume())
+
+
 def test_a_bottomless_array_is_refused(folder: JobFolder) -> None:
     with_mask(folder, "other.npy")
     with (folder.results / "other.npy").open("wb") as file:

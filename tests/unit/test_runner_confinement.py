@@ -155,6 +155,14 @@ def test_a_model_finds_nothing_of_the_node_and_of_other_runs(runs: ModelRuns, tm
     assert sorted(one.name for one in runs.data_dir.iterdir()) == ["archive", "work"]
 
 
+def test_a_key_that_is_renewed_is_not_seen_by_a_process_of_before(runs: ModelRuns, tmp_path: Path) -> None:
+    first = runs.told("said = model.name")
+    assert runs.told("said = model.name") == first
+    (tmp_path / "new.pem").write_text("of the node, too")
+    (tmp_path / "new.pem").replace(tmp_path / "key.pem")
+    assert tried(runs, f"open({str(tmp_path / 'key.pem')!r})").startswith("PermissionError")
+
+
 def test_what_is_open_in_the_process_leads_nowhere(runs: ModelRuns) -> None:
     code = (
         "import os, stat\nfound = []\n"
