@@ -59,15 +59,14 @@ def regions(
             raise ValueError(
                 f"output {table.name}: there is no channel {worst}, the tensor has {scores.shape[0]}"
             )
-        scores = activated(scores, table.activation)
+        if not is_exclusive or any(_wants_probability(label.name, table, asked) for label in table.labels):
+            scores = activated(scores, table.activation)
         winners = _winners(scores, placement) if is_exclusive else np.empty(0, np.int32)
     threshold = setting(table.threshold, parameters)
     found = []
     for label in table.labels:
         probability = None
-        if table.activation not in ("labels", "argmax") and (
-            not is_exclusive or table.kind == "fractional" or label.name in asked
-        ):
+        if not is_exclusive or _wants_probability(label.name, table, asked):
             probability = placement.back(scores[label.index].astype(np.float32), "linear")
             if probability.size and (probability.min() < -1e-4 or probability.max() > 1 + 1e-4):
                 raise ValueError(
@@ -95,6 +94,11 @@ def regions(
         )
         found.append(Region(segment, probability))
     return found
+
+
+def _wants_probability(name: str, table: OutputTable, asked: frozenset[str]) -> bool:
+    """Whether the probability of a label is reported or asked for, and there is one."""
+    return table.activation not in ("labels", "argmax") and (table.kind == "fractional" or name in asked)
 
 
 def _winners(scores: NDArray[np.generic], placement: Placement) -> NDArray[np.int32]:

@@ -461,3 +461,18 @@ def test_what_python_compiled_earlier_is_not_run(tmp_path: Path) -> None:
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, source: str, told: str) -> None:
     with pytest.raises(registry.UnusableModel, match=told):
         catalogue.load(str(python_folder(tmp_path, source)), device="cpu", threads=1)
+
+
+def test_the_highest_channel_wins_with_and_without_its_probability(tmp_path: Path) -> None:
+    scores = np.random.default_rng(5).normal(size=(1, 3, *SHAPE))
+    labels = ", ".join(f'{{ index = {number}, name = "l{number}" }}' for number in range(3))
+    exponents = np.exp(scores[0])
+    expected = exponents / exponents.sum(axis=0)
+    for kind in ("segmentation", "fractional"):
+        (tmp_path / kind).mkdir()
+        output = f'[[output]]\nname = "said"\nas = "{kind}"\nactivation = "softmax"\nlabels = [{labels}]\n'
+        found = made_folders.predict(saying(tmp_path / kind, scores, output), of(half())).segments
+        for number, segment in enumerate(found):
+            assert np.array_equal(segment.mask, scores[0].argmax(axis=0) == number)
+            if kind == "fractional":
+                assert np.allclose(segment.probability, expected[number], atol=1e-6)
