@@ -58,16 +58,16 @@ _WITH_FIXED_RESCALE = {
 }  # fmt: skip
 #: What a source may lack though it must not: of type 1 with the value that says least, of type 2 empty.
 _REPAIRS: dict[str, dict[str, Any]] = {
-    CTImageStorage: {"KVP": None, "AcquisitionNumber": None},
+    CTImageStorage: {"KVP": None, "AcquisitionNumber": None, "PatientPosition": None},
     MRImageStorage: {
         "ScanningSequence": "RM", "SequenceVariant": "NONE", "ScanOptions": None, "MRAcquisitionType": None,
-        "RepetitionTime": None, "EchoTime": None, "EchoTrainLength": None,
+        "RepetitionTime": None, "EchoTime": None, "EchoTrainLength": None, "PatientPosition": None,
     },
     PositronEmissionTomographyImageStorage: {
         "Units": "NONE", "CountsSource": "EMISSION", "SeriesType": ["WHOLE BODY", "IMAGE"],
         "DecayCorrection": "NONE", "CorrectedImage": None, "CollimatorType": None,
         "RadiopharmaceuticalInformationSequence": [], "ActualFrameDuration": 0, "FrameReferenceTime": 0,
-        "AcquisitionDate": None, "AcquisitionTime": None,
+        "AcquisitionDate": None, "AcquisitionTime": None, "PatientPosition": None,
     },
     SecondaryCaptureImageStorage: {"ConversionType": "WSD"},
 }  # fmt: skip
@@ -165,7 +165,7 @@ def _plain(series: _Series, placed: tuple[Plane, ...], voxels: NDArray[Any], abo
     class_uid = header.instances[0].sop_class_uid
     data_set = inherited(template)
     for keyword, value in _REPAIRS.get(class_uid, {}).items():
-        if data_set.get(keyword) in (None, "") and keyword not in data_set:
+        if keyword not in data_set or (value and data_set.get(keyword) in (None, "")):
             setattr(data_set, keyword, value)
     data_set.SOPClassUID = class_uid
     data_set.Modality = header.modality

@@ -126,6 +126,8 @@ def _repair(data_set: Dataset) -> None:
     for keyword, value in repairs.items():
         if keyword not in data_set or (value and data_set.get(keyword) in (None, "")):
             setattr(data_set, keyword, value)
+    if "PatientOrientationCodeSequence" not in data_set and "PatientPosition" not in data_set:
+        data_set.PatientPosition = None
     # What it was made by is no product, whatever the scanner is.
     data_set.ContentQualification = "RESEARCH"
 

@@ -25,6 +25,8 @@ def set_laterality(data_set: Dataset, of_source: str = "") -> None:
         if "Laterality" in data_set:
             del data_set.Laterality
         return
-    is_unpaired = data_set.get("BodyPartExamined") in UNPAIRED
-    if "Laterality" not in data_set and not is_unpaired:
+    if data_set.get("BodyPartExamined") in UNPAIRED:
+        if "Laterality" in data_set:
+            del data_set.Laterality
+    elif "Laterality" not in data_set:
         data_set.Laterality = of_source or None

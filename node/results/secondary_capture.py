@@ -19,23 +19,17 @@ from node.results.anatomy import Anatomy, anatomy
 from node.results.concepts import code_dataset
 from node.results.facts import RunFacts
 from node.results.given import AllGiven
-from node.results.header_values import as_decimal_string
+from node.results.inheritance import set_lossy
+from node.results.laterality import UNPAIRED
 from node.results.picture import draw
 from node.results.picture_words import words
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
-from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 
 _SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 _MAX_LONG_STRING = 64
 # What a workstation shows without complaint.
 _MOST_PIXELS, _MOST_BYTES = 2048, 128 << 20
-_UNPAIRED = {
-    "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CERVIX", "CHEST", "CHESTABDOMEN",
-    "CHESTABDPELVIS", "CSPINE", "ESOPHAGUS", "HEAD", "HEADNECK", "HEART", "LIVER", "LSPINE",
-    "MEDIASTINUM", "NECK", "PANCREAS", "PELVIS", "PROSTATE", "RECTUM", "SKULL", "SPINE", "SPLEEN",
-    "SSPINE", "STERNUM", "STOMACH", "TSPINE", "UTERUS", "WHOLEBODY",
-}  # fmt: skip
 
 
 def secondary_captures(findings: Findings, given: AllGiven, run: RunFacts) -> list[Dataset]:
@@ -84,7 +78,7 @@ def _capture(
     data_set.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     data_set.ConversionType = "WSD"
     data_set.BurnedInAnnotation = "YES"
-    if header.body_part not in _UNPAIRED:
+    if header.body_part not in UNPAIRED:
         # Laterality is of type 2C for a paired structure (PS3.3 table C.7-5a), and only then. Whether
         # another body part is one, nobody can tell for sure, so it is left out, and the side is not.
         data_set.Laterality = header.laterality or None
@@ -97,7 +91,7 @@ def _capture(
     data_set.SecondaryCaptureDeviceManufacturerModelName = run.card.name[:_MAX_LONG_STRING]
     data_set.SecondaryCaptureDeviceSoftwareVersions = run.card.version[:_MAX_LONG_STRING]
     data_set.DerivationDescription = f"picture of a result, {NOT_FOR_DIAGNOSIS}"
-    _set_lossy(data_set, header)
+    set_lossy(data_set, header)
     _set_source(data_set, given, shown)
     return data_set
 
@@ -129,15 +123,6 @@ def fitted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def picture(part10: bytes) -> Image.Image:
     """Return the picture of a Secondary Capture, for instance to save it as PNG."""
     return Image.fromarray(dcmread(io.BytesIO(part10)).pixel_array)
-
-
-def _set_lossy(data_set: Dataset, header: SourceHeader) -> None:
-    """Say that the source was compressed with loss, which a derived image never sheds (PS3.3 C.7.6.1.1.5)."""
-    data_set.LossyImageCompression = "01" if header.lossy_image_compression else "00"
-    if header.lossy_image_compression and header.lossy_ratios:
-        data_set.LossyImageCompressionRatio = [as_decimal_string(value) for value in header.lossy_ratios]
-    if header.lossy_image_compression and header.lossy_methods:
-        data_set.LossyImageCompressionMethod = list(header.lossy_methods)
 
 
 def _set_source(data_set: Dataset, given: AllGiven, shown: Anatomy | None) -> None:
