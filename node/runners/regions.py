@@ -59,7 +59,9 @@ def regions(
             raise ValueError(
                 f"output {table.name}: there is no channel {worst}, the tensor has {scores.shape[0]}"
             )
-        if not is_exclusive or any(_wants_probability(label.name, table, asked) for label in table.labels):
+        is_wanted = any(_wants_probability(label.name, table, asked) for label in table.labels)
+        # scores are not interpolated as probabilities are, and what is asked for must not move a border
+        if not is_exclusive or placement.is_resampled or is_wanted:
             scores = activated(scores, table.activation)
         winners = _winners(scores, placement) if is_exclusive else np.empty(0, np.int32)
     threshold = setting(table.threshold, parameters)
