@@ -142,7 +142,8 @@ def _order(arguments: argparse.Namespace) -> Order:
         catalogue.verify(description)
     except (registry.UnknownModel, registry.UnusableModel) as error:
         raise WrongUsage(str(error), action="'anode models' lists all") from error
-    given = {key: _value(text) for key, text in _pairs("-p", arguments.parameter).items()}
+    texts = {one.name for one in description.parameters if isinstance(one.default, str)}
+    given = {key: _value(text, key in texts) for key, text in _pairs("-p", arguments.parameter).items()}
     try:
         values = catalogue.read_parameters(description, given)
     except parameters.ParameterFaults as error:
@@ -184,11 +185,13 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _value(text: str) -> Any:
+def _value(text: str, is_text: bool) -> Any:
+    """Read a value as TOML has it; a plain word, or what a text parameter is given, is text."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return text if is_text and not isinstance(value, str) else value
 
 
 def _check_inputs(description: Description, others: Mapping[str, FileSeries]) -> None:
