@@ -222,7 +222,11 @@ def _multi_frame_capture(data_set: Dataset) -> Iterator[str]:
 
 def every_item(data_set: Dataset) -> Iterator[Dataset]:
     """Return every item of every sequence, at all depths."""
-    for element in data_set:
+    for tag in data_set.keys():  # noqa: SIM118  (a data set iterates over its elements, which decodes them)
+        element = data_set.get_item(tag)
+        if element.VR not in ("SQ", None):
+            continue
+        element = data_set[tag]
         if element.VR == "SQ":
             items: Iterable[Any] = element.value or []
             for item in items:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydicom.dataset import Dataset
 
+from node.results.decimal_strings import decimals
 from node.results.header_values import numbers
 
 #: Points of a contour are written to the micrometre.
@@ -64,7 +65,7 @@ def _chain(data_set: Dataset) -> tuple[set[str], set[tuple[str, object]]]:
 
 
 def _contour(contour: Dataset, images: set[tuple[str, object]]) -> Iterator[str]:
-    data = np.array(numbers(contour, "ContourData"))
+    data = decimals(contour, "ContourData")
     count = contour.get("NumberOfContourPoints") or 0
     if not count or len(data) != 3 * count:
         yield "Contour Data has not the length that Number of Contour Points says"

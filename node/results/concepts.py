@@ -151,7 +151,10 @@ def coding_schemes(data_set: Dataset) -> list[Dataset]:
 
 def _private_designators(data_set: Dataset) -> set[str]:
     found = set()
-    for element in data_set:
+    for tag in data_set.keys():  # noqa: SIM118  (a data set iterates over its elements, which decodes them)
+        if data_set.get_item(tag).VR == "DS":
+            continue
+        element = data_set[tag]
         if element.VR == "SQ":
             for item in element.value:
                 found |= _private_designators(item)

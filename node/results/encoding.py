@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 from pydicom import dcmwrite
 from pydicom.charset import python_encoding
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -64,8 +66,11 @@ def character_set(data_set: Dataset, of_source: str) -> str:
 
 def _has_long_values(data_set: Dataset) -> bool:
     """Whether a list of decimal strings does not fit into a length of 16 bits."""
-    for element in data_set:
-        if element.VR == "SQ":
+    for element in _elements(data_set):
+        if isinstance(element, RawDataElement):
+            if len(element.value or b"") > _MOST_BYTES:
+                return True
+        elif element.VR == "SQ":
             if any(_has_long_values(item) for item in element.value):
                 return True
         elif element.VR == "DS" and element.VM > _SHORTEST_LONG_LIST:
@@ -75,9 +80,19 @@ def _has_long_values(data_set: Dataset) -> bool:
     return False
 
 
+def _elements(data_set: Dataset) -> Iterator[DataElement | RawDataElement]:
+    """Yield the elements; numbers that are written already stay as they are."""
+    for tag in data_set.keys():  # noqa: SIM118  (a data set iterates over its elements)
+        element = data_set.get_item(tag)
+        is_written = isinstance(element, RawDataElement) and element.VR == "DS"
+        yield element if is_written else data_set[tag]
+
+
 def _texts(data_set: Dataset) -> list[str]:
     found = []
-    for element in data_set:
+    for element in _elements(data_set):
+        if isinstance(element, RawDataElement):
+            continue
         if element.VR == "SQ":
             for item in element.value:
                 found += _texts(item)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 from pydicom.uid import RTStructureSetStorage
 
 from models.types import Findings, Mark, Segment
 from node.results.concepts import ANATOMICAL_CATEGORIES, code_dataset, coding_schemes
 from node.results.contours import contours
+from node.results.decimal_strings import decimal_strings
 from node.results.facts import RunFacts, Source
-from node.results.header_values import as_decimal_string
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, stamp
 from node.results.references import instance_item
@@ -29,6 +30,7 @@ from node.results.source_header import SourceHeader
 
 #: The reference to a study has a class, though studies are no longer managed as instances (PS3.3 C.8.8.5).
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+_CONTOUR_DATA = BaseTag(0x30060050)
 _MAX_LONG_STRING, _MAX_SHORT_STRING, _SHORT_TEXT = 64, 16, 1024
 
 
@@ -160,8 +162,7 @@ def _contour_item(contour: _Contour, number: int, grid: SourceGrid) -> Dataset:
     item.ContourImageSequence = [_image_item(grid.slices[contour.slice_index])]
     item.ContourGeometricType = contour.kind
     item.NumberOfContourPoints = len(contour.places_mm)
-    # A micrometre: finer than any voxel, and short enough for long contours.
-    item.ContourData = [as_decimal_string(round(value, 3)) for value in contour.places_mm.ravel().tolist()]
+    item[_CONTOUR_DATA] = decimal_strings(_CONTOUR_DATA, contour.places_mm)
     return item
 
 
