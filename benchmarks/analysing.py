@@ -18,9 +18,10 @@ from benchmarks.images import Images
 from benchmarks.options import Options
 from benchmarks.rounds import alternate
 from models.types import Inputs, Volume
-from node.runners import catalogue
-from node.runners.job_folder import JobFolder
-from node.runners.workers import Workers, WorkerSpec
+from node.catalogue import catalogue
+from node.processes.job_folder import JobFolder
+from node.processes.workers import Workers, WorkerSpec
+from node.runners import loading
 
 WARM = "anode, a process that has run before"
 FRESH = "anode, a process for each run"
@@ -103,7 +104,7 @@ def _inputs(voxels: np.ndarray) -> Inputs:
 
 
 def _beyond(reference: str, run: Callable[[], float], voxels: np.ndarray) -> float:
-    model = catalogue.load(reference, device="cpu", threads=os.cpu_count() or 1)
+    model = loading.load(reference, device="cpu", threads=os.cpu_count() or 1)
     inputs = _inputs(voxels)
     begun = time.perf_counter()
     model.predict(inputs)

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.types import Code, Findings, Mark, Measurement, ParameterValue, Segment
+from node.catalogue.catalogue import Description
 from node.config.settings import Device, ResultKind
 from node.errors import ResultInvalid
+from node.processes.job_folder import JobFolder
+from node.processes.workers import Workers, WorkerSpec
 from node.results.build import PredecessorReference, ResultObject, RunFacts, build
 from node.results.withholding import withheld
-from node.runners.catalogue import Description
-from node.runners.job_folder import JobFolder
-from node.runners.workers import Workers, WorkerSpec
 from node.series.model_inputs import Material
 
 

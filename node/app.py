@@ -23,8 +23,8 @@ from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
 from node.jobs.worker import Engine, Group
+from node.processes.workers import Workers
 from node.repairs import Repairs
-from node.runners.workers import Workers
 from node.sending.memory import SendingMemory
 from node.services import Services
 from node.storage.guard import DataDirectory

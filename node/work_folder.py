@@ -15,7 +15,7 @@ from multiprocessing import util
 from pathlib import Path
 
 from node.errors import StorageFailure
-from node.runners import foreign_files
+from node.processes import foreign_files
 from node.storage import disk
 
 MODEL, ANALYSIS = "model-", "analysis-"

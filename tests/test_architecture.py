@@ -16,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("handlers", "node", "models")
+#: Each knows those behind it alone: what there is, how it is made, where it runs.
+ROOMS_OF_MODELS = ("node.processes", "node.runners", "node.catalogue")
 SQL_ROOMS = {"node/completion.py", "node/confirmations.py", "node/parking.py", "node/jobs/queue.py"}
 SQL_PREFIXES = ("node/index/", "node/query/")
 SQL = re.compile(r"\b(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET)\b", re.S)
@@ -90,12 +92,23 @@ def layers_point_one_way(root: Path) -> list[str]:
 
 
 def handlers_do_no_later_work(root: Path) -> list[str]:
-    forbidden = ("node.tasks", "node.runners", "node.results", "node.app", "node.demo", "node.cli", "models")
+    later = ("node.tasks", *ROOMS_OF_MODELS, "node.results", "node.app", "node.demo", "node.cli", "models")
     return [
         f"{item.file} imports {item.module}"
         for item in imports(root)
-        if item.file.startswith("handlers/") and starts(item.module, *forbidden)
+        if item.file.startswith("handlers/") and starts(item.module, *later)
     ]
+
+
+def rooms_of_models_point_one_way(root: Path) -> list[str]:
+    faults = []
+    for item in imports(root):
+        room = ".".join(item.file.split("/")[:2])
+        if room in ROOMS_OF_MODELS:
+            before = ROOMS_OF_MODELS[: ROOMS_OF_MODELS.index(room)]
+            if starts(item.module, *before, "node.tasks", "node.services", "node.index", "node.results"):
+                faults.append(f"{item.file} imports {item.module}")
+    return faults
 
 
 def the_job_engine_knows_no_task(root: Path) -> list[str]:
@@ -103,7 +116,7 @@ def the_job_engine_knows_no_task(root: Path) -> list[str]:
         f"{item.file} imports {item.module}"
         for item in imports(root)
         if item.file.startswith("node/jobs/")
-        and starts(item.module, "node.tasks", "node.runners", "node.results", "models", "node.wire")
+        and starts(item.module, "node.tasks", *ROOMS_OF_MODELS, "node.results", "models", "node.wire")
         and not item.only_for_types
     ]
 
@@ -232,6 +245,9 @@ RULES: list[tuple[Rule, str, str]] = [
     (layers_point_one_way, "models/lungs.py", "from node.status import SUCCESS"),
     (handlers_do_no_later_work, "handlers/c_store.py", "from node.tasks import settle"),
     (handlers_do_no_later_work, "handlers/c_find.py", "import models.lungs"),
+    (rooms_of_models_point_one_way, "node/catalogue/catalogue.py", "from node.runners import loading"),
+    (rooms_of_models_point_one_way, "node/runners/network.py", "from node.processes import worker"),
+    (rooms_of_models_point_one_way, "node/processes/worker.py", "from node.index.index import Index"),
     (the_job_engine_knows_no_task, "node/jobs/worker.py", "from node.tasks.settle import SettleTask"),
     (the_wire_knows_no_meaning, "node/wire/server.py", "from node.ingest.ingest import Ingest"),
     (

@@ -5,7 +5,7 @@ import sys
 import venv
 from pathlib import Path
 
-from node.runners import pinned_files
+from node.catalogue import pinned_files
 
 HERE = Path(__file__).parent
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from node.runners import pinned_files
+from node.catalogue import pinned_files
 
 HERE = Path(__file__).parent
 RADIUS = 2

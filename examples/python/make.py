@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from node.runners import pinned_files
+from node.catalogue import pinned_files
 
 HERE = Path(__file__).parent
 

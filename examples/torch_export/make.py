@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from node.runners import pinned_files
+from node.catalogue import pinned_files
 
 HERE = Path(__file__).parent
 

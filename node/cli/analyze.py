@@ -19,9 +19,9 @@ from node.errors import AnodeError, JobError, StorageFailure, WrongUsage
 if TYPE_CHECKING:
     from models.types import Findings
     from node.analysis import Order, Performed
+    from node.catalogue.catalogue import Description
     from node.cli.command import Commands
-    from node.runners.catalogue import Description
-    from node.runners.workers import Workers
+    from node.processes.workers import Workers
     from node.series.file_series import FileSeries
 
 _KINDS: tuple[str, ...] = get_args(ResultKind)
@@ -93,7 +93,7 @@ class _Outcome:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from node.runners.workers import Workers
+    from node.processes.workers import Workers
     from node.series import file_series
 
     keep_others_out()
@@ -133,7 +133,7 @@ def _order(arguments: argparse.Namespace) -> Order:
 
     from models import registry
     from node.analysis import Order, threads_of_each
-    from node.runners import catalogue, parameters
+    from node.catalogue import catalogue, parameters
 
     model = arguments.model
     reference = str(Path(model).expanduser().resolve()) if _is_folder(model) else model
@@ -207,7 +207,7 @@ def _check_inputs(description: Description, others: Mapping[str, FileSeries]) ->
 
 def _analyze(workers: Workers, order: Order, given: Mapping[str, FileSeries], folder: Path) -> _Outcome:
     from node.analysis import perform
-    from node.runners.job_folder import JobFolder
+    from node.processes.job_folder import JobFolder
     from node.series import file_series, model_inputs, selection, source_series
     from node.series.model_inputs import Material
 

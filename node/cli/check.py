@@ -274,8 +274,8 @@ def _own_certificate(config: TlsConfig) -> Iterator[str]:
 def _models(config: Config) -> Iterator[Result]:
     if not config.analyses:
         return
+    from node.catalogue import catalogue
     from node.cli import model_faults
-    from node.runners import catalogue
 
     for analysis, found in model_faults.faults(config):
         what = f"analysis {analysis.name}"

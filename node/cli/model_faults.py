@@ -13,7 +13,8 @@ def faults(config: Config) -> Iterator[tuple[AnalysisConfig, list[str]]]:
     Every file of a model folder is read, so that may take a while.
     """
     from models import registry
-    from node.runners import catalogue, confinement
+    from node.catalogue import catalogue
+    from node.processes import confinement
 
     for analysis in config.analyses:
         found = []

@@ -12,8 +12,8 @@ from node.cli import command, output
 
 if TYPE_CHECKING:
     from models.types import Code
+    from node.catalogue.catalogue import Description
     from node.cli.command import Commands
-    from node.runners.catalogue import Description
 
 _ACTIONS = ("check", "install", "pin")
 
@@ -57,8 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _show(name: str | None, *, as_json: bool) -> int:
     from models import registry
+    from node.catalogue import catalogue
     from node.errors import WrongUsage
-    from node.runners import catalogue
 
     wanted = catalogue.names() if name is None else [_reference(name)]
     described: list[Description] = []
@@ -104,7 +104,7 @@ def _list(described: Sequence[Description]) -> None:
 def _check(folder: Path, *, as_json: bool) -> int:
     """Say everything that is wrong with a folder."""
     from models import registry
-    from node.runners import catalogue
+    from node.catalogue import catalogue
 
     problems: list[str] = []
     try:
@@ -127,8 +127,8 @@ def _check(folder: Path, *, as_json: bool) -> int:
 
 def _pin(folder: Path) -> int:
     """Print the tables that pin the files of a folder which are not pinned yet."""
+    from node.catalogue import pinned_files
     from node.errors import WrongUsage
-    from node.runners import pinned_files
 
     if not folder.is_dir():
         raise WrongUsage(f"there is no folder {folder}")
@@ -138,7 +138,7 @@ def _pin(folder: Path) -> int:
 
 def _pinned(folder: Path) -> frozenset[str]:
     from models import registry
-    from node.runners import model_folder
+    from node.catalogue import model_folder
 
     try:
         return frozenset(one.path for one in model_folder.read(folder).runner.files)
@@ -150,8 +150,8 @@ def _pinned(folder: Path) -> frozenset[str]:
 def _install(name: str, into: str | None, *, as_json: bool) -> int:
     """Fetch what a folder lacks."""
     from models import registry
+    from node.catalogue import catalogue, fetching, model_folder
     from node.errors import WrongUsage
-    from node.runners import catalogue, fetching, model_folder
 
     if name in catalogue.names():
         output.note(f"model {name} is installed; it needs no further files")
@@ -173,7 +173,7 @@ def _install(name: str, into: str | None, *, as_json: bool) -> int:
 
 def _reference(name: str) -> str:
     """Return what the catalogue knows a model by: a folder by its absolute path."""
-    from node.runners import catalogue
+    from node.catalogue import catalogue
 
     is_folder = catalogue.is_folder(name) or name.startswith((".", "~"))
     return str(_folder(name)) if is_folder else name

@@ -17,7 +17,7 @@ from node.index.matching_rules import analysis_of, comparison
 if TYPE_CHECKING:
     from models.base import Need
     from models.types import ParameterValue
-    from node.runners.catalogue import Description  # loads numpy
+    from node.catalogue.catalogue import Description  # loads numpy
 
 _TITLE = "[[analyses]]"
 #: Where an input comes from, and the key that says which series it is.
@@ -123,7 +123,7 @@ class _Analysis:
 
     def _described(self, model: str) -> Description | None:
         from models import registry  # loads numpy and more: only a file with analyses pays for it
-        from node.runners import catalogue
+        from node.catalogue import catalogue
 
         try:
             return catalogue.describe(model)
@@ -134,7 +134,7 @@ class _Analysis:
 
     def _parameters(self, description: Description, given: Mapping[str, Any]) -> dict[str, ParameterValue]:
         """Those that are not as they are by default."""
-        from node.runners import catalogue, parameters
+        from node.catalogue import catalogue, parameters
 
         try:
             read_values = catalogue.read_parameters(description, given)

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from models.registry import UnusableModel
 from models.types import Findings, Image, Input, Inputs, Series, Volume
+from node.catalogue.folder_tables import ModelFolder
 from node.config.settings import Device
 from node.runners import command_result, nifti
 from node.runners.command_result import CONTRACT, BrokenResult
 from node.runners.conclusions import concluded
-from node.runners.folder_tables import ModelFolder
 
 LAST_BYTES = 8192
 _THREAD_VARIABLES = (

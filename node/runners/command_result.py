@@ -23,10 +23,11 @@ from models.types import (
     Segment,
     Volume,
 )
+from node.catalogue import folder_values
+from node.catalogue.folder_tables import LabelTable, ModelFolder, OutputTable
+from node.catalogue.model_folder import private_code
 from node.config.config_values import suggestion
-from node.runners import folder_values, nifti
-from node.runners.folder_tables import LabelTable, ModelFolder, OutputTable
-from node.runners.model_folder import private_code
+from node.runners import nifti
 from node.runners.placement import onto
 from node.runners.regions import after
 

@@ -18,8 +18,8 @@ from models.types import (
     Segment,
     Volume,
 )
-from node.runners.folder_tables import CheckTable, MeasurementTable, ModelFolder, setting
-from node.runners.folder_values import UNIT_MEANINGS
+from node.catalogue.folder_tables import CheckTable, MeasurementTable, ModelFolder, setting
+from node.catalogue.folder_values import UNIT_MEANINGS
 from node.runners.regions import components, edge_share
 
 HOUNSFIELD = "[hnsf'U]"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from node.runners.folder_tables import Step
+from node.catalogue.folder_tables import Step
 
 #: Further voxels do not change a percentile that anybody could notice.
 _ENOUGH_VOXELS = 4_000_000

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import Mark, ParameterValue
-from node.runners.folder_tables import OutputTable, setting
+from node.catalogue.folder_tables import OutputTable, setting
 from node.runners.placement import Placement
 from node.runners.tensors import Answer, Answers, numbers
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from models.registry import UnusableModel
 from models.types import Findings, Inputs, Segment, Volume
+from node.catalogue.folder_tables import LabelTable, ModelFolder, OutputTable
+from node.catalogue.model_folder import private_code
 from node.config.settings import Device
 from node.runners import nifti
 from node.runners.conclusions import concluded
-from node.runners.folder_tables import LabelTable, ModelFolder, OutputTable
-from node.runners.model_folder import private_code
 from node.runners.placement import onto
 from node.runners.python_file import import_from
 from node.runners.regions import after

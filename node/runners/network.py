@@ -17,10 +17,10 @@ from models.types import (
     Inputs,
     Volume,
 )
+from node.catalogue.folder_tables import InputTable, ModelFolder, OutputTable
+from node.catalogue.folder_values import unit
 from node.config.config_values import suggestion
 from node.runners import conclusions, intensities, marks, regions, replies
-from node.runners.folder_tables import InputTable, ModelFolder, OutputTable
-from node.runners.folder_values import unit
 from node.runners.placement import Placement, onto, place
 from node.runners.tensors import Answer, Answers, to_tensor
 from node.runners.windows import slide

@@ -23,9 +23,9 @@ from typing import Any, NoReturn
 
 from models.registry import UnusableModel
 from models.types import Findings, Inputs
+from node.catalogue.folder_tables import ModelFolder
 from node.config.settings import Device
 from node.runners.conclusions import concluded
-from node.runners.folder_tables import ModelFolder
 
 _MODULE = "anode_model_of_folder"
 

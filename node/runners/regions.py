@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import ParameterValue, Segment
-from node.runners.folder_tables import OutputTable, Post, setting
+from node.catalogue.folder_tables import OutputTable, Post, setting
 from node.runners.placement import Placement
 from node.runners.tensors import activated
 

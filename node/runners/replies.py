@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.types import Code, Evaluation, Measurement, ParameterValue
-from node.runners.folder_tables import LabelTable, OutputTable, setting
+from node.catalogue.folder_tables import LabelTable, OutputTable, setting
 from node.runners.tensors import Answers, activated, answer_called, numbers
 
 PRESENT = Code("52101004", "SCT", "Present")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from node.runners.folder_tables import Sliding
+from node.catalogue.folder_tables import Sliding
 
 Arrays = Mapping[str, NDArray[Any]]
 

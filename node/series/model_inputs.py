@@ -15,8 +15,8 @@ from models.base import Need
 from models.types import Image, Input, Inputs, ParameterValue, Volume
 from node.errors import OutOfSpace, UnfitInput
 from node.index.index import StoredInstance
+from node.processes.job_folder import JobFolder
 from node.results.facts import Source
-from node.runners.job_folder import JobFolder
 from node.series import image, series_view, source_series, volume
 from node.series.header_values import number, text, whole
 from node.series.source_series import SourceInstance

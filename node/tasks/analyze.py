@@ -13,6 +13,9 @@ from models import registry
 from node import analysis as running
 from node import parking
 from node.analysis import Order, Performed
+from node.catalogue import catalogue
+from node.catalogue.catalogue import Description
+from node.catalogue.parameters import ParameterFaults
 from node.completion import COMPLETED, FAILED
 from node.config.settings import AnalysisConfig
 from node.errors import (
@@ -28,12 +31,9 @@ from node.index import identity
 from node.index.index import Run
 from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
+from node.processes.job_folder import JobFolder
+from node.processes.workers import RunStopped, Workers
 from node.results.build import PredecessorReference
-from node.runners import catalogue
-from node.runners.catalogue import Description
-from node.runners.job_folder import JobFolder
-from node.runners.parameters import ParameterFaults
-from node.runners.workers import RunStopped, Workers
 from node.series import model_inputs, selection
 from node.series.model_inputs import Material
 from node.services import Services

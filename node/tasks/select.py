@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from models import registry
 from models.base import Need
+from node.catalogue import catalogue
 from node.completion import COMPLETED, FAILED, INCOMPLETE, NO_MATCH, QUEUED, UNCHANGED
 from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients, UnfitInput
@@ -15,7 +16,6 @@ from node.index import identity
 from node.index.matching_rules import attributes_of, results_of
 from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, SetAside
-from node.runners import catalogue
 from node.series import selection
 from node.series.matching import why_not
 from node.services import Services

@@ -23,7 +23,7 @@ from node.index.index import StoredInstance
 from node.jobs.policy import RetryPolicy
 from node.jobs.task import Done, Job
 from node.jobs.worker import Engine, Group
-from node.runners.workers import Workers
+from node.processes.workers import Workers
 from node.series import source_series
 from node.tasks.analyze import AnalyzeTask
 from node.tasks.select import SelectTask

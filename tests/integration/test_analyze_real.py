@@ -10,9 +10,9 @@ import pytest
 
 from models.lungs import LOW_ATTENUATION, VOLUME
 from models.types import Findings, Inputs
+from node.catalogue import catalogue
 from node.errors import UnfitInput
-from node.runners import catalogue
-from node.runners.workers import Workers, WorkerSpec
+from node.processes.workers import Workers, WorkerSpec
 from node.series import volume
 from tests.support.data import require_data
 from tests.support.made_series import real_series

@@ -11,8 +11,9 @@ import pytest
 
 from models import registry
 from models.types import Findings, Image, Inputs, Volume
-from node.runners import catalogue
-from node.runners.agreement import refuse_unsound
+from node.catalogue import catalogue
+from node.processes.agreement import refuse_unsound
+from node.runners import loading
 from node.series import source_series
 from node.series import volume as volumes
 from tests.support import example_models
@@ -47,7 +48,7 @@ def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(reference: str, given: Volume | Image) -> Findings:
     description = catalogue.describe(reference)
-    model = catalogue.load(reference, device="cpu", threads=1)
+    model = loading.load(reference, device="cpu", threads=1)
     inputs = Inputs({description.needs[0].name: given}, catalogue.read_parameters(description, {}))
     findings = model.predict(inputs)
     refuse_unsound(findings, inputs)
@@ -144,7 +145,7 @@ def test_a_gpu_where_there_is_one_says_the_same_as_the_processor(
 ) -> None:
     folder = str(example_models.made(kind, tmp_path))
     inputs = Inputs({"volume": chest}, catalogue.read_parameters(catalogue.describe(folder), {}))
-    here, there = (catalogue.load(folder, device=one, threads=1).predict(inputs) for one in ("cpu", "auto"))
+    here, there = (loading.load(folder, device=one, threads=1).predict(inputs) for one in ("cpu", "auto"))
     for one, other in zip(here.segments, there.segments, strict=True):
         assert dice(one.mask, other.mask) >= LEAST_DICE_OF_DEVICES
     numbers = measured(there)
@@ -165,7 +166,7 @@ def test_the_package_is_found_by_its_entry_point(
 def test_the_brain_mask_measures_a_head_and_withholds_what_is_none(tmp_path: Path) -> None:
     folder = str(example_models.installed("brain_mask", tmp_path))
     description = catalogue.describe(folder)
-    model = catalogue.load(folder, device="cpu", threads=1)
+    model = loading.load(folder, device="cpu", threads=1)
     failed = {}
     for name in ("MR_T1_brain_HFS", "MR_ADC_followup_1"):
         instances = source_series.from_files(sorted(require_data(f"series/{name}").glob("*.dcm")))
@@ -190,10 +191,10 @@ def test_an_example_with_another_file_is_refused_by_name(tmp_path: Path, kind: s
     changed = folder / description.files[-1].path
     changed.write_bytes(changed.read_bytes() + b"\n")
     with pytest.raises(registry.UnusableModel, match=f"{changed.name} has the SHA-256"):
-        catalogue.load(str(folder), device="cpu", threads=1)
+        loading.load(str(folder), device="cpu", threads=1)
     changed.unlink()
     with pytest.raises(registry.UnusableModel, match=f"{changed.name} is missing"):
-        catalogue.load(str(folder), device="cpu", threads=1)
+        loading.load(str(folder), device="cpu", threads=1)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "command", "python"])

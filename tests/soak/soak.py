@@ -231,7 +231,7 @@ class Soak:
 
     def _workers(self, what: str) -> list[int]:
         if what == "analysis":
-            return [one for one in descendants(self._pid) if "node.runners" in _command_line(one)]
+            return [one for one in descendants(self._pid) if "node.processes" in _command_line(one)]
         # The first is the fork server itself, which starts the others.
         return [one for one in descendants(self._pid) if "forkserver" in _command_line(one)][1:]
 

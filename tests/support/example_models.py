@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from node.catalogue import fetching, model_folder
 from node.errors import WeightsNotFetched
-from node.runners import fetching, model_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KINDS = ("onnx", "torch_export", "torchscript", "monai_bundle", "command", "python")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.types import Image, Inputs, Volume
-from node.runners import catalogue, pinned_files
+from node.catalogue import catalogue, pinned_files
+from node.runners import loading
 
 ANALYSIS = """
 [analysis]
@@ -65,7 +66,7 @@ def folder(path: Path, stated: str, *, runner: str = 'kind = "onnx"', analysis: 
 def predict(path: Path, given: Volume | Image | dict[str, Any], **parameters: Any) -> Any:
     """Load the model of a folder and run it, one thread, on the CPU."""
     description = catalogue.describe(str(path))
-    model = catalogue.load(str(path), device="cpu", threads=1)
+    model = loading.load(str(path), device="cpu", threads=1)
     inputs = given if isinstance(given, dict) else {description.needs[0].name: given}
     return model.predict(Inputs(inputs, catalogue.read_parameters(description, parameters)))
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from models.types import Findings, Inputs, Volume
+from node.catalogue import catalogue
 from node.config.settings import Device
-from node.runners import catalogue
-from node.runners.workers import Workers, WorkerSpec
+from node.processes.workers import Workers, WorkerSpec
 from tests.support.processes import processes_with
 
 #: Models stand back: where others keep the processors busy, one may take long to start.

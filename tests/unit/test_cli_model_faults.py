@@ -12,7 +12,7 @@ import pytest
 from node.__main__ import main
 from node.cli import model_faults
 from node.config import config_file
-from node.runners import confinement
+from node.processes import confinement
 from tests.unit.test_config_analyses import MODEL, PET
 
 CODE = "class Nothing:\n    pass\n"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from models.types import Code, Findings, Inputs, Segment, Volume
-from node.runners import job_folder
-from node.runners.job_folder import RESULT, JobFolder
+from node.processes import job_folder
+from node.processes.job_folder import RESULT, JobFolder
 from tests.support.file_systems import small_file_system
 from tests.support.model_runs import volume
 

@@ -15,8 +15,9 @@ import pytest
 from models import registry
 from models.base import Parameter
 from node import __main__ as command_line
+from node.catalogue import catalogue, fetching, folder_keys, model_folder, parameters, pinned_files
 from node.errors import WeightsNotFetched
-from node.runners import catalogue, fetching, folder_keys, model_folder, parameters, pinned_files
+from node.runners import loading
 from tests.support import made_folders
 from tests.support.made_folders import ANALYSIS, LABEL
 
@@ -159,7 +160,7 @@ def test_code_that_is_not_pinned_is_refused(tmp_path: Path) -> None:
     catalogue.verify(catalogue.describe(str(tmp_path)))
     (tmp_path / "beside.py").write_text("")
     with pytest.raises(registry.UnusableModel, match=r"beside\.py is not pinned"):
-        catalogue.load(str(tmp_path), device="cpu", threads=1)
+        loading.load(str(tmp_path), device="cpu", threads=1)
 
 
 def test_a_file_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_a_class_with_its_card_is_described_without_being_made(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert catalogue.describe("heavy").card.name == "heavy"
     with pytest.raises(OSError, match="the weights were asked for"):
-        catalogue.load("heavy", device="cpu", threads=1)
+        loading.load("heavy", device="cpu", threads=1)
     (tmp_path / "heavy_model.py").unlink()
     monkeypatch.delitem(sys.modules, "heavy_model")
     with pytest.raises(registry.UnusableModel, match="model 'heavy' cannot be loaded: No module named"):
@@ -380,7 +381,7 @@ def test_a_class_with_its_card_is_described_without_being_made(
 
 def test_naming_and_describing_models_loads_no_runtime() -> None:
     script = (
-        "import sys; from node.runners import catalogue; catalogue.names();"
+        "import sys; from node.catalogue import catalogue; catalogue.names();"
         "print([m for m in ('torch', 'onnxruntime', 'scipy', 'SimpleITK', 'skimage') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

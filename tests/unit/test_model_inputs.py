@@ -11,7 +11,7 @@ import pytest
 
 from models.base import NEEDS_IMAGE, NEEDS_SERIES, NEEDS_VOLUME, Need
 from node.errors import AnodeError, NotAnImage, NotAVolume, OutOfSpace, UnfitInput
-from node.runners.job_folder import JobFolder
+from node.processes.job_folder import JobFolder
 from node.series import model_inputs, source_series
 from node.series.model_inputs import Material
 from node.series.source_series import SourceInstance

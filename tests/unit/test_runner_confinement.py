@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import ModelCrashed, ModelNotConfined, UnfitInput
-from node.runners import confinement
+from node.processes import confinement
 from tests.support.made_models import install
 from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of
 from tests.support.processes import is_gone
@@ -92,7 +92,7 @@ def test_this_system_permits_all_of_it() -> None:
 
 def test_it_works_for_a_user_without_privileges() -> None:
     script = (
-        "import ctypes, os\nfrom node.runners import confinement\n"
+        "import ctypes, os\nfrom node.processes import confinement\n"
         "if os.getuid() == 0:\n"
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # as if it had begun as that user
@@ -342,7 +342,7 @@ def test_where_the_network_alone_can_be_kept_away_it_is(
 def test_a_system_that_refuses_at_the_last_moment_is_named(
     runs: ModelRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from node.runners import model_process
+    from node.processes import model_process
 
     def cell(*_: object) -> dict[str, list[str]]:
         return {"hidden": [], "readable": ["/no such folder"], "writable": ["/tmp"]}

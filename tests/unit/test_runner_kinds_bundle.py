@@ -12,7 +12,7 @@ import pytest
 
 from models import registry
 from models.types import Code, Findings
-from node.runners import catalogue
+from node.runners import loading
 from tests.support import made_folders
 from tests.unit.test_runner_kinds_grids import GRIDS, every_grid, marked
 
@@ -156,7 +156,7 @@ def test_a_bundle_that_lacks_something_is_refused_when_it_is_loaded(
 ) -> None:
     path = bundle(tmp_path / "b", **changes)
     with pytest.raises(registry.UnusableModel, match=told):
-        catalogue.load(str(path), device="cpu", threads=1)
+        loading.load(str(path), device="cpu", threads=1)
 
 
 def test_values_that_are_no_numbers_are_never_a_finding(tmp_path: Path) -> None:

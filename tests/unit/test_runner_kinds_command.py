@@ -12,7 +12,7 @@ import pytest
 
 from models import registry
 from models.types import Code, Findings, Image, InstanceView, Series
-from node.runners import catalogue
+from node.runners import loading
 from node.runners.command_result import BrokenResult
 from tests.support import made_folders
 
@@ -189,7 +189,7 @@ def test_a_program_that_is_not_there_is_told_when_it_is_loaded(tmp_path: Path) -
     runner = 'kind = "command"\nargv = ["{folder}/absent", "{job}"]'
     path = made_folders.folder(tmp_path, '[[input]]\nas = "volume"', runner=runner)
     with pytest.raises(registry.UnusableModel, match=r"absent is not there, or may not be run"):
-        catalogue.load(str(path), device="cpu", threads=1)
+        loading.load(str(path), device="cpu", threads=1)
 
 
 def test_images_and_series_are_arrays_of_their_own(tmp_path: Path) -> None:

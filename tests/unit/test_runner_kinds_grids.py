@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from models.types import Image
+from node.catalogue.folder_tables import Sliding
 from node.runners import nifti
-from node.runners.folder_tables import Sliding
 from node.runners.placement import onto, place, rescale, turns
 from node.runners.windows import slide, windows
 from tests.support import made_folders

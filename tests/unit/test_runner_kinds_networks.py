@@ -19,7 +19,8 @@ from onnx import TensorProto, helper
 
 from models import registry
 from models.types import Code, Evaluation, Findings
-from node.runners import catalogue, pinned_files
+from node.catalogue import pinned_files
+from node.runners import loading
 from tests.support import example_models, made_folders
 from tests.support.made_folders import LABEL
 
@@ -295,7 +296,7 @@ def test_a_tensor_that_is_not_there_is_told_when_it_is_loaded(
 ) -> None:
     path = echo(tmp_path, output, about_input=about_input)
     with pytest.raises(registry.UnusableModel, match=told):
-        catalogue.load(str(path), device="cpu", threads=1)
+        loading.load(str(path), device="cpu", threads=1)
 
 
 def test_what_windows_cannot_be_joined_from_is_refused(tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ def test_what_windows_cannot_be_joined_from_is_refused(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         path = echo(tmp_path / str(number), output, about_input="sliding = { roi = [4, 4, 4] }")
         with pytest.raises(registry.UnusableModel, match=f"{told} cannot be joined from windows"):
-            catalogue.load(str(path), device="cpu", threads=1)
+            loading.load(str(path), device="cpu", threads=1)
 
 
 def test_what_a_network_of_torch_does_not_return_is_told(tmp_path: Path) -> None:
@@ -335,7 +336,7 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
     path = made_folders.folder(tmp_path, f'[[input]]\nas = "volume"\n{SEGMENTATION}')
     with pytest.raises(registry.UnusableModel, match=r"model\.onnx cannot be loaded"):
-        catalogue.load(str(path), device="cpu", threads=1)
+        loading.load(str(path), device="cpu", threads=1)
 
 
 def test_a_gpu_that_is_not_there_is_refused_where_it_is_demanded(tmp_path: Path) -> None:
@@ -345,7 +346,7 @@ def test_a_gpu_that_is_not_there_is_refused_where_it_is_demanded(tmp_path: Path)
         return
     path = echo(tmp_path, SEGMENTATION)
     with pytest.raises(registry.UnusableModel, match="device is cuda"):
-        catalogue.load(str(path), device="cuda", threads=1)
+        loading.load(str(path), device="cuda", threads=1)
 
 
 class Evil:
@@ -370,7 +371,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path, name: str) -> None:
     touched = tmp_path.parent / f"{tmp_path.name}-touched"
     (tmp_path / name).write_bytes(pickle.dumps(Evil(touched)))
     with pytest.raises(registry.UnusableModel):
-        catalogue.load(str(torch_folder(tmp_path, name)), device="cpu", threads=1)
+        loading.load(str(torch_folder(tmp_path, name)), device="cpu", threads=1)
     assert not touched.exists()
 
 
@@ -387,7 +388,7 @@ def test_a_pickle_within_an_exported_network_is_never_loaded(tmp_path: Path) -> 
     for name in ("good.pt2", "evil.pt"):
         (tmp_path / name).unlink()
     with pytest.raises(registry.UnusableModel):
-        catalogue.load(str(torch_folder(tmp_path, "model.pt2")), device="cpu", threads=1)
+        loading.load(str(torch_folder(tmp_path, "model.pt2")), device="cpu", threads=1)
     assert not touched.exists()
 
 
@@ -395,7 +396,7 @@ def test_a_state_dictionary_is_no_network(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(registry.UnusableModel, match=r"model\.pt is no TorchScript"):
-        catalogue.load(str(torch_folder(tmp_path, "model.pt")), device="cpu", threads=1)
+        loading.load(str(torch_folder(tmp_path, "model.pt")), device="cpu", threads=1)
 
 
 def test_weights_of_a_bundle_are_tensors_alone(tmp_path: Path) -> None:
@@ -408,7 +409,7 @@ def test_weights_of_a_bundle_are_tensors_alone(tmp_path: Path) -> None:
     pins = pinned_files.stanza(folder)
     (folder / "analysis.toml").write_text(text.partition("[[runner.files]]")[0] + pins)
     with pytest.raises(registry.UnusableModel, match="holds more than tensors"):
-        catalogue.load(str(folder), device="cpu", threads=1)
+        loading.load(str(folder), device="cpu", threads=1)
     assert not touched.exists()
 
 
@@ -460,7 +461,7 @@ def test_what_python_compiled_earlier_is_not_run(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, source: str, told: str) -> None:
     with pytest.raises(registry.UnusableModel, match=told):
-        catalogue.load(str(python_folder(tmp_path, source)), device="cpu", threads=1)
+        loading.load(str(python_folder(tmp_path, source)), device="cpu", threads=1)
 
 
 def test_the_highest_channel_wins_with_and_without_its_probability(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from models.types import Findings, Inputs, InstanceView, Series, Volume
+from node.catalogue import catalogue
 from node.errors import (
     ModelCrashed,
     ModelOutOfMemory,
@@ -22,9 +23,9 @@ from node.errors import (
     ResultInvalid,
     UnfitInput,
 )
-from node.runners import catalogue, watching, worker
-from node.runners.job_folder import JobFolder
-from node.runners.workers import RunStopped, WorkerSpec
+from node.processes import watching, worker
+from node.processes.job_folder import JobFolder
+from node.processes.workers import RunStopped, WorkerSpec
 from tests.support.file_systems import small_file_system
 from tests.support.made_models import install
 from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of, volume

@@ -16,11 +16,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+from node.catalogue import pinned_files
+from node.catalogue.folder_tables import ModelFolder
+from node.catalogue.model_folder import FILE
+from node.catalogue.pinned_files import PackageSource, PinnedFile
 from node.errors import WeightsNotFetched
-from node.runners import pinned_files
-from node.runners.folder_tables import ModelFolder
-from node.runners.model_folder import FILE
-from node.runners.pinned_files import PackageSource, PinnedFile
 
 _MOST_SECONDS = 3600.0
 _MOST_BYTES = 16 * 1024**3

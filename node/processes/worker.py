@@ -21,6 +21,7 @@ from pathlib import Path
 
 from models.types import Findings, Inputs
 from node import work_folder
+from node.catalogue.catalogue import Description
 from node.config.settings import Device
 from node.errors import (
     JobError,
@@ -32,11 +33,10 @@ from node.errors import (
     ResultInvalid,
     UnfitInput,
 )
-from node.runners import child, confinement, foreign_files
-from node.runners.catalogue import Description
-from node.runners.job_folder import JobFolder
-from node.runners.model_process import ModelProcess, ProcessEnded
-from node.runners.watching import MEMORY_SECONDS, Watch
+from node.processes import child, confinement, foreign_files
+from node.processes.job_folder import JobFolder
+from node.processes.model_process import ModelProcess, ProcessEnded
+from node.processes.watching import MEMORY_SECONDS, Watch
 from node.storage import disk
 
 logger = logging.getLogger(__name__)

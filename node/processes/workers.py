@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from node.runners.worker import RunStopped, Worker, WorkerSpec
+from node.processes.worker import RunStopped, Worker, WorkerSpec
 
 __all__ = ["RunStopped", "Worker", "WorkerSpec", "Workers"]
 

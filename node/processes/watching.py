@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from node.errors import ModelOutOfMemory, OutOfSpace
-from node.runners import process_tree
+from node.processes import process_tree
 from node.storage import disk
 
 MEMORY_SECONDS, DISK_SECONDS = 0.05, 0.5

@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import Findings, Image, Input, Inputs, Series, Volume
-from node.runners.agreement import refuse_unsound
-from node.runners.foreign_files import open_plain
+from node.processes.agreement import refuse_unsound
+from node.processes.foreign_files import open_plain
 
 CONTRACT = 2
 JOB, RESULT = "job.json", "result.json"

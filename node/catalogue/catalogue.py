@@ -1,8 +1,8 @@
 """Every model that an analysis can name: built in, from another package, or a folder with ``analysis.toml``.
 
 A *reference* is the name of a model (``models.registry``), or the absolute path of a model folder
-(``node.runners.model_folder``). ``describe`` says what a model is without loading its weights; ``load``
-makes it, in the process in which it is to run.
+(``node.catalogue.model_folder``). ``describe`` says what a model is without loading its weights;
+``node.runners.loading`` makes it, in the process in which it is to run.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from models import registry
-from models.base import Model, ModelCard, Need, Parameter
+from models.base import ModelCard, Need, Parameter
 from models.types import ParameterValue
+from node.catalogue import model_folder, parameters, pinned_files
+from node.catalogue.folder_tables import RunnerKind
+from node.catalogue.pinned_files import PinnedFile
 from node.config.config_values import suggestion
-from node.config.settings import Device
-from node.runners import model_folder, parameters, pinned_files
-from node.runners.folder_sense import main_file
-from node.runners.folder_tables import ModelFolder, RunnerKind
-from node.runners.pinned_files import PinnedFile
 
 LOADING_FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
                     SyntaxError, TypeError, ValueError)  # fmt: skip
@@ -115,31 +113,6 @@ def faults(description: Description) -> list[str]:
     return found
 
 
-def load(reference: str, *, device: Device, threads: int) -> Model:
-    """Make the model; digests are checked before anything of it is loaded.
-
-    Parameters
-    ----------
-    reference
-        as of ``describe``
-    device
-        where it computes; ``auto`` is a GPU where the runtime finds one, else the CPU
-    threads
-        that it may use
-
-    Raises
-    ------
-    registry.UnknownModel, registry.UnusableModel
-        as ``describe`` and ``verify`` do, or when the model cannot be loaded
-    ImportError
-        when the runtime that it needs is not installed
-    """
-    if not is_folder(reference):
-        return registry.load(reference)
-    verify(describe(reference))
-    return _of_folder(model_folder.read(Path(reference)), device, threads)
-
-
 def read_parameters(description: Description, given: Mapping[str, Any]) -> dict[str, ParameterValue]:
     """Return a value for each parameter of the model: what was given, else its default.
 
@@ -149,30 +122,3 @@ def read_parameters(description: Description, given: Mapping[str, Any]) -> dict[
         a ValueError that says for each key what is wrong with it
     """
     return parameters.read(description.parameters, given)
-
-
-def _of_folder(folder: ModelFolder, device: Device, threads: int) -> Model:
-    # each runner loads its libraries, and only the one that is needed
-    if folder.runner.kind == "python":
-        from node.runners.python_file import PythonFileModel
-
-        return PythonFileModel(folder, device=device, threads=threads)
-    if folder.runner.kind == "command":
-        from node.runners.command import CommandModel
-
-        return CommandModel(folder, device=device, threads=threads)
-    if folder.runner.kind == "monai_bundle":
-        from node.runners.monai_bundle import BundleModel
-
-        return BundleModel(folder, device=device, threads=threads)
-    from node.runners.network import NetworkModel
-
-    path = folder.path / main_file(folder)
-    if folder.runner.kind == "onnx":
-        from node.runners.onnx_network import OnnxSession
-
-        return NetworkModel(folder, OnnxSession(path, device=device, threads=threads))
-    from node.runners.torch_network import TorchSession
-
-    names = dict.fromkeys(one.tensor or one.need.name for one in folder.inputs)
-    return NetworkModel(folder, TorchSession(path, list(names), device=device, threads=threads))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from node.catalogue import folder_values as values
+from node.catalogue.folder_tables import Activation, MeasurementKind, OutputKind, Quantity, RunnerKind
 from node.config.config_values import Reader, boolean, choice, number, shown, text, whole
-from node.runners import folder_values as values
-from node.runners.folder_tables import Activation, MeasurementKind, OutputKind, Quantity, RunnerKind
 
 Keys = Mapping[str, tuple[str, Reader]]
 

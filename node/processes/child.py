@@ -1,9 +1,9 @@
 """The process in which a model is loaded once and runs again and again.
 
-It is started as ``python -m node.runners.child ORDER``, and is three processes, each the parent of the next:
-the first stands outside and ends all when the node ends; the second is the first one in the namespaces of the
-model, builds them, and takes with it what a model leaves behind; the third runs the model.
-``node/runners/model_process.py`` is the other side and says what passes between.
+It is started as ``python -m node.processes.child ORDER``, and is three processes, each the parent of the
+next: the first stands outside and ends all when the node ends; the second is the first one in the namespaces
+of the model, builds them, and takes with it what a model leaves behind; the third runs the model.
+``node/processes/model_process.py`` is the other side and says what passes between.
 
 The exit status of the third is 0 when it was told to end; anything else, with a traceback on standard error
 before it, is a crash.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from node import subordinate
-from node.runners import confinement, process_tree
+from node.processes import confinement, process_tree
 
 NICENESS = 10
 #: What a run is called in the folders of the worker, and where its process says things.
@@ -163,9 +163,9 @@ def _serve(order: dict[str, Any]) -> None:
         answers.flush()
 
     with _explained(say, FAILED):
-        from node.runners import catalogue
+        from node.runners import loading
 
-        model = catalogue.load(order["reference"], device=order["device"], threads=order["threads"])
+        model = loading.load(order["reference"], device=order["device"], threads=order["threads"])
     # What was loaded lives until the end: the collector need not go through it after each job.
     gc.collect()
     gc.freeze()
@@ -180,7 +180,7 @@ def _serve(order: dict[str, Any]) -> None:
 
 
 def _run(model: Any, given: Path, made: Path) -> None:
-    from node.runners.job_folder import JobFolder
+    from node.processes.job_folder import JobFolder
 
     job = JobFolder(given, made)
     inputs = job.read_job()

@@ -1,6 +1,6 @@
 """The process of a model as the node sees it: started, spoken with, ended.
 
-``node/runners/child.py`` is the other side. Between them pass, a line of JSON each::
+``node/processes/child.py`` is the other side. Between them pass, a line of JSON each::
 
     order       how to begin, as the argument of the command
     commands    the name of a job; its folders are below ``given`` and ``made``
@@ -26,8 +26,8 @@ from typing import Any
 
 import node
 from node.config.settings import Device
-from node.runners import child
-from node.runners.confinement import Extent
+from node.processes import child
+from node.processes.confinement import Extent
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class ModelProcess:
     Parameters
     ----------
     reference, device, threads
-        as of ``catalogue.load``
+        as of ``loading.load``
     extent, allow_network
         how far it is confined, and whether it keeps the network
     given, made

@@ -10,10 +10,8 @@ from typing import Any
 from models.base import ModelCard, Need, Parameter
 from models.registry import UnknownModel, UnusableModel
 from models.types import Code
-from node.config import config_lines
-from node.config.config_values import Reader, listed, shown, suggestion
-from node.runners import folder_keys, folder_sense
-from node.runners.folder_tables import (
+from node.catalogue import folder_keys, folder_sense
+from node.catalogue.folder_tables import (
     BundleTable,
     CheckTable,
     InputTable,
@@ -23,8 +21,10 @@ from node.runners.folder_tables import (
     OutputTable,
     RunnerTable,
 )
-from node.runners.parameters import read_one
-from node.runners.pinned_files import PackageSource, PinnedFile, joint_digest
+from node.catalogue.parameters import read_one
+from node.catalogue.pinned_files import PackageSource, PinnedFile, joint_digest
+from node.config import config_lines
+from node.config.config_values import Reader, listed, shown, suggestion
 
 FILE = "analysis.toml"
 _ARRAYS = ("input", "parameter", "output", "measurement", "check")

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from models.types import Code
+from node.catalogue.folder_tables import Post, Setting, Sliding, Step
 from node.config.config_values import (
     Reader,
     choice,
@@ -23,7 +24,6 @@ from node.config.config_values import (
     text,
     whole,
 )
-from node.runners.folder_tables import Post, Setting, Sliding, Step
 
 _LEADS = {"R": "RL", "L": "RL", "A": "AP", "P": "AP", "S": "SI", "I": "SI"}
 _STEPS = ("window", "clip", "percentile", "zscore", "minmax", "mean", "scale")

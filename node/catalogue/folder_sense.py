@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from node.catalogue.folder_tables import CheckTable, InputTable, ModelFolder, OutputTable, Setting
 from node.config.config_lines import Path as Place
 from node.config.config_values import suggestion
-from node.runners.folder_tables import CheckTable, InputTable, ModelFolder, OutputTable, Setting
 
 Fault = tuple[Place, str]
 _NETWORKS = ("onnx", "torch")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from models.base import ModelCard, Need, Parameter
 from models.types import Code, ParameterValue
-from node.runners.pinned_files import PinnedFile
+from node.catalogue.pinned_files import PinnedFile
 
 RunnerKind = Literal["python", "onnx", "torch", "monai_bundle", "command"]
 Activation = Literal["none", "sigmoid", "softmax", "argmax", "labels"]
