@@ -17,16 +17,6 @@ from pydicom.dataset import Dataset
 from models.types import Findings, ParameterValue
 from node.config.settings import ResultKind
 from node.errors import ResultInvalid
-from node.results import (
-    derived_image,
-    parametric_map,
-    presentation_state,
-    registration,
-    rt_structure_set,
-    secondary_capture,
-    segmentation,
-    structured_report,
-)
 from node.results.check import check
 from node.results.encoding import part10
 from node.results.facts import (
@@ -36,7 +26,12 @@ from node.results.facts import (
     Source,
 )
 from node.results.given import AllGiven
-from node.results.segmentation_plan import Outline, outline
+from node.results.images import derived_image, parametric_map
+from node.results.overlays import presentation_state, rt_structure_set, segmentation
+from node.results.overlays.segmentation_plan import Outline, outline
+from node.results.pictures import secondary_capture
+from node.results.registrations import registration
+from node.results.report import structured_report
 from node.results.source_header import SourceHeader
 from node.results.withholding import withheld
 

@@ -29,12 +29,12 @@ from pydicom.uid import (
 )
 
 from node.ingest.made_here import PROCESSING_EQUIPMENT_CODE
-from node.results.check_image import image_problems, map_problems
-from node.results.check_presentation import presentation_problems
-from node.results.check_registration import deformation_problems, registration_problems
-from node.results.check_report import report_problems
-from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
-from node.results.check_structures import structure_set_problems
+from node.results.checks.check_image import image_problems, map_problems
+from node.results.checks.check_presentation import presentation_problems
+from node.results.checks.check_registration import deformation_problems, registration_problems
+from node.results.checks.check_report import report_problems
+from node.results.checks.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
+from node.results.checks.check_structures import structure_set_problems
 from node.results.provenance import NOT_FOR_DIAGNOSIS
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")

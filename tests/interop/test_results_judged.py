@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from models.types import Check, DerivedImage, Evaluation, Findings, Picture, Segment
 from node.results.build import PredecessorReference, ResultObject
-from node.results.check_report import concept_of
+from node.results.checks.check_report import concept_of
 from node.series import source_series
 from tests.support import judges
 from tests.support.data import require_data

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from node.results.anatomy import Anatomy
 from node.results.build import Source
 from node.results.given import AllGiven
+from node.results.pictures.anatomy import Anatomy
 from node.results.source_header import SourceHeader
 
 

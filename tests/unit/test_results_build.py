@@ -19,7 +19,7 @@ from node.ingest.header import Header, read_header
 from node.results import build as build_module
 from node.results.build import PredecessorReference
 from node.results.check import check
-from node.results.check_report import content
+from node.results.checks.check_report import content
 from node.storage import archive
 from node.wire.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.support import made

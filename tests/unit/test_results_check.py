@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from node.results.build import ResultObject
 from node.results.check import check
-from node.results.check_report import concept_of, content
+from node.results.checks.check_report import concept_of, content
 from tests.support.made_findings import built, everything, made_source, read
 
 Fault = Callable[[Dataset], Any]

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from models.types import Code, DerivedImage, Evaluation, Findings, Mark, Segment
 from node.results.build import Source
-from node.results.check_report import concept_of, content, report_problems
+from node.results.checks.check_report import concept_of, content, report_problems
 from tests.support.made_findings import (
     LEFT,
     LESION,

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from models.types import Findings, Mark, Segment
 from node.results.build import Source
-from node.results.check_report import concept_of, content
+from node.results.checks.check_report import concept_of, content
 from node.series.source_series import SourceInstance
 from tests.support.made_findings import LESION, NODULE, all_built, image_source, read, run_facts, source_of
 from tests.support.made_series import LYING, ct_series, enhanced_ct, numbered, places_mm

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image, ImageFont
 
 from models.types import Check, Findings, Volume
-from node.results.anatomy import anatomy, direction_name
 from node.results.build import Source
-from node.results.drawing import WIDTH
-from node.results.lettering import printable
-from node.results.picture import TEXT_SIZE, Words, draw
-from node.results.picture_words import words
-from node.results.secondary_capture import picture
+from node.results.pictures.anatomy import anatomy, direction_name
+from node.results.pictures.drawing import WIDTH
+from node.results.pictures.lettering import printable
+from node.results.pictures.picture import TEXT_SIZE, Words, draw
+from node.results.pictures.picture_words import words
+from node.results.pictures.secondary_capture import picture
 from node.results.source_header import SourceHeader
 from tests.support.drawn import bright_box, given, plain
 from tests.support.made_findings import (

@@ -12,11 +12,11 @@ from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from models import types
 from models.types import Findings, Mark, Picture
-from node.results.anatomy import Drawn, anatomy
 from node.results.check import check
-from node.results.picture import Words, draw
-from node.results.picture_words import words
-from node.results.secondary_capture import fitted
+from node.results.pictures.anatomy import Drawn, anatomy
+from node.results.pictures.picture import Words, draw
+from node.results.pictures.picture_words import words
+from node.results.pictures.secondary_capture import fitted
 from node.results.source_header import SourceHeader
 from tests.support.drawn import bright_box, given, plain
 from tests.support.made_findings import (

@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from models.types import Check, Findings
-from node.results.check_report import concept_of, content
+from node.results.checks.check_report import concept_of, content
 from tests.support.made_findings import (
     built,
     card,

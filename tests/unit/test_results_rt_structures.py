@@ -14,7 +14,7 @@ from skimage.draw import polygon2mask
 
 from models.types import Findings, Mark, Segment
 from node.results.build import Source
-from node.results.contours import contours
+from node.results.overlays.contours import contours
 from tests.support.data import require_data
 from tests.support.made_findings import (
     ANATOMY,

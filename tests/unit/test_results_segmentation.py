@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 
 from models.types import Findings, Segment
 from node.results.build import Source
-from node.results.check_report import content
-from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
+from node.results.checks.check_report import content
+from node.results.checks.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
 from tests.support.made_findings import (
     ANATOMY,
     LESION,

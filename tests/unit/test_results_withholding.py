@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from models.types import Check, Code, DerivedImage, Evaluation, Findings, Mark, Measurement, Picture, Segment
-from node.results.check_report import concept_of, content
-from node.results.picture_words import words
-from node.results.secondary_capture import picture
+from node.results.checks.check_report import concept_of, content
+from node.results.pictures.picture_words import words
+from node.results.pictures.secondary_capture import picture
 from node.results.source_header import SourceHeader
 from node.results.withholding import reasons, withheld
 from tests.support.made_findings import (

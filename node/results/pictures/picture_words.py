@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from models.types import Code, Evaluation, Findings, Mark, Measurement, Segment
-from node.results.anatomy import Anatomy
-from node.results.answers import percent
 from node.results.concepts import CERTAINTY, unit_symbol
 from node.results.facts import RunFacts
-from node.results.picture import CheckRow, NumberRow, Words
+from node.results.pictures.anatomy import Anatomy
+from node.results.pictures.picture import CheckRow, NumberRow, Words
 from node.results.provenance import NOT_FOR_DIAGNOSIS
+from node.results.report.answers import percent
 from node.results.source_header import SourceHeader
 from node.results.withholding import reasons
 

@@ -8,8 +8,8 @@ from highdicom.sr import ContainerContentItem, ContentItem, ContentSequence
 
 from models.types import Check, Findings
 from node.results import concepts
-from node.results.answers import answer, coded, text_item
 from node.results.concepts import concept
+from node.results.report.answers import answer, coded, text_item
 from node.results.withholding import reasons
 
 

@@ -15,13 +15,13 @@ from pydicom.uid import CTImageStorage
 
 from models.types import Code, DerivedImage, Findings
 from node.results.concepts import code_dataset, coding_schemes, concept
-from node.results.derivation import derivation, value_range
 from node.results.evidence import placed_images
 from node.results.facts import RunFacts, Source
 from node.results.header_values import as_decimal_string
-from node.results.inheritance import acquisition_equipment, set_lossy, source_image_items
+from node.results.images.derivation import derivation, value_range
+from node.results.images.inheritance import acquisition_equipment, set_lossy, source_image_items
+from node.results.images.planes import Plane, planes
 from node.results.laterality import set_laterality
-from node.results.planes import Plane, planes
 from node.results.provenance import NOT_FOR_DIAGNOSIS, device_serial_number, stamp
 from node.results.references import set_references
 from node.results.source_header import SourceHeader

@@ -19,11 +19,11 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from models.types import Findings, Mark, Segment
 from node.results.concepts import coding_schemes
-from node.results.contours import contours
-from node.results.display_values import DisplayValues, display_values
 from node.results.facts import RunFacts, Source
 from node.results.header_values import as_decimal_string, integer, text
 from node.results.laterality import set_laterality
+from node.results.overlays.contours import contours
+from node.results.overlays.display_values import DisplayValues, display_values
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.regions import outlines_of
 from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid

@@ -18,10 +18,10 @@ from pydicom.uid import RTStructureSetStorage
 
 from models.types import Findings, Mark, Segment
 from node.results.concepts import ANATOMICAL_CATEGORIES, code_dataset, coding_schemes
-from node.results.contours import contours
-from node.results.decimal_strings import decimal_strings
 from node.results.facts import RunFacts, Source
 from node.results.laterality import set_laterality
+from node.results.overlays.contours import contours
+from node.results.overlays.decimal_strings import decimal_strings
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, stamp
 from node.results.references import instance_item
 from node.results.regions import outlines_of

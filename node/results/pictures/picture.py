@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from node.results.anatomy import Anatomy
-from node.results.drawing import WIDTH, drawn
-from node.results.lettering import font_of, printable
+from node.results.pictures.anatomy import Anatomy
+from node.results.pictures.drawing import WIDTH, drawn
+from node.results.pictures.lettering import font_of, printable
 
 _MARGIN = 36
 # At half size, 512 pixels wide, the smallest text is still 14 pixels high.

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from pydicom.dataset import Dataset
 
-from node.results.decimal_strings import decimals
 from node.results.header_values import numbers
+from node.results.overlays.decimal_strings import decimals
 
 #: Points of a contour are written to the micrometre.
 _PLANE_TOLERANCE_MM = 0.01

@@ -29,7 +29,9 @@ from pydicom.uid import (
 
 from models.types import DerivedImage, Findings
 from node.results.concepts import code_dataset, coding_schemes
-from node.results.derivation import (
+from node.results.facts import RunFacts, Source
+from node.results.header_values import as_decimal_string, numbers, text
+from node.results.images.derivation import (
     About,
     derivation,
     has_colour,
@@ -39,16 +41,14 @@ from node.results.derivation import (
     set_window,
     window,
 )
-from node.results.derived_multi_frame import enhanced
-from node.results.facts import RunFacts, Source
-from node.results.header_values import as_decimal_string, numbers, text
-from node.results.inheritance import acquisition_equipment, inherited, set_lossy, source_image_items
+from node.results.images.derived_multi_frame import enhanced
+from node.results.images.inheritance import acquisition_equipment, inherited, set_lossy, source_image_items
+from node.results.images.planes import Plane, planes
+from node.results.images.stored_values import Storing, storing
 from node.results.laterality import set_laterality
-from node.results.planes import Plane, planes
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.source_grid import has_functional_groups
 from node.results.source_header import SourceHeader
-from node.results.stored_values import Storing, storing
 from node.results.uids import run_uid
 
 _SHORT_TEXT = 1024

@@ -15,14 +15,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from models.types import Code, Findings
-from node.results.anatomy import Anatomy, anatomy
 from node.results.concepts import code_dataset
 from node.results.facts import RunFacts
 from node.results.given import AllGiven
-from node.results.inheritance import set_lossy
+from node.results.images.inheritance import set_lossy
 from node.results.laterality import UNPAIRED
-from node.results.picture import draw
-from node.results.picture_words import words
+from node.results.pictures.anatomy import Anatomy, anatomy
+from node.results.pictures.picture import draw
+from node.results.pictures.picture_words import words
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.uids import run_uid
 

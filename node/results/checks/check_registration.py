@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from pydicom.dataset import Dataset
 
-from node.results.check_image import is_orthonormal
-from node.results.check_references import referenced_instances
+from node.results.checks.check_image import is_orthonormal
+from node.results.checks.check_references import referenced_instances
 from node.results.header_values import numbers
-from node.results.transform_matrix import least_kind
+from node.results.registrations.transform_matrix import least_kind
 
 _KINDS = ("RIGID", "RIGID_SCALE", "AFFINE")
 

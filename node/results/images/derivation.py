@@ -20,7 +20,7 @@ from pydicom.uid import (
 from models.types import Code, DerivedImage
 from node.results.facts import Source
 from node.results.header_values import as_decimal_string, integer, numbers, text
-from node.results.stored_values import Storing
+from node.results.images.stored_values import Storing
 
 SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")
 UNSPECIFIED = Code("112187", "DCM", "Unspecified method of calculation")

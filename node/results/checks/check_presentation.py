@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
-from node.results.check_references import referenced_instances
+from node.results.checks.check_references import referenced_instances
 from node.results.header_values import numbers
 
 

@@ -18,26 +18,26 @@ from pydicom.dataset import Dataset
 
 from models.types import Code, Findings
 from node.results import concepts
-from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE
+from node.results.checks.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE
 from node.results.concepts import coding_schemes, concept
-from node.results.evaluations import evaluations
 from node.results.evidence import evidence
 from node.results.facts import RunFacts, Source
 from node.results.given import AllGiven
 from node.results.grid import grid_of
 from node.results.header_values import put
-from node.results.image_library import derived_objects, image_library
-from node.results.mark_groups import mark_group, set_apart
-from node.results.measurement_groups import (
+from node.results.overlays.segmentation_plan import Outline
+from node.results.provenance import algorithm_parameters, device_serial_number, device_uid_of, stamp
+from node.results.regions import region_of
+from node.results.report.evaluations import evaluations
+from node.results.report.image_library import derived_objects, image_library
+from node.results.report.mark_groups import mark_group, set_apart
+from node.results.report.measurement_groups import (
     Group,
     algorithm,
     segment_group,
     segment_group_without_region,
     series_group,
 )
-from node.results.provenance import algorithm_parameters, device_serial_number, device_uid_of, stamp
-from node.results.regions import region_of
-from node.results.segmentation_plan import Outline
 from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 

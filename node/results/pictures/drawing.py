@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from skimage.measure import find_contours
 
-from node.results.anatomy import Anatomy, Drawn
-from node.results.lettering import font_of
+from node.results.pictures.anatomy import Anatomy, Drawn
+from node.results.pictures.lettering import font_of
 
 WIDTH = 1024
 _EDGE_MARGIN = 64

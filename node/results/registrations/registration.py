@@ -14,14 +14,14 @@ from pydicom.uid import SpatialRegistrationStorage
 
 from models.types import Code, Findings, Transform
 from node.results.concepts import code_dataset, coding_schemes
-from node.results.deformable_registration import deformable_registration
 from node.results.facts import RunFacts, Source
 from node.results.header_values import text
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.references import instance_item, set_references
+from node.results.registrations.deformable_registration import deformable_registration
+from node.results.registrations.transform_matrix import matrix_item
 from node.results.source_header import SourceHeader
-from node.results.transform_matrix import matrix_item
 
 _BY_CONTENT = Code("125024", "DCM", "Image Content-based Alignment")
 _IDENTITY = Code("125021", "DCM", "Frame of Reference Identity")

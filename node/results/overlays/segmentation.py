@@ -19,8 +19,8 @@ from node.results.evidence import placed_images, placed_multi_frame, unplaced_im
 from node.results.facts import RunFacts
 from node.results.given import AllGiven
 from node.results.header_values import put, text
+from node.results.overlays.segmentation_plan import MAXIMUM_FRACTIONAL_VALUE, Plan
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, device_serial_number, stamp
-from node.results.segmentation_plan import MAXIMUM_FRACTIONAL_VALUE, Plan
 from node.results.uids import run_uid, tracking_uid
 
 _MAX_LONG_STRING, _MAX_SHORT_TEXT = 64, 1024

@@ -15,10 +15,11 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from models.types import Mark
 from node.results import concepts
-from node.results.answers import text_item
 from node.results.facts import RunFacts
 from node.results.given import AllGiven, Given
-from node.results.measurement_groups import (
+from node.results.regions import OnImage, Region
+from node.results.report.answers import text_item
+from node.results.report.measurement_groups import (
     Group,
     add_series,
     add_words,
@@ -26,7 +27,6 @@ from node.results.measurement_groups import (
     make_distinct,
     source_series,
 )
-from node.results.regions import OnImage, Region
 
 
 def mark_group(mark: Mark, region: Region, given: AllGiven, run: RunFacts, *, beside_segments: bool) -> Group:

@@ -16,8 +16,8 @@ from models.types import Code, Transform
 from node.results.concepts import code_dataset
 from node.results.header_values import as_decimal_string
 from node.results.references import instance_item
+from node.results.registrations.transform_matrix import matrix_item
 from node.results.source_header import SourceHeader
-from node.results.transform_matrix import matrix_item
 
 _BY_CONTENT = Code("125024", "DCM", "Image Content-based Alignment")
 _MAX_LONG_STRING = 64

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 
 from models.types import Code
 from node.results import concepts
-from node.results.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE
+from node.results.checks.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE
 from node.results.concepts import concept
 from node.results.given import Given
 from node.results.source_header import SourceHeader

@@ -25,10 +25,10 @@ from pydicom.dataset import Dataset
 from models import types
 from models.types import Code, Findings, Mark, Segment
 from node.results import concepts
-from node.results.answers import answer, percent, text_item
 from node.results.concepts import concept
 from node.results.facts import RunFacts
 from node.results.given import AllGiven, Given
+from node.results.report.answers import answer, percent, text_item
 from node.results.uids import tracking_uid
 
 Group = (
