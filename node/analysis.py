@@ -116,26 +116,34 @@ def perform(
     return Performed(findings, objects)
 
 
+#: Of a text, so much can be asked for.
+_MOST_CHARACTERS = 200
+
+
 def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
     """What ``when`` of a later analysis can ask for: a name, and the words any of which may match.
 
     Numbers of the whole series and of each region (``left-lung.Volume``), answers by meaning and by code,
-    and checks (``passed`` or ``failed``).
+    and checks (``passed`` or ``failed``). What two things are called alike has the words of both.
     """
     facts: dict[str, tuple[str, ...]] = {}
+
+    def note(name: str, *words: str) -> None:
+        facts[name] = (*facts.get(name, ()), *(word[:_MOST_CHARACTERS] for word in words))
+
     for one in findings.measurements:
-        facts[_name(one)] = (f"{one.value:.15g}",)
+        note(_name(one), f"{one.value:.15g}")
     for answer in findings.evaluations:
-        facts[answer.name or answer.concept.meaning] = _words(answer.value)
+        note(answer.name or answer.concept.meaning, *_words(answer.value))
     for check in findings.checks:
-        facts.setdefault(check.name, ("passed" if check.passed else "failed",))
+        note(check.name, "passed" if check.passed else "failed")
     regions: list[Segment | Mark] = [*findings.segments, *findings.marks]
     for region in regions:
-        facts.setdefault(region.name, ("found",))
+        note(region.name, "found")
         for one in region.measurements:
-            facts[f"{region.name}.{_name(one)}"] = (f"{one.value:.15g}",)
+            note(f"{region.name}.{_name(one)}", f"{one.value:.15g}")
         for answer in region.evaluations:
-            facts[f"{region.name}.{answer.name or answer.concept.meaning}"] = _words(answer.value)
+            note(f"{region.name}.{answer.name or answer.concept.meaning}", *_words(answer.value))
     return facts
 
 

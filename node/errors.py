@@ -100,6 +100,15 @@ class UnfitInput(ObjectError):
     """The model refuses the input, or a further input is missing; another try would say the same."""
 
 
+class RefusedByModel(UnfitInput):
+    """The model itself looked at the input, and refuses it."""
+
+    @property
+    def name(self) -> str:
+        """What any input that is unfit is called."""
+        return "unfit-input"
+
+
 class TwoPatients(ObjectError):
     """The study holds instances of more than one patient, so it is not analysed."""
 

@@ -1,7 +1,8 @@
 """Analyses that are parked: their models failed again and again, and wait until an operator has looked.
 
-A model that crashes, hangs or needs too much memory fails one job. ``FAILURES_TO_PARK`` of them in a row,
-with no run that ended well between, park the analysis. A start of the node does not unpark it.
+A model that crashes, hangs or needs too much memory fails one job. So many series in a row as
+``FAILURES_TO_PARK``, with no run that ended well or by a refusal of the model between, park the
+analysis. A start of the node does not unpark it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from node import alarms
 
 SCHEMA: tuple[str, ...] = (
     """CREATE TABLE IF NOT EXISTS analysis_failure (
+        analysis TEXT NOT NULL,
+        failed_over TEXT NOT NULL,
+        PRIMARY KEY (analysis, failed_over)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS analysis_parked (
         analysis TEXT PRIMARY KEY,
-        failures INTEGER NOT NULL,
         reason TEXT NOT NULL,
-        parked_at REAL
+        parked_at REAL NOT NULL
     ) WITHOUT ROWID""",
 )
 
@@ -33,39 +38,40 @@ class Parked:
     since: float
 
 
-def crashed(connection: sqlite3.Connection, analysis: str, reason: str, now: float) -> bool:
-    """Count a job that its model failed; return whether the analysis is parked now."""
-    row = connection.execute(
-        "INSERT INTO analysis_failure (analysis, failures, reason) VALUES (:analysis, 1, :reason)"
-        " ON CONFLICT (analysis) DO UPDATE SET failures = failures + 1,"
-        " reason = CASE WHEN parked_at IS NULL THEN :reason ELSE reason END"
-        " RETURNING failures",
-        {"analysis": analysis, "reason": reason},
+def crashed(connection: sqlite3.Connection, analysis: str, over: str, reason: str, now: float) -> bool:
+    """Count a job that its model failed; return whether the analysis is parked now.
+
+    ``over`` names what the model was given: however often it fails over one series, that counts once.
+    """
+    connection.execute("INSERT OR IGNORE INTO analysis_failure VALUES (?, ?)", (analysis, over))
+    (failures,) = connection.execute(
+        "SELECT COUNT(*) FROM analysis_failure WHERE analysis = ?", (analysis,)
     ).fetchone()
-    is_parked = int(row[0]) >= FAILURES_TO_PARK
-    if is_parked:
-        connection.execute(
-            "UPDATE analysis_failure SET parked_at = ? WHERE analysis = ? AND parked_at IS NULL",
-            (now, analysis),
-        )
-    return is_parked
+    if failures < FAILURES_TO_PARK:
+        return False
+    connection.execute("INSERT OR IGNORE INTO analysis_parked VALUES (?, ?, ?)", (analysis, reason, now))
+    return True
 
 
 def succeeded(connection: sqlite3.Connection, analysis: str) -> None:
     """Forget the failures of an analysis that is not parked: its model works."""
-    connection.execute("DELETE FROM analysis_failure WHERE analysis = ? AND parked_at IS NULL", (analysis,))
+    connection.execute(
+        "DELETE FROM analysis_failure WHERE analysis = :analysis"
+        " AND NOT EXISTS (SELECT 1 FROM analysis_parked WHERE analysis = :analysis)",
+        {"analysis": analysis},
+    )
 
 
 def unpark(connection: sqlite3.Connection, analysis: str) -> None:
     """Let an analysis run again, with no failure counted."""
+    connection.execute("DELETE FROM analysis_parked WHERE analysis = ?", (analysis,))
     connection.execute("DELETE FROM analysis_failure WHERE analysis = ?", (analysis,))
 
 
 def parked(connection: sqlite3.Connection) -> dict[str, Parked]:
     """The analyses that are parked."""
     rows = connection.execute(
-        "SELECT analysis, reason, parked_at FROM analysis_failure WHERE parked_at IS NOT NULL"
-        " ORDER BY parked_at, analysis"
+        "SELECT analysis, reason, parked_at FROM analysis_parked ORDER BY parked_at, analysis"
     )
     return {row[0]: Parked(row[1], row[2]) for row in rows}
 

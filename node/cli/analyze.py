@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -106,14 +107,17 @@ def _run(arguments: argparse.Namespace) -> int:
     found = file_series.find([arguments.path])
     for path, why in found.unusable:
         output.note(f"{path}: {why}")
-    if not found.series:
+    further = {(one.study_instance_uid, one.series_instance_uid) for one in others.values()}
+    series = [one for one in found.series if (one.study_instance_uid, one.series_instance_uid) not in further]
+    if not series:
         raise WrongUsage(f"{arguments.path}: there is no DICOM image here")
+    _refuse_to_overwrite(arguments.output, series)
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="anode-analyze-") as folder:
         workers = Workers(Path(folder))
         try:
-            for series in found.series:
-                outcome = _analyze(workers, order, {_primary(order): series, **others}, arguments.output)
+            for one in series:
+                outcome = _analyze(workers, order, {_primary(order): one, **others}, arguments.output)
                 outcomes.append(outcome)
                 if not arguments.json:
                     _tell(outcome)
@@ -214,7 +218,7 @@ def _analyze(workers: Workers, order: Order, given: Mapping[str, FileSeries], fo
     series = given[_primary(order)]
 
     def read(job: JobFolder) -> Material:
-        file_series.refuse_two_patients(list(given.values()))
+        file_series.refuse_strangers(order.description.needs, given)
         digests = {name: source_series.digest_of_files(one.paths) for name, one in given.items()}
         instances = {name: one.instances for name, one in given.items()}
         digest = selection.combined(digests)
@@ -227,6 +231,18 @@ def _analyze(workers: Workers, order: Order, given: Mapping[str, FileSeries], fo
     return _Outcome(series, performed, tuple(_written(performed, series, folder)))
 
 
+def _refuse_to_overwrite(folder: Path, series: Sequence[FileSeries]) -> None:
+    for one in series:
+        if (here := _folder_of(one, folder)).exists():
+            raise WrongUsage(f"{here} is there already", action="name another DIR with -o, or remove it")
+
+
+def _folder_of(series: FileSeries, folder: Path) -> Path:
+    # The study too: a Series Instance UID is there in two of them where somebody has copied carelessly.
+    study = hashlib.sha256(series.study_instance_uid.encode()).hexdigest()[:8]
+    return folder / f"series-{series.number}-{series.series_instance_uid}-of-{study}"
+
+
 def _written(performed: Performed, series: FileSeries, folder: Path) -> list[Path]:
     """Write each object to a file of its own; the first Secondary Capture as a picture, too."""
     from node.demo.pictures import save_picture
@@ -234,8 +250,8 @@ def _written(performed: Performed, series: FileSeries, folder: Path) -> list[Pat
     files: list[Path] = []
     counts: dict[str, int] = {}
     try:
-        here = folder / f"series-{series.number}-{series.series_instance_uid[-8:]}"
-        here.mkdir(parents=True, exist_ok=True)
+        here = _folder_of(series, folder)
+        here.mkdir(parents=True)
         for one in performed.objects:
             counts[one.kind] = counts.get(one.kind, 0) + 1
             total = sum(other.kind == one.kind for other in performed.objects)

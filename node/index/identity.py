@@ -132,6 +132,11 @@ def are_of_one_person(connection: sqlite3.Connection, study_instance_uids: Seque
     return len(_told_apart(people)) == 1
 
 
+def number_of_people(told: Iterable[Person]) -> int:
+    """How many people there are at least among those whom instances name."""
+    return len(_told_apart(set(told)))
+
+
 class _Group:
     """Ways of naming that may all mean one person."""
 

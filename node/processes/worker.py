@@ -30,8 +30,8 @@ from node.errors import (
     ModelOutOfMemory,
     ModelTimedOut,
     OutOfSpace,
+    RefusedByModel,
     ResultInvalid,
-    UnfitInput,
 )
 from node.processes import child, confinement, foreign_files
 from node.processes.job_folder import JobFolder
@@ -198,7 +198,7 @@ class Worker:
 
         Raises
         ------
-        UnfitInput
+        RefusedByModel
             the model refused the input
         ModelTimedOut, ModelOutOfMemory, ModelCrashed
             no result
@@ -228,7 +228,7 @@ class Worker:
             except ProcessEnded as ended:
                 raise self._crash(ended, folder) from None
             return self._result(inputs, folder)
-        except UnfitInput:
+        except RefusedByModel:
             raise
         except BaseException:
             process.end()
@@ -316,7 +316,7 @@ class Worker:
         except (ValueError, OSError) as error:
             raise ResultInvalid(f"the result of model {self._model} cannot be read: {error}") from error
         if isinstance(result, str):
-            raise UnfitInput(f"model {self._model} refuses the series: {result}")
+            raise RefusedByModel(f"model {self._model} refuses the series: {result}")
         return result
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.base import Need
 from node.errors import AnodeError, TwoPatients, UnfitInput
+from node.index.identity import Person, number_of_people
 from node.sending import dicom_files
 from node.series import source_series
 from node.series.header_values import text, whole
 from node.series.source_series import SourceInstance
 
+_IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
+
 
 @dataclass
 class FileSeries:
-    """The instances of one series, and the files that they are in."""
+    """The instances of one series of one study, and the files that they are in."""
 
     series_instance_uid: str
     paths: list[Path] = field(default_factory=list)
@@ -37,10 +41,15 @@ class FileSeries:
         return text(self.instances[0].header, "StudyInstanceUID")
 
     @property
-    def patients(self) -> set[tuple[str, str]]:
-        """(Issuer of Patient ID, Patient ID) of its instances."""
+    def study_date(self) -> str:
+        """Study Date of its first instance, empty when it has none."""
+        return text(self.instances[0].header, "StudyDate")
+
+    @property
+    def people(self) -> set[Person]:
+        """Every way in which its instances name the patient."""
         return {
-            (text(one.header, "IssuerOfPatientID"), text(one.header, "PatientID")) for one in self.instances
+            Person.of({keyword: text(one.header, keyword) for keyword in _IDENTITY}) for one in self.instances
         }
 
 
@@ -57,7 +66,7 @@ def find(paths: Iterable[Path]) -> Found:
 
     An instance that is there twice counts once.
     """
-    series: dict[str, FileSeries] = {}
+    series: dict[tuple[str, str], FileSeries] = {}
     unusable: list[tuple[Path, str]] = []
     seen: set[str] = set()
     for path in dicom_files.find(paths):
@@ -71,8 +80,8 @@ def find(paths: Iterable[Path]) -> Found:
         if (uid := text(instance.header, "SOPInstanceUID")) in seen:
             continue
         seen.add(uid)
-        series_uid = text(instance.header, "SeriesInstanceUID")
-        one = series.setdefault(series_uid, FileSeries(series_uid))
+        key = text(instance.header, "StudyInstanceUID"), text(instance.header, "SeriesInstanceUID")
+        one = series.setdefault(key, FileSeries(key[1]))
         one.paths.append(path)
         one.instances.append(instance)
     return Found(sorted(series.values(), key=lambda one: (one.number, one.series_instance_uid)), unusable)
@@ -92,16 +101,30 @@ def only(paths: Iterable[Path], what: str) -> FileSeries:
     return found[0]
 
 
-def refuse_two_patients(given: Sequence[FileSeries]) -> None:
-    """Refuse series of which not all are of one patient, or of nobody by name beside another.
+def refuse_strangers(needs: Sequence[Need], given: Mapping[str, FileSeries]) -> None:
+    """Refuse series that a node would not give to a model together; the first of ``needs`` is the primary.
 
     Raises
     ------
     TwoPatients
-        saying how many there are
+        when they are, or may be, of several people
+    UnfitInput
+        when one that is to be of the same study is not, or an earlier one is of the same study or later
     """
-    patients = {patient for one in given for patient in one.patients}
-    if len(patients) > 1:
-        raise TwoPatients(f"the files are of {len(patients)} patients, so they are not analysed together")
-    if len(given) > 1 and any(not patient_id for _, patient_id in patients):
-        raise TwoPatients("the files have no Patient ID, so nobody knows whether they are of one patient")
+    people = {person for one in given.values() for person in one.people}
+    if (count := number_of_people(people)) > 1:
+        raise TwoPatients(f"the files are of {count} patients, so they are not analysed together")
+    if len(given) > 1 and not all(person.patient_id for person in people):
+        raise TwoPatients(
+            "some of the files have no Patient ID, so it is not known whether they are of one patient"
+        )
+    primary = given[needs[0].name]
+    for need in needs[1:]:
+        one = given.get(need.name)
+        if one is None:
+            continue
+        is_same = one.study_instance_uid == primary.study_instance_uid
+        if need.comes_from == "study" and not is_same:
+            raise UnfitInput(f"the input '{need.name}' is of another study")
+        if need.comes_from == "prior" and (is_same or not one.study_date <= primary.study_date):
+            raise UnfitInput(f"the input '{need.name}' is not of an earlier study")

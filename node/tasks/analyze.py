@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,10 +26,12 @@ from node.errors import (
     ModelCrashed,
     NodeError,
     ObjectError,
+    RefusedByModel,
     TwoPatients,
 )
 from node.index import identity
 from node.index.index import Run
+from node.index.matching_rules import results_of
 from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.processes.job_folder import JobFolder
@@ -40,6 +43,8 @@ from node.services import Services
 
 logger = logging.getLogger(__name__)
 
+#: So much of what was found is kept with a result, in one block with where that came from.
+_MOST_KEPT_BYTES = 1000
 #: State of a run that would have repeated an earlier one.
 UNCHANGED = "unchanged"
 
@@ -271,12 +276,29 @@ def _keep(
             kind=one.kind,
             number=number,
             objects=len(objects),
-            # One of them is enough, and a run may have made hundreds.
-            facts=facts if number == 0 else {},
+            # With one of them, and what is asked for: a run may have made hundreds, and there is little room.
+            facts=_asked(services, run.analysis, facts) if number == 0 else {},
         )
         for number, one in enumerate(objects)
     ]
     services.ingest.own([one.part10 for one in objects], then=then, runs=made_in)
+
+
+def _asked(
+    services: Services, analysis: str, facts: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Those of ``facts`` that ``when`` of another analysis asks for."""
+    names = {
+        asked.name
+        for other in services.config.analyses
+        for asked in results_of(other.when, other.after)
+        if asked.analysis == analysis
+    }
+    kept: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names & facts.keys()):
+        if len(json.dumps(kept | {name: facts[name]})) <= _MOST_KEPT_BYTES:
+            kept[name] = facts[name]
+    return kept
 
 
 @dataclass(frozen=True)
@@ -293,22 +315,28 @@ class _Ending:
 
     def refused(self, error: AnodeError) -> Outcome:
         """A refusal: done, with the reason on record, since another try would say the same."""
-        apply = self.writer(state=error.name, reason=str(error))
+        record = self.writer(state=error.name, reason=str(error))
+
+        def apply(connection: sqlite3.Connection) -> None:
+            if isinstance(error, RefusedByModel):
+                # Its process works: it has looked, and answered.
+                parking.succeeded(connection, self.run.analysis)
+            record(connection)
+
         if isinstance(error, TwoPatients):
             # As the selection does: somebody has to correct the study.
             return SetAside(error, apply)
         return Done(apply)
 
     def failed(self, error: AnodeError) -> Callable[[sqlite3.Connection], None]:
-        """Return what counts a failure of the model, and raises the alarm when it was one too many."""
+        """Return what counts a failure of the model, which may be one too many; a tick raises the alarm."""
         services, name = self.services, self.run.analysis
         record = self.writer(state=FAILED, reason=str(error))
 
         def write(connection: sqlite3.Connection) -> None:
-            now = services.clock.timestamp()
-            if parking.crashed(connection, name, str(error), now):
+            over = f"{self.run.study_instance_uid}/{self.run.series_instance_uid}"
+            if parking.crashed(connection, name, over, str(error), services.clock.timestamp()):
                 logger.error("analysis parked", extra={"analysis": name, "error": error.name})
-                parking.tell(services.config.node.data_dir, parking.parked(connection), now)
             record(connection)
 
         return write

@@ -311,9 +311,39 @@ def test_three_crashes_in_a_row_park_the_analysis_until_somebody_looks(make: Any
     errors = sorted(job["error_name"] for job in scene.jobs("analyze"))
     assert errors == ["analysis-parked"] * 2 + ["model-crashed"] * 3
     assert list(scene.parked()) == ["test"]
+    scene.node.schedule.tell_of_parked()
     data_dir = scene.node.services.config.node.data_dir
     assert [alarm.name for alarm in alarms.standing(data_dir)] == ["analysis-parked"]
     assert "no such organ" in alarms.standing(data_dir)[0].message
+
+
+def test_a_model_may_find_hundreds_of_numbers(make: Any) -> None:
+    """What a later analysis asks of them stands with the result, where there is little room."""
+    asking = {"Modality": "CT", "test.number-299": ">= 299", "test.speech": "word*"}
+    scene = make(analysis("talkative"), AnalysisConfig("next", "brightness", when=asking, after=("test",)))
+    scene.scan(*(slice_of(number) for number in range(1, 4)))
+    scene.quiet()
+    scene.quiet()
+    assert [(run["analysis"], run["state"]) for run in scene.runs()] == [
+        ("test", "completed"),
+        ("next", "completed"),
+    ]
+
+
+def test_a_refusal_of_the_model_between_crashes_shows_that_it_works(make: Any) -> None:
+    scene = make(analysis("moody"))
+    for number, value in enumerate((-1, -1, 0, -1, -1), 1):
+        series = f"{SERIES}.{number}"
+        scene.scan(
+            *(
+                slice_of(10 * number + one, series_instance_uid=series, SeriesNumber=value)
+                for one in (1, 2, 3)
+            )
+        )
+        scene.quiet()
+    states = [run["state"] for run in scene.runs()]
+    assert (states.count("failed"), set(states)) == (4, {"failed", "unfit-input"})
+    assert scene.parked() == {}
 
 
 def test_a_run_that_ends_well_forgets_the_crashes_before_it(make: Any) -> None:

@@ -140,6 +140,43 @@ def test_files_of_two_patients_are_not_analysed_together(
     assert "of 2 patients" in capsys.readouterr().out
 
 
+def test_results_are_never_written_over_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["analyze", str(slices(tmp_path / "in")), "--model", "brightness", "-o", str(tmp_path / "out")]
+    assert main(told) == 0
+    before = {name: path.read_bytes() for name, path in results(tmp_path / "out").items()}
+    assert main(told) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert {name: path.read_bytes() for name, path in results(tmp_path / "out").items()} == before
+
+
+def test_series_that_nearly_have_one_uid_have_folders_of_their_own(tmp_path: Path) -> None:
+    folder = slices(tmp_path / "in", "1.3.12.2.1107.5.2.30.3275.0.0.0", SeriesNumber=3)
+    slices(folder, "1.3.12.2.1107.5.2.30.4475.0.0.0", SeriesNumber=3, PatientID="OTHER")
+    slices(folder, "1.3.12.2.1107.5.2.30.4475.0.0.0", 3, study_instance_uid="1.2.9", sop_instance_uid="1.9")
+    assert main(["analyze", str(folder), "--model", "series-quality", "-o", str(tmp_path / "out")]) == 0
+    patients = sorted(str(dcmread(path).PatientID) for path in (tmp_path / "out").rglob("sr.dcm"))
+    assert len(patients) == 3
+    assert "OTHER" in patients
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"PatientID": "P", "PatientBirthDate": "19700101"}, "of 2 patients"),
+        ({"PatientID": ""}, "have no Patient ID"),
+        ({"PatientID": "P", "study_instance_uid": "1.2.3.4"}, "of another study"),
+    ],
+)
+def test_a_further_input_is_of_the_same_patient_and_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: dict[str, str], why: str
+) -> None:
+    primary = slices(tmp_path / "in", PatientID="P", PatientBirthDate="19800101")
+    beside = slices(tmp_path / "beside", f"{STUDY}.5", **other)
+    told = ["analyze", str(primary), "--model", "pair", "--input", f"other={beside}"]
+    assert main([*told, "-o", str(tmp_path / "out")]) == 1
+    assert why in capsys.readouterr().out
+
+
 def test_the_built_in_model_measures_real_lungs_in_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -314,8 +314,8 @@ def park(records: Records, analysis: str = "quality") -> list[str]:
     """Park an analysis, with two of its jobs set aside; return their numbers."""
 
     def work(connection: sqlite3.Connection) -> None:
-        for _ in range(parking.FAILURES_TO_PARK):
-            parking.crashed(connection, analysis, "segmentation fault", records.clock.timestamp())
+        for over in map(str, range(parking.FAILURES_TO_PARK)):
+            parking.crashed(connection, analysis, over, "segmentation fault", records.clock.timestamp())
         for number in range(2):
             records.queue.enqueue(
                 connection,

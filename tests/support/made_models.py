@@ -12,7 +12,7 @@ import pytest
 SOURCE = '''
 import os, subprocess, sys, time
 import numpy as np
-from models.base import NEEDS_SERIES, NEEDS_VOLUME, ModelCard, Parameter
+from models.base import NEEDS_SERIES, NEEDS_VOLUME, ModelCard, Need, Parameter
 from models.types import Check, Code, Evaluation, Findings, Measurement, Segment
 
 CODE = Code("1", "99TEST", "Test")
@@ -132,6 +132,23 @@ class Sleeper(Brightness):
         time.sleep(600)
 
 
+class Talkative(Brightness):
+    """Finds hundreds of numbers."""
+
+    card = card("talkative")
+
+    def predict(self, inputs):
+        return Findings((), tuple(Measurement(CODE, float(n), UNIT, name=f"number-{n}") for n in range(300)),
+                        (Evaluation(CODE, "word " * 1000, name="speech"),))
+
+
+class Pair(Brightness):
+    """Takes another series of the study, too."""
+
+    card = card("pair")
+    needs = (*NEEDS_VOLUME, Need("other", "volume", "study"))
+
+
 class Moody(Brightness):
     """Crashes over a series with a negative number."""
 
@@ -140,6 +157,8 @@ class Moody(Brightness):
     def predict(self, inputs):
         if inputs.volume.header["SeriesNumber"] < 0:
             raise KeyError("not today")
+        if not inputs.volume.header["SeriesNumber"]:
+            raise ValueError("no number")
         return super().predict(inputs)
 
 
@@ -178,6 +197,8 @@ MODELS = {
     "infinite": "Infinite",
     "sleeper": "Sleeper",
     "moody": "Moody",
+    "pair": "Pair",
+    "talkative": "Talkative",
     "unloadable": "Unloadable",
     "told": "Told",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -412,8 +413,8 @@ def test_what_waits_for_a_parked_analysis_goes_on_when_that_has_run(chain: Bench
     clock.advance(60)
     schedule.complete()
     select(chain, "1.2.1", "1.2.2")
-    for _ in range(parking.FAILURES_TO_PARK):
-        write(chain, lambda connection: parking.crashed(connection, "first", "it crashed", 1.0))
+    for over in map(str, range(parking.FAILURES_TO_PARK)):
+        write(chain, partial(parking.crashed, analysis="first", over=over, reason="it crashed", now=1.0))
     run(chain, ModelCrashed("out of luck"))
     run(chain, AnalysisParked("the analysis first is parked"))
     assert schedule.complete() == 0
@@ -434,8 +435,8 @@ def test_what_waits_goes_on_when_the_failure_that_parks_an_analysis_is_its_last_
     clock.advance(60)
     schedule.complete()
     select(chain, "1.2.1")
-    for _ in range(parking.FAILURES_TO_PARK):
-        write(chain, lambda connection: parking.crashed(connection, "first", "it crashed", 1.0))
+    for over in map(str, range(parking.FAILURES_TO_PARK)):
+        write(chain, partial(parking.crashed, analysis="first", over=over, reason="it crashed", now=1.0))
     run(chain, ModelCrashed("out of luck"))
     assert schedule.complete() == 1
     assert selections(chain) == ["middle"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from node.parking import FAILURES_TO_PARK, Parked
 from tests.support.job_bench import Bench, job_bench
 from tests.support.manual_clock import ManualClock
 
+SERIES = itertools.count()
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
@@ -24,9 +27,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield opened
 
 
-def crash(bench: Bench, analysis: str = "lungs", reason: str = "segmentation fault") -> bool:
-    now = bench.clock.timestamp()
-    return bench.database.write(lambda connection: parking.crashed(connection, analysis, reason, now))
+def crash(
+    bench: Bench, analysis: str = "lungs", reason: str = "segmentation fault", over: str | None = None
+) -> bool:
+    """Fail over a series of its own, or over the one that is named."""
+    now, series = bench.clock.timestamp(), over or str(next(SERIES))
+    return bench.database.write(lambda connection: parking.crashed(connection, analysis, series, reason, now))
 
 
 def write(bench: Bench, work: Callable[..., Any]) -> None:
@@ -42,6 +48,11 @@ def test_three_failures_in_a_row_park_an_analysis_and_no_other(bench: Bench) -> 
     assert [crash(bench) for _ in range(FAILURES_TO_PARK)] == [False, False, True]
     crash(bench, "other")
     assert parked(bench) == {"lungs": Parked("segmentation fault", bench.clock.timestamp())}
+
+
+def test_one_series_parks_nothing_however_often_it_fails(bench: Bench) -> None:
+    assert not any(crash(bench, over="1.2/1.2.3") for _ in range(2 * FAILURES_TO_PARK))
+    assert parked(bench) == {}
 
 
 def test_a_success_between_them_counts_anew(bench: Bench) -> None:
