@@ -110,7 +110,8 @@ def perform(
         )
         try:
             objects = build(findings, material.source, facts, order.results)
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+            # Findings are checked before, and yet a model may say what nobody thought of.
             name = order.description.card.name
             raise ResultInvalid(f"the findings of {name} make no valid result: {error}") from error
     return Performed(findings, objects)
