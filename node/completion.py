@@ -93,6 +93,14 @@ _RUN_COLUMNS = (
 )
 
 
+# Whether an analysis, by the name of its parameter, has fired for the revision of a row of study_arrival.
+_FIRED = (
+    "EXISTS (SELECT 1 FROM study_fired"
+    " WHERE study_fired.study_instance_uid = study_arrival.study_instance_uid"
+    " AND study_fired.analysis = :{} AND study_fired.revision = study_arrival.revision)"
+)
+
+
 def input_digest(instances: Iterable[tuple[str, str]]) -> str:
     """SHA-256 in hex over the sorted (SOP Instance UID, data set SHA-256) of a series.
 
@@ -137,10 +145,18 @@ class Completion:
     def select_again(
         self, connection: sqlite3.Connection, study_instance_uid: str, last_arrival: float
     ) -> None:
-        """Re-arm a study because a person wants it, with the runs that failed or whose results are lost."""
+        """Re-arm a study because a person wants it, with the runs that failed or whose results are lost.
+
+        What has results is asked for once more as well: its run finds out whether the model is another one
+        now, and leaves all as it is where nothing is.
+        """
         connection.execute(
             "UPDATE analysis_run SET state = ? WHERE study_instance_uid = ? AND state IN (?, ?)",
             (WANTED, study_instance_uid, FAILED, INCOMPLETE),
+        )
+        connection.execute(
+            "UPDATE analysis_run SET selected_digest = '' WHERE study_instance_uid = ? AND state IN (?, ?)",
+            (study_instance_uid, COMPLETED, UNCHANGED),
         )
         self.arrived(connection, study_instance_uid, last_arrival)
 
@@ -181,25 +197,49 @@ class Completion:
         ``now`` in seconds since the epoch: infinity is for all that have not fired.
         """
         now = self._clock.timestamp() if now is None else now
-        found: list[tuple[str, str, int]] = []
-        for analysis in self._config.analyses:
-            rows = connection.execute(
-                "SELECT study_instance_uid, revision FROM study_arrival WHERE is_open = 1"
-                " AND last_arrival <= :latest AND NOT EXISTS (SELECT 1 FROM study_fired"
-                " WHERE study_fired.study_instance_uid = study_arrival.study_instance_uid"
-                " AND study_fired.analysis = :analysis AND study_fired.revision = study_arrival.revision)"
-                " ORDER BY last_arrival",
-                {"latest": now - self._config.quiet_seconds(analysis), "analysis": analysis.name},
-            ).fetchall()
-            if analysis.after and rows and now != math.inf:
-                unfinished = queue.unfinished_analyses(connection)
-                rows = [
-                    row
-                    for row in rows
-                    if not self._waits_for(connection, analysis, row[0], row[1], unfinished)
-                ]
-            found.extend((row[0], analysis.name, row[1]) for row in rows)
-        return found
+        return [
+            (row[0], analysis.name, row[1])
+            for analysis in self._config.analyses
+            for row in self._due(connection, analysis, now)
+        ]
+
+    def still_due(
+        self, connection: sqlite3.Connection, found: Iterable[tuple[str, str, int]]
+    ) -> list[tuple[str, str, int]]:
+        """Those of what ``due`` found before that are due now; nothing else is looked at."""
+        now = self._clock.timestamp()
+        return [
+            (study_instance_uid, name, row[1])
+            for study_instance_uid, name, _ in found
+            if (analysis := self.analysis(name)) is not None
+            for row in self._due(connection, analysis, now, study_instance_uid)
+        ]
+
+    def _due(
+        self,
+        connection: sqlite3.Connection,
+        analysis: AnalysisConfig,
+        now: float,
+        study_instance_uid: str | None = None,
+    ) -> list[tuple[str, int]]:
+        """(Study Instance UID, revision) for which one analysis is due, of all studies or of one."""
+        values = {
+            "latest": now - self._config.quiet_seconds(analysis),
+            "analysis": analysis.name,
+            "study": study_instance_uid,
+        }
+        conditions = ["is_open = 1", "last_arrival <= :latest", f"NOT {_FIRED.format('analysis')}"]
+        if study_instance_uid is not None:
+            conditions.append("study_instance_uid = :study")
+        for number, one in enumerate(analysis.after if now != math.inf else ()):
+            values[f"after{number}"] = one
+            conditions += [_FIRED.format(f"after{number}"), f"NOT {queue.IS_UNFINISHED.format(number)}"]
+        rows = connection.execute(
+            f"SELECT study_instance_uid, revision FROM study_arrival WHERE {' AND '.join(conditions)}"
+            " ORDER BY last_arrival",
+            values,
+        )
+        return [(row[0], row[1]) for row in rows]
 
     def followers(
         self,
@@ -255,15 +295,11 @@ class Completion:
         analysis: AnalysisConfig,
         study_instance_uid: str,
         revision: int,
-        unfinished: Collection[tuple[str, str]],
+        unfinished: Collection[str],
     ) -> list[str]:
         """Those of ``analysis.after`` that are not over."""
         fired = self._fired(connection, study_instance_uid)
-        return [
-            one
-            for one in analysis.after
-            if fired.get(one) != revision or (study_instance_uid, one) in unfinished
-        ]
+        return [one for one in analysis.after if fired.get(one) != revision or one in unfinished]
 
     def _fired(self, connection: sqlite3.Connection, study_instance_uid: str) -> dict[str, int]:
         """The revision for which each analysis has fired last."""
@@ -294,6 +330,21 @@ class Completion:
             connection.execute(
                 "UPDATE study_arrival SET is_open = 0 WHERE study_instance_uid = ?", (study_instance_uid,)
             )
+
+    def has_fired_since(
+        self, connection: sqlite3.Connection, study_instance_uid: str, analysis: str, revision: int
+    ) -> bool:
+        """Whether an analysis was enqueued for a later revision than this."""
+        return self._fired(connection, study_instance_uid).get(analysis, revision) > revision
+
+    def quiet_at(
+        self, connection: sqlite3.Connection, study_instance_uid: str, analysis: AnalysisConfig
+    ) -> float:
+        """When a study will have been quiet for long enough, if nothing comes; 0 when nothing ever came."""
+        row = connection.execute(
+            "SELECT last_arrival FROM study_arrival WHERE study_instance_uid = ?", (study_instance_uid,)
+        ).fetchone()
+        return 0.0 if row is None else float(row[0]) + self._config.quiet_seconds(analysis)
 
     def waiting(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[dict[str, Any]]:
         """Analyses that have not fired: analysis, revision, last_arrival, quiet_seconds, due_at, waits_for.
@@ -373,25 +424,27 @@ class Completion:
         self,
         connection: sqlite3.Connection,
         study_instance_uid: str,
-        series_instance_uid: str,
         analysis: str,
-        *,
-        before_revision: int,
+        runs: Iterable[tuple[str, int]],
     ) -> None:
-        """Mark runs that nobody has begun, and that newer contents of the series replace."""
-        connection.execute(
+        """Mark runs, by series and revision, that nobody has begun and that a newer selection replaces."""
+        connection.executemany(
             "UPDATE analysis_run SET state = ?, reason = ?, recorded_at = ? WHERE study_instance_uid = ?"
-            " AND series_instance_uid = ? AND analysis = ? AND revision < ? AND state = ?",
-            (
-                SUPERSEDED,
-                "more instances of the series arrived before it began",
-                self._clock.timestamp(),
-                study_instance_uid,
-                series_instance_uid,
-                analysis,
-                before_revision,
-                QUEUED,
-            ),
+            " AND series_instance_uid = ? AND analysis = ? AND revision = ? AND state IN (?, ?)",
+            [
+                (
+                    SUPERSEDED,
+                    "the study was looked at again before it began",
+                    self._clock.timestamp(),
+                    study_instance_uid,
+                    series_instance_uid,
+                    analysis,
+                    revision,
+                    # What is parked failed without having begun.
+                    *(QUEUED, FAILED),
+                )
+                for series_instance_uid, revision in runs
+            ],
         )
 
     def record_run(
@@ -482,19 +535,16 @@ class Completion:
         analysis: str,
     ) -> dict[str, tuple[str, ...]] | str:
         """What the latest run of an analysis found in a series, or in a few words why there is nothing."""
-        last = self.last_selection(connection, study_instance_uid, series_instance_uid, analysis)
+        last = standing_run(connection, study_instance_uid, series_instance_uid, analysis)
         if last is None:
             return "does not see this series"
-        if last["state"] == UNCHANGED:
-            completed = self.completed_runs(connection, study_instance_uid, series_instance_uid, analysis)
-            last = completed[0] if completed else last
         if last["state"] not in (COMPLETED, INCOMPLETE):
             return f"has no result for this series ({last['state']})"
         return {name: tuple(values) for name, values in last["facts"].items()}
 
     def runs(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[dict[str, Any]]:
         """Every run of a study, the oldest first; one key for each argument of ``record_run``."""
-        return self._runs(connection, "study_instance_uid = ? ORDER BY revision, id", (study_instance_uid,))
+        return _runs(connection, "study_instance_uid = ? ORDER BY revision, id", (study_instance_uid,))
 
     def completed_runs(
         self,
@@ -504,12 +554,7 @@ class Completion:
         analysis: str,
     ) -> list[dict[str, Any]]:
         """The runs of a series that left results of whatever kind, the latest revision first."""
-        return self._runs(
-            connection,
-            "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ? AND state IN (?, ?)"
-            " ORDER BY revision DESC",
-            (study_instance_uid, series_instance_uid, analysis, COMPLETED, INCOMPLETE),
-        )
+        return _completed_runs(connection, study_instance_uid, series_instance_uid, analysis)
 
     def last_selection(
         self,
@@ -519,22 +564,53 @@ class Completion:
         analysis: str,
     ) -> dict[str, Any] | None:
         """The latest run of a series, whatever became of it; ``selected_digest`` says what it saw."""
-        runs = self._runs(
-            connection,
-            "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ?"
-            " ORDER BY revision DESC LIMIT 1",
-            (study_instance_uid, series_instance_uid, analysis),
-        )
-        return runs[0] if runs else None
+        return _last_run(connection, study_instance_uid, series_instance_uid, analysis)
 
-    def _runs(
-        self, connection: sqlite3.Connection, condition: str, values: tuple[object, ...]
-    ) -> list[dict[str, Any]]:
-        rows = connection.execute(
-            f"SELECT {', '.join(_RUN_COLUMNS)} FROM analysis_run WHERE {condition}", values
-        )
-        runs = [dict(zip(_RUN_COLUMNS, tuple(row), strict=True)) for row in rows]
-        for run in runs:
-            run["result_sop_instance_uids"] = json.loads(run["result_sop_instance_uids"])
-            run["facts"] = json.loads(run["facts"])
-        return runs
+
+# --- reading runs ---------------------------------------------------------------
+
+
+def standing_run(
+    connection: sqlite3.Connection, study_instance_uid: str, series_instance_uid: str, analysis: str
+) -> dict[str, Any] | None:
+    """The latest run of a series, or where that found all unchanged, the one that left the results.
+
+    None where there is none. Its results are those of the series as it is now; where its state is neither
+    'completed' nor 'incomplete', there are none, whatever an earlier run left.
+    """
+    last = _last_run(connection, study_instance_uid, series_instance_uid, analysis)
+    if last is None or last["state"] != UNCHANGED:
+        return last
+    completed = _completed_runs(connection, study_instance_uid, series_instance_uid, analysis)
+    return completed[0] if completed else last
+
+
+def _last_run(
+    connection: sqlite3.Connection, study_instance_uid: str, series_instance_uid: str, analysis: str
+) -> dict[str, Any] | None:
+    runs = _runs(
+        connection,
+        "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ? ORDER BY revision DESC LIMIT 1",
+        (study_instance_uid, series_instance_uid, analysis),
+    )
+    return runs[0] if runs else None
+
+
+def _completed_runs(
+    connection: sqlite3.Connection, study_instance_uid: str, series_instance_uid: str, analysis: str
+) -> list[dict[str, Any]]:
+    return _runs(
+        connection,
+        "study_instance_uid = ? AND series_instance_uid = ? AND analysis = ? AND state IN (?, ?)"
+        " ORDER BY revision DESC",
+        (study_instance_uid, series_instance_uid, analysis, COMPLETED, INCOMPLETE),
+    )
+
+
+def _runs(connection: sqlite3.Connection, condition: str, values: tuple[object, ...]) -> list[dict[str, Any]]:
+    rows = connection.execute(f"SELECT {', '.join(_RUN_COLUMNS)} FROM analysis_run WHERE {condition}", values)
+    runs = [dict(zip(_RUN_COLUMNS, tuple(row), strict=True)) for row in rows]
+    for run in runs:
+        run["result_sop_instance_uids"] = json.loads(run["result_sop_instance_uids"])
+        run["facts"] = json.loads(run["facts"])
+    return runs

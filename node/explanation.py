@@ -41,6 +41,7 @@ DAMAGED = "damaged"
 # rows that say nothing on how far the study has come
 _NOT_ITS_WAY = ("node", "quarantine")
 _NAMED_DAMAGED = 5
+_SELECTED = "The series for it are being selected."
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,9 @@ def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
             return
     for job in _jobs(facts, "select", analysis.name):
         if job["state"] != "done":
-            yield _job(facts, about, job, "The series for it are being selected.")
+            waits = job["payload"].get("waits_since") is not None
+            told = "It waits until an earlier study of the patient has arrived." if waits else _SELECTED
+            yield _job(facts, about, job, told)
             return
     shown = _latest_runs(facts, analysis.name)
     several = len(shown) > 1

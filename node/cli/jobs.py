@@ -14,7 +14,7 @@ from node.cli.named import study_named
 from node.cli.opening import Records, configuration, is_running, records, stale_configuration
 from node.config.config_values import suggestion
 from node.config.settings import Config
-from node.errors import WrongUsage
+from node.errors import AnalysisParked, WrongUsage
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -192,21 +192,22 @@ def _requeue(
     if not arguments.jobs:
         wanted = {"study_instance_uid": study, "kind": arguments.kind, "analysis": arguments.analysis}
         requeued, unparked = database.write(lambda connection: _make_due(opened, connection, **wanted))
-        return requeued, [], unparked
-    total = 0
+        return len(requeued), [], unparked
+    made_due: set[int] = set()
     left: list[int] = []
     of_all: list[str] = []
     for job_id in dict.fromkeys(arguments.jobs):
         requeued, unparked = database.write(partial(_make_due, opened, job_id=job_id))
-        total += requeued
-        of_all += unparked
-        if not requeued:
+        # One that was parked as well has come with one before it.
+        if not requeued and job_id not in made_due:
             left.append(job_id)
-    return total, left, of_all
+        made_due.update(requeued)
+        of_all += unparked
+    return len(made_due), left, of_all
 
 
-def _make_due(opened: Records, connection: sqlite3.Connection, **wanted: Any) -> tuple[int, list[str]]:
-    """Requeue jobs, and unpark their analyses in the same transaction."""
+def _make_due(opened: Records, connection: sqlite3.Connection, **wanted: Any) -> tuple[list[int], list[str]]:
+    """Requeue jobs, and unpark their analyses in the same transaction; return jobs and analyses."""
     from node import parking
 
     requeued = opened.queue.requeue(connection, **wanted)
@@ -214,7 +215,9 @@ def _make_due(opened: Records, connection: sqlite3.Connection, **wanted: Any) ->
     unparked = [name for name in parking.parked(connection) if name in named]
     for name in unparked:
         parking.unpark(connection, name)
-    return len(requeued), unparked
+        # Those that were set aside only because it was parked wait for nothing any more.
+        requeued += opened.queue.requeue(connection, analysis=name, error_name=AnalysisParked("").name)
+    return [job.id for job in requeued], unparked
 
 
 def _when(job: Mapping[str, Any], now: float) -> str:

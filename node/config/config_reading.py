@@ -9,6 +9,7 @@ from typing import Any
 
 from node.config import config_lines, config_tables
 from node.config.config_values import Reader, matchable_keyword, pattern_text, shown, suggestion
+from node.index.matching_rules import comparison
 
 ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
 
@@ -95,7 +96,7 @@ class TableReading:
         patterns = {}
         for keyword, pattern in raw.items():
             try:
-                patterns[matchable_keyword(keyword)] = pattern_text(pattern)
+                patterns[matchable_keyword(keyword)] = _no_comparison(pattern_text(pattern))
             except ValueError as error:
                 self.problem((*path, keyword), f"{title} {what}: {keyword}: {error}")
         return patterns
@@ -132,6 +133,21 @@ class TableReading:
                     f"{self.only_call_us[peer]}"
                 )
                 self.problem((*path, number_of_element), message)
+
+
+def _no_comparison(pattern: str) -> str:
+    """Refuse what is meant for a number: the text of an attribute would never match it."""
+    try:
+        compared = comparison(pattern)
+    except ValueError:
+        # As text that begins so: "<MPR Range>".
+        return pattern
+    if compared is not None:
+        raise ValueError(
+            f"'{pattern}' compares numbers, which only results of other analyses can be asked for; "
+            "of an attribute give the text, with * and ? for what may vary"
+        )
+    return pattern
 
 
 def is_tables(value: Any) -> bool:

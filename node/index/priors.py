@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from node.index import identity
+from node.index.identity import Person
 
 
 def earlier_studies(connection: sqlite3.Connection, study_instance_uid: str) -> list[str]:
@@ -13,7 +16,8 @@ def earlier_studies(connection: sqlite3.Connection, study_instance_uid: str) -> 
     There are none where the study has no Patient ID, no date, or instances of several patients. A study
     is left out that has no date, is not known to be earlier, or may be of another person: the patient has
     to be the same by Patient ID and issuer, and nothing that the instances of the two say of the patient
-    may contradict (``identity``).
+    may contradict (``identity``), nor their sex. Where not all of them say issuer and birth date, their
+    family names may not differ either: such a Patient ID may have been given to many.
     """
     row = connection.execute(
         "SELECT study.patient_id, patient.PatientID, study.StudyDate, study.StudyTime FROM study"
@@ -37,7 +41,44 @@ def earlier_studies(connection: sqlite3.Connection, study_instance_uid: str) -> 
         uid
         for _, uid in sorted(earlier, reverse=True)
         if identity.are_of_one_person(connection, (study_instance_uid, uid))
+        and _may_be_one(_told_of(connection, study_instance_uid), _told_of(connection, uid))
     ]
+
+
+class _Told(NamedTuple):
+    """What a study says of its patient: Patient's Sex, and each way in which instances name them."""
+
+    sex: str
+    people: tuple[Person, ...]
+
+
+def _told_of(connection: sqlite3.Connection, study_instance_uid: str) -> _Told:
+    rows = connection.execute(
+        "SELECT study.PatientSex, study_patient.identity FROM study"
+        " JOIN study_patient ON study_patient.study_id = study.id WHERE study.StudyInstanceUID = ?",
+        (study_instance_uid,),
+    ).fetchall()
+    sex = str(rows[0][0]).strip().upper() if rows else ""
+    return _Told(sex, tuple(Person.from_text(row[1]) for row in rows))
+
+
+def _may_be_one(one: _Told, other: _Told) -> bool:
+    """Whether neither sex nor, where little else is said, a family name tells two people apart."""
+    if one.sex and other.sex and one.sex != other.sex:
+        return False
+    people = (*one.people, *other.people)
+    if all(person.issuer and person.birth_date for person in people):
+        return True
+    return not any(_families_differ(a.name, b.name) for a in one.people for b in other.people)
+
+
+def _families_differ(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether the family names differ in a component group that both have, or they have none in common."""
+    pairs = [(a.partition("^")[0], b.partition("^")[0]) for a, b in zip(one, other, strict=True)]
+    if not any(a for a, _ in pairs) or not any(b for _, b in pairs):
+        return False
+    common = [(a, b) for a, b in pairs if a and b]
+    return not common or any(a != b for a, b in common)
 
 
 def _moment(date: str, time: str) -> tuple[str, str]:
@@ -49,4 +90,8 @@ def _is_earlier(one: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether it is known that ``one`` was before ``other``."""
     if not all(len(date) == 8 and date.isdecimal() for date, _ in (one, other)):
         return False
-    return one[0] < other[0] or (one[0] == other[0] and bool(one[1] and other[1]) and one[1] < other[1])
+    if one[0] != other[0]:
+        return one[0] < other[0]
+    # "12" is any time from 12:00 to 13:00.
+    told = min(len(one[1]), len(other[1]))
+    return one[1][:told] < other[1][:told]

@@ -14,7 +14,7 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from node.clock import Clock
@@ -22,6 +22,11 @@ from node.errors import AnalysisParked, AnodeError, LeaseLost, NodeDied
 from node.index.database import Database
 from node.jobs.task import Job
 from node.jobs.wakeup import Wakeup
+
+# The analysis of a job, and the work of analyses that is not done: to find the series, and to analyse one.
+# The index of both is found by these very words.
+_ANALYSIS = "json_extract(payload, '$.analysis')"
+_OPEN_OF_ANALYSES = "kind IN ('select', 'analyze') AND state <> 'done'"
 
 SCHEMA: tuple[str, ...] = (
     """CREATE TABLE IF NOT EXISTS job (
@@ -54,6 +59,8 @@ SCHEMA: tuple[str, ...] = (
     "CREATE INDEX IF NOT EXISTS job_leased ON job (kind, lane) WHERE state = 'leased'",
     "CREATE INDEX IF NOT EXISTS job_set_aside ON job (id) WHERE state = 'set_aside'",
     "CREATE INDEX IF NOT EXISTS job_done ON job (finished_at) WHERE state = 'done'",
+    f"CREATE INDEX IF NOT EXISTS job_analysis ON job (study_instance_uid, {_ANALYSIS}, state, error_name)"
+    f" WHERE {_OPEN_OF_ANALYSES}",
     "CREATE INDEX IF NOT EXISTS job_study ON job (study_instance_uid, id)",
     """CREATE TABLE IF NOT EXISTS job_lane (
         kind TEXT NOT NULL,
@@ -125,34 +132,33 @@ _PARKED = AnalysisParked("").name
 class Requeued(NamedTuple):
     """A job that is due again; ``analysis`` is empty for one that belongs to none."""
 
+    id: int
     kind: str
     lane: str
     analysis: str
 
 
-#: The work of an analysis on a study: to find its series, and to analyse one.
-_OF_ANALYSES = "kind IN ('select', 'analyze')"
+_NOT_GIVEN_UP = f"(state <> 'set_aside' OR error_name = '{_PARKED}')"
+#: Whether the analysis ``:afterN`` is unfinished in the study of a row of study_arrival.
+IS_UNFINISHED = (
+    f"EXISTS (SELECT 1 FROM job WHERE {_OPEN_OF_ANALYSES} AND {_NOT_GIVEN_UP}"
+    f" AND job.study_instance_uid = study_arrival.study_instance_uid AND {_ANALYSIS} = :after{{}})"
+)
 
 
 def unfinished_analyses(
-    connection: sqlite3.Connection, study_instance_uid: str | None = None, *, besides_job: int | None = None
-) -> set[tuple[str, str]]:
-    """(Study Instance UID, analysis) whose selection or runs wait, are under way or are parked.
+    connection: sqlite3.Connection, study_instance_uid: str, *, besides_job: int | None = None
+) -> set[str]:
+    """Analyses of a study whose selection or runs wait, are under way or are parked.
 
-    In one study or in all; ``besides_job`` is not looked at.
+    ``besides_job`` is not looked at.
     """
-    of_study = "" if study_instance_uid is None else " AND study_instance_uid = :study"
-    # The state is written out, so that each is answered from its partial index.
-    states = ("state = 'ready'", "state = 'leased'", "state = 'set_aside' AND error_name = :parked")
     rows = connection.execute(
-        " UNION ".join(
-            "SELECT study_instance_uid, json_extract(payload, '$.analysis') FROM job"
-            f" WHERE {state} AND {_OF_ANALYSES} AND id IS NOT :besides{of_study}"
-            for state in states
-        ),
-        {"parked": _PARKED, "besides": besides_job, "study": study_instance_uid},
+        f"SELECT DISTINCT {_ANALYSIS} FROM job WHERE {_OPEN_OF_ANALYSES} AND {_NOT_GIVEN_UP}"
+        " AND study_instance_uid = ? AND id IS NOT ?",
+        (study_instance_uid, besides_job),
     )
-    return {(row[0], row[1]) for row in rows}
+    return {row[0] for row in rows}
 
 
 class Queue:
@@ -415,12 +421,30 @@ class Queue:
         if hastened:
             self._notify(kind)
 
-    def supersede(self, connection: sqlite3.Connection, kind: str, lane: str) -> int:
-        """End the jobs of a lane that nobody has begun, as newer work replaces them; return how many."""
-        return connection.execute(
-            "UPDATE job SET state = 'done', finished_at = ? WHERE state = 'ready' AND kind = ? AND lane = ?",
-            (self._clock.timestamp(), kind, lane),
-        ).rowcount
+    def supersede_runs(
+        self,
+        connection: sqlite3.Connection,
+        study_instance_uid: str,
+        analysis: str,
+        is_of: Callable[[str], bool],
+    ) -> list[tuple[str, int]]:
+        """End the runs of an analysis that nobody has begun, as a newer selection replaces them.
+
+        Also those that are parked. ``is_of`` says of which series; return (series, revision) of what ended.
+        """
+        jobs = connection.execute(
+            "SELECT id, json_extract(payload, '$.series_instance_uid'), json_extract(payload, '$.revision')"
+            f" FROM job WHERE {_OPEN_OF_ANALYSES} AND {_NOT_GIVEN_UP} AND kind = 'analyze'"
+            f" AND state <> 'leased' AND study_instance_uid = ? AND {_ANALYSIS} = ?",
+            (study_instance_uid, analysis),
+        ).fetchall()
+        ended = [(job[0], (str(job[1]), int(job[2]))) for job in jobs if is_of(str(job[1]))]
+        connection.executemany(
+            "UPDATE job SET state = 'done', finished_at = ?, error_name = '', error = '', action = '',"
+            " failed_at = NULL WHERE id = ?",
+            [(self._clock.timestamp(), job_id) for job_id, _ in ended],
+        )
+        return [run for _, run in ended]
 
     # --- the clock -----------------------------------------------------------
 
@@ -618,13 +642,20 @@ class Queue:
         study_instance_uid: str | None = None,
         kind: str | None = None,
         analysis: str | None = None,
+        error_name: str | None = None,
     ) -> list[Requeued]:
         """Make jobs that are set aside, or wait for their next try, due now; return which.
 
         The conditions are joined by *and*; without any, all such jobs are meant.
         """
-        wanted = {"id": job_id, "study_instance_uid": study_instance_uid, "kind": kind, "analysis": analysis}
-        columns = {column: column for column in wanted} | {"analysis": "json_extract(payload, '$.analysis')"}
+        wanted = {
+            "id": job_id,
+            "study_instance_uid": study_instance_uid,
+            "kind": kind,
+            "analysis": analysis,
+            "error_name": error_name,
+        }
+        columns = {column: column for column in wanted} | {"analysis": _ANALYSIS}
         conditions = "".join(
             f" AND {columns[name]} = :{name}" for name, value in wanted.items() if value is not None
         )
@@ -633,13 +664,13 @@ class Queue:
             " WHERE (state = 'set_aside' OR (state = 'ready' AND"
             " (due_at > :now OR EXISTS (SELECT 1 FROM job_lane WHERE job_lane.kind = job.kind"
             f" AND job_lane.lane = job.lane)))){conditions}"
-            " RETURNING kind, lane, json_extract(payload, '$.analysis')",
+            f" RETURNING id, kind, lane, {_ANALYSIS}",
             {**wanted, "now": self._clock.timestamp()},
         ).fetchall()
-        for lane_kind, lane in {(row[0], row[1]) for row in rows}:
+        for lane_kind, lane in {(row[1], row[2]) for row in rows}:
             self._unblock(connection, lane_kind, lane)
             self._notify(lane_kind)
-        return [Requeued(row[0], row[1], row[2] or "") for row in rows]
+        return [Requeued(row[0], row[1], row[2], row[3] or "") for row in rows]
 
     def open_by_lane(self, connection: sqlite3.Connection, kind: str) -> Counter[str]:
         """How many jobs of a kind wait, run or are set aside, by their lanes."""

@@ -91,7 +91,8 @@ class Schedule:
         except NodeError as error:
             logger.error("parking not looked at", extra={"error": error.name, "reason": str(error)})
             return
-        if found != self._parked:
+        # An end of a job may have raised it, and an operator unparked it, between two looks.
+        if found != self._parked or not found:
             parking.tell(services.config.node.data_dir, found, services.clock.timestamp())
             self._parked = found
 
@@ -99,9 +100,10 @@ class Schedule:
         """Enqueue the selection for every study that is complete; return how many were enqueued."""
         try:
             with self._services.database.read() as connection:
-                if not self._services.completion.due(connection):
-                    return 0
-            return self._services.database.write(self._fire)
+                found = self._services.completion.due(connection)
+            if not found:
+                return 0
+            return self._services.database.write(lambda connection: self._fire(connection, found))
         except NodeError as error:
             logger.error("completion not looked at", extra={"error": error.name, "reason": str(error)})
             return 0
@@ -151,9 +153,9 @@ class Schedule:
             logger.error("verification not enqueued", extra={"error": error.name, "reason": str(error)})
             return False
 
-    def _fire(self, connection: sqlite3.Connection) -> int:
+    def _fire(self, connection: sqlite3.Connection, found: Sequence[tuple[str, str, int]]) -> int:
         # Asked again within the transaction: another instance may have come since.
-        due = self._services.completion.due(connection)
+        due = self._services.completion.still_due(connection, found)
         fire(self._services, connection, due)
         return len(due)
 

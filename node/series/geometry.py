@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from node.errors import NotAVolume
 from node.series.header_values import items, numbers, text, values, whole
+from node.series.values import rescaling
 
 Vector = NDArray[np.float64]
 
@@ -26,8 +27,6 @@ SAME_SPACING = 1e-3
 SAME_GAP, SAME_GAP_MM = 0.03, 0.01
 #: ... or by what the rounding of the coordinates explains, but by no more than this.
 MOST_ROUNDING_MM = 0.1
-#: Modalities whose values mean nothing before they are rescaled, and what they then are not.
-RESCALED = {"CT": "are no Hounsfield units", "PT": "are not in the unit that it names"}
 #: Slices that lean more than this (cosine) are no tilted gantry.
 MOST_LEANING = 0.7
 
@@ -201,10 +200,10 @@ def _plane(
     spacing = _vector(measures, "PixelSpacing", 2)
     if spacing is None or spacing.min() <= 0:
         raise NotAVolume(f"{label} has no Pixel Spacing")
-    slope = _vector(transformation, "RescaleSlope", 1)
-    intercept = _vector(transformation, "RescaleIntercept", 1)
-    if slope is None and (meaningless := RESCALED.get(text(header, "Modality"))):
-        raise NotAVolume(f"{label} has no Rescale Slope, so its values {meaningless}")
+    try:
+        slope, intercept = rescaling(transformation, text(header, "Modality"))
+    except ValueError as error:
+        raise NotAVolume(f"{label} {error}") from None
     return Plane(
         instance=index,
         frame=frame,
@@ -213,8 +212,8 @@ def _plane(
         orientation=direction,
         spacing_mm=(float(spacing[0]), float(spacing[1])),
         size=(whole(header, "Rows", 0), whole(header, "Columns", 0)),
-        slope=1.0 if slope is None else float(slope[0]),
-        intercept=0.0 if intercept is None else float(intercept[0]),
+        slope=slope,
+        intercept=intercept,
         rounding_mm=_rounding_mm(position),
     )
 

@@ -15,11 +15,10 @@ from models.types import Image
 from node.errors import NotAnImage, UnsupportedPixelData
 from node.pictures.reading import Frame
 from node.pictures.rendering import picture
-from node.series.geometry import RESCALED
-from node.series.header_values import items, number, numbers, text, whole
+from node.series.header_values import items, numbers, text, whole
 from node.series.series_view import Allocate, header_view
 from node.series.source_series import SourceInstance
-from node.series.values import HOUNSFIELD_UNIT, fill_padding, real, unit_of, wide_enough
+from node.series.values import HOUNSFIELD_UNIT, fill_padding, real, rescaling, unit_of, wide_enough
 from node.transcode.facts import facts_of
 from node.undecodable import UNDECODABLE_IN_MEMORY
 
@@ -135,12 +134,11 @@ def _rescaling(header: Dataset, index: int) -> tuple[float, float]:
         *items(header, "SharedFunctionalGroupsSequence")[:1],
     ]
     said = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
-    holder = next((one for one in (*said, header) if numbers(one, "RescaleSlope", 1) is not None), None)
-    if holder is None:
-        if meaningless := RESCALED.get(text(header, "Modality")):
-            raise NotAnImage(f"the image has no Rescale Slope, so its values {meaningless}")
-        return 1.0, 0.0
-    return number(holder, "RescaleSlope", 1.0), number(holder, "RescaleIntercept", 0.0)
+    holder = next((one for one in said if numbers(one, "RescaleSlope", 1) is not None), header)
+    try:
+        return rescaling(holder, text(header, "Modality"))
+    except ValueError as error:
+        raise NotAnImage(f"the image {error}") from None
 
 
 def _looked_up(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:

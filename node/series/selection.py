@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from models.base import Need
 from models.types import ParameterValue
-from node.completion import input_digest
+from node.completion import COMPLETED, INCOMPLETE, input_digest, standing_run
 from node.config.settings import AnalysisConfig
 from node.errors import UnfitInput
 from node.index import priors
-from node.index.index import Index, Run, StoredInstance
+from node.index.index import Index, StoredInstance
 from node.index.matching_rules import attributes_of
 from node.series.matching import why_no_input
 
@@ -36,7 +36,9 @@ def choose(
     Of several series of the study that match, the one in the Frame of Reference of the primary is
     taken; of several of an earlier study, the one with its Series Description. A prior is of the latest
     earlier study of the same patient that has a series which matches; without patterns for it, those of
-    the analysis count. An optional input that is not there is left out.
+    the analysis count. A result of this node is taken where it is of the primary series, or of one of the
+    earlier study, and its analysis has not been repeated since. An optional input that is not there is
+    left out.
 
     Parameters
     ----------
@@ -161,28 +163,30 @@ class _Finder:
     def _matching(
         self, study_instance_uid: str, patterns: Mapping[str, str], headers: Sequence[dict[str, str]]
     ) -> tuple[list[dict[str, str]], list[str]]:
-        """Headers that match, and why the others do not; of this node's results the latest alone."""
+        """Headers that match, and why the others do not; of this node's results those that still hold."""
         matching: list[dict[str, str]] = []
-        latest: dict[tuple[str, ...], tuple[tuple[int, float], dict[str, str]]] = {}
         reasons = []
         for header in headers:
             reason = why_no_input(patterns, header)
+            if not reason and header.get("is_own"):
+                reason = self._why_no_result(study_instance_uid, header)
             if reason:
                 reasons.append(reason)
-            elif (run := self._run_of(study_instance_uid, header)) is not None:
-                kind = run.analysis, run.series_instance_uid, run.kind, header.get("SeriesDescription", "")
-                age = run.revision, run.started_at
-                if kind not in latest or age > latest[kind][0]:
-                    latest[kind] = age, header
             else:
                 matching.append(header)
-        matching += [header for _, header in latest.values()]
         return matching, list(dict.fromkeys(reasons))
 
-    def _run_of(self, study_instance_uid: str, header: Mapping[str, str]) -> Run | None:
-        if not header.get("is_own"):
-            return None
-        return self._instances(study_instance_uid, header["SeriesInstanceUID"])[0].provenance.run
+    def _why_no_result(self, study_instance_uid: str, header: Mapping[str, str]) -> str:
+        """Why what this node made says nothing of the primary, or of its series as that is now."""
+        run = self._instances(study_instance_uid, header["SeriesInstanceUID"])[0].provenance.run
+        if run is None:
+            return "it is not known of which series this node made it"
+        if study_instance_uid == self._study and run.series_instance_uid != self._series:
+            return f"the result of {run.analysis} is of another series"
+        standing = standing_run(self._connection, study_instance_uid, run.series_instance_uid, run.analysis)
+        if standing is None or standing["state"] not in (COMPLETED, INCOMPLETE):
+            return f"{run.analysis} has no result for the series as it is now"
+        return "" if standing["revision"] == run.revision else f"a later result of {run.analysis} replaces it"
 
     def _like_primary(self, headers: list[dict[str, str]], keyword: str) -> list[dict[str, str]]:
         """Of several headers those in which an attribute is as in the primary, or all when none is."""

@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from node.series.header_values import items, text
+from node.series.header_values import items, numbers, text
 from node.series.series_view import Allocate, stored_value
 
 HOUNSFIELD_UNIT = "[hnsf'U]"
 #: What padding outside the field of view becomes in a CT: air, at the end of the scale.
 CT_PADDING_HU = -1024
+#: Modalities whose values mean nothing before they are rescaled, and what they then are not.
+RESCALED = {"CT": "are no Hounsfield units", "PT": "are not in the unit that it names"}
+#: Slope and intercept beyond this are none: with 32 bits stored, all up to it fit into 64.
+MOST_RESCALING = 1e9
 #: Units (0054,1001) of PET (PS3.3 section C.8.9.1.1.3) as UCUM.
 _PET_UNITS = {"BQML": "Bq/ml", "GML": "g/ml", "CNTS": "{counts}", "CPS": "{counts}/s", "PROPCNTS": "{counts}"}
 
@@ -45,6 +49,27 @@ def _rescale_type(header: Dataset) -> str:
     ]
     transformations = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
     return next(filter(None, (text(one, "RescaleType") for one in (header, *transformations))), "")
+
+
+def rescaling(holder: Dataset, modality: str) -> tuple[float, float]:
+    """Slope and intercept that ``holder`` has (PS3.3 section C.11.1.1.2); 1 and 0 where it has none.
+
+    Raises ValueError, which says what ``holder`` "has": no value where the modality means nothing without
+    it, or one that cannot be meant.
+    """
+    found = []
+    for keyword, name, default in (
+        ("RescaleSlope", "Rescale Slope", 1.0),
+        ("RescaleIntercept", "Rescale Intercept", 0.0),
+    ):
+        said = numbers(holder, keyword, 1)
+        if said is None and (meaningless := RESCALED.get(modality)):
+            raise ValueError(f"has no {name}, so its values {meaningless}")
+        number = default if said is None else said[0]
+        if abs(number) > MOST_RESCALING:
+            raise ValueError(f"has a {name} of {number:g}, which cannot be meant")
+        found.append(number)
+    return found[0], found[1]
 
 
 def real(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,13 @@ from models.types import Volume
 from node.errors import NotAVolume
 from node.series import geometry
 from node.series.geometry import Grid, Plane
+from node.series.header_values import text
 from node.series.series_view import Allocate, common_header
 from node.series.source_series import SourceInstance
 from node.series.values import HOUNSFIELD_UNIT, fill_padding, real, unit_of, wide_enough
+
+#: Value 1 of Image Type (PS3.3 sections C.7.6.1.1.2 and C.8.16.1.1).
+_ORIGINS = ("ORIGINAL", "DERIVED", "MIXED")
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,9 @@ def build(
     if without is not None:
         raise NotAVolume("an instance of the series has no pixels")
     _refuse_tables(headers)
-    grid = geometry.grid(geometry.planes(headers))
+    planes = geometry.planes(headers)
+    _refuse_strangers(headers, len(planes))
+    grid = geometry.grid(planes)
     try:
         unit = unit_of(headers)
     except ValueError as error:
@@ -93,6 +100,28 @@ def _refuse_tables(headers: Sequence[Dataset]) -> None:
     for header in headers:
         if "ModalityLUTSequence" in header:
             raise NotAVolume("the values need a Modality LUT table, and only rescaling is done here")
+
+
+def _refuse_strangers(headers: Sequence[Dataset], planes: int) -> None:
+    """Refuse instances that nothing but their Series Instance UID holds together."""
+    studies = Counter(text(header, "StudyInstanceUID") for header in headers)
+    if len(studies) > 1:
+        raise NotAVolume(f"mixed studies: {_odd(studies)}")
+    frames = Counter(text(header, "FrameOfReferenceUID") for header in headers)
+    # Where each plane has one of its own, an anonymiser made them, and they say nothing.
+    if len(frames) > 1 and not (len(frames) == planes > 2):
+        raise NotAVolume(f"mixed Frames of Reference: {_odd(frames)}, so their positions cannot be compared")
+    kinds = Counter(text(header, "ImageType").upper() for header in headers)
+    made = Counter({kind: kinds[kind] for kind in _ORIGINS if kind in kinds})
+    if len(made) > 1:
+        raise NotAVolume(f"mixed original and derived images: {_odd(made)}")
+    if "MIXED" in made:
+        raise NotAVolume("original and derived frames are mixed (Image Type begins with MIXED)")
+
+
+def _odd(kinds: Counter[str]) -> str:
+    total = kinds.total()
+    return f"{total - max(kinds.values())} of {total} instances differ from the others"
 
 
 def _fill(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from models import registry
 from models.base import Need
 from node.catalogue import catalogue
-from node.completion import COMPLETED, FAILED, INCOMPLETE, NO_MATCH, QUEUED, UNCHANGED
+from node.completion import COMPLETED, FAILED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED, UNCHANGED
 from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients, UnfitInput
-from node.index import identity
+from node.index import identity, priors
 from node.index.matching_rules import attributes_of, results_of
 from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, SetAside
@@ -21,6 +21,11 @@ from node.series.matching import why_not
 from node.services import Services
 
 TWO_PATIENTS = "two-patients"
+WAITS_SINCE = "waits_since"
+"""In the payload of a selection that waits for an earlier study to arrive: since when."""
+
+# One that grows for longer is taken as it is.
+_LONGEST_WAIT_SECONDS = 600.0
 
 # Runs that are not repeated by themselves as long as the series is the same. What a model fails over would be
 # failed again, and park an analysis for the fault of one series.
@@ -65,6 +70,12 @@ class SelectTask:
             return Done()
         needs = self._needs_of(analysis.model)
         with services.database.read() as connection:
+            if services.completion.has_fired_since(connection, study_instance_uid, name, revision):
+                # It had to wait, and more instances came meanwhile.
+                return Done(lambda connection: follow_up(services, connection, job))
+            until = _awaited(services, connection, job, analysis, needs)
+            if until is not None:
+                return Done(lambda connection: _select_later(services, connection, job, until))
             patients = identity.patients_of_study(connection, study_instance_uid)
             headers = services.index.series_headers(connection, study_instance_uid)
             matching, reason = _match(services, connection, analysis, study_instance_uid, headers)
@@ -89,6 +100,9 @@ class SelectTask:
                     reason=reason,
                     model=analysis.model,
                 )
+            chosen = {choice.series_instance_uid for choice in choices if choice.refusal is None}
+            # What was chosen before and waits is not what the analysis wants now.
+            _supersede(services, connection, job, lambda series: series not in chosen)
             for choice in choices:
                 if choice.refusal is None:
                     _enqueue(services, connection, job, analysis, choice, started_at)
@@ -106,6 +120,45 @@ class SelectTask:
             except (registry.UnknownModel, registry.UnusableModel):
                 return ()
         return self._needs[model]
+
+
+def _supersede(
+    services: Services, connection: sqlite3.Connection, job: Job, is_of: Callable[[str], bool]
+) -> None:
+    """End the runs that wait for this analysis of this study, of the series that ``is_of`` names."""
+    of = str(job.payload["study_instance_uid"]), str(job.payload["analysis"])
+    services.completion.supersede(connection, *of, services.queue.supersede_runs(connection, *of, is_of))
+
+
+def _awaited(
+    services: Services,
+    connection: sqlite3.Connection,
+    job: Job,
+    analysis: AnalysisConfig,
+    needs: Sequence[Need],
+) -> float | None:
+    """When it may be known what the earlier studies hold, of which one still arrives; None when it is."""
+    now = services.clock.timestamp()
+    since = float(job.payload.get(WAITS_SINCE, now))
+    if not any(need.comes_from == "prior" for need in needs) or not 0 <= now - since < _LONGEST_WAIT_SECONDS:
+        return None
+    earlier = priors.earlier_studies(connection, str(job.payload["study_instance_uid"]))
+    quiet_at = max((services.completion.quiet_at(connection, one, analysis) for one in earlier), default=now)
+    return min(quiet_at, since + _LONGEST_WAIT_SECONDS) if quiet_at > now else None
+
+
+def _select_later(services: Services, connection: sqlite3.Connection, job: Job, until: float) -> None:
+    """Enqueue the selection once more, under a key of its own, as the present job is about to be done."""
+    study_instance_uid, revision = str(job.payload["study_instance_uid"]), job.payload["revision"]
+    services.queue.enqueue(
+        connection,
+        "select",
+        key=f"{study_instance_uid}/{job.payload['analysis']}/{revision}/after {job.id}",
+        payload={WAITS_SINCE: services.clock.timestamp(), **job.payload},
+        study_instance_uid=study_instance_uid,
+        not_before=until,
+        again=True,
+    )
 
 
 def _refuse(services: Services, job: Job, patients: int) -> SetAside:
@@ -174,7 +227,10 @@ def _enqueue(
     )
     is_again = last is not None and last["revision"] == revision
     is_same = last is not None and last["selected_digest"] == choice.digest
-    if last is not None and is_same and (is_again or last["state"] in _STANDING_STATES):
+    is_standing = last is not None and (
+        last["state"] != SUPERSEDED if is_again else last["state"] in _STANDING_STATES
+    )
+    if is_same and is_standing:
         # What arrived late belongs to another series.
         return
     if last is not None and is_again and last["state"] in (COMPLETED, INCOMPLETE, UNCHANGED):
@@ -182,16 +238,10 @@ def _enqueue(
         # of a later revision alone.
         services.completion.arrived(connection, study_instance_uid, started_at)
         return
-    # One analysis of a series at a time, and what nobody has begun yet gives way to newer contents.
-    lane = f"{analysis.name}/{choice.series_instance_uid}"
-    if services.queue.supersede(connection, "analyze", lane) and last is not None:
-        services.completion.supersede(
-            connection,
-            study_instance_uid,
-            choice.series_instance_uid,
-            analysis.name,
-            before_revision=revision,
-        )
+    # What nobody has begun yet gives way to newer contents.
+    _supersede(services, connection, job, lambda series: series == choice.series_instance_uid)
+    # One analysis of a series at a time; a Series Instance UID may be there in two studies.
+    lane = f"{analysis.name}/{study_instance_uid}/{choice.series_instance_uid}"
     services.completion.record_selection(
         connection,
         study_instance_uid=study_instance_uid,
@@ -204,7 +254,7 @@ def _enqueue(
     services.queue.enqueue(
         connection,
         "analyze",
-        key=f"{analysis.name}/{choice.series_instance_uid}/{revision}",
+        key=f"{lane}/{revision}",
         payload={
             "study_instance_uid": study_instance_uid,
             "series_instance_uid": choice.series_instance_uid,

@@ -242,3 +242,23 @@ def test_a_prior_that_comes_later_changes_nothing_by_itself(make: Any, sums: str
     scene.quiet()
     runs = [run for run in scene.runs() if run["analysis"] == "sums"]
     assert [run["facts"].get("before") for run in runs] == [None, ["30"]]
+
+
+def test_an_earlier_study_that_is_still_being_sent_is_waited_for(make: Any, sums: str) -> None:
+    scene = make(
+        AnalysisConfig(
+            "sums", sums, when={"Modality": "CT"}, inputs={"other": {"Modality": "MR"}}, results=("sr",)
+        )
+    )
+    scene.scan(*volume(SERIES, 10), *volume(f"{SERIES}0", 20, Modality="MR"))
+    scene.clock.advance(60)
+    first, *rest = volume("1.2.77", 30, study_instance_uid="1.2.7", StudyDate="20200101")
+    scene.scan(first)
+    scene.clock.advance(1)
+    scene.node.schedule.complete()
+    scene.engine.run_until_idle(60)
+    assert scene.runs() == []
+    scene.scan(*rest)
+    scene.quiet()
+    (run,) = [one for one in scene.runs() if one["analysis"] == "sums"]
+    assert run["facts"] == {"ct": ["10"], "other": ["20"], "before": ["30"]}

@@ -359,8 +359,17 @@ def test_asking_for_any_job_of_a_parked_analysis_unparks_it(records: Records, wa
     records.receive(made.ct_image(study_instance_uid="1.2.3"))
     number, _ = park(records)
     arguments = [way.format(number=number) for way in ways]
-    assert "analysis quality is parked no more" in records.run("retry", *arguments)
-    assert parked(records) == []
+    told = records.run("retry", *arguments)
+    assert "2 jobs will be done now" in told
+    assert "analysis quality is parked no more" in told
+    # None is left that waits for nothing, and that others would wait for.
+    assert parked(records) == records.jobs(state="set_aside") == []
+
+
+def test_several_jobs_of_a_parked_analysis_may_be_asked_for_at_once(records: Records) -> None:
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+    told = records.json("retry", *park(records))
+    assert told == {"jobs_to_be_done": 2, "left_as_they_are": [], "unparked": ["quality"]}
 
 
 def test_asking_for_other_jobs_unparks_nothing(records: Records) -> None:

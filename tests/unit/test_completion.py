@@ -289,7 +289,7 @@ def test_a_selection_is_kept_when_its_run_is_recorded(bench: Bench, clock: Manua
     select(2)
     write(
         bench,
-        lambda connection: bench.completion.supersede(connection, "1.2", "1.2.1", "slow", before_revision=3),
+        lambda connection: bench.completion.supersede(connection, "1.2", "slow", [("1.2.1", 2)]),
     )
     assert last() == (SUPERSEDED, "digest-2", 7.0)
 
@@ -500,6 +500,42 @@ def test_the_wait_survives_a_restart(tmp_path: Path, clock: ManualClock) -> None
         assert Schedule(after.services).complete() == 0
         run(after)
         assert selections(after) == ["middle"]
+
+
+def test_what_has_changed_since_the_look_is_not_fired(chain: Bench, clock: ManualClock) -> None:
+    arrive(chain)
+    clock.advance(60)
+    looked = due(chain)
+    assert looked == [("1.2", "first", 1)]
+    with chain.database.read() as connection:
+        assert chain.completion.still_due(connection, looked) == looked
+    arrive(chain)
+    with chain.database.read() as connection:
+        assert chain.completion.still_due(connection, looked) == []
+
+
+def test_studies_that_wait_for_others_cost_one_look_each_in_an_index(
+    chain: Bench, clock: ManualClock
+) -> None:
+    for study in ("1.2", "1.3", "1.4"):
+        arrive(chain, study)
+    clock.advance(60)
+    Schedule(chain.services).complete()
+    with chain.database.read() as connection:
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+        assert chain.completion.due(connection) == []
+        connection.set_trace_callback(None)
+        plans = [
+            row[3]
+            for statement in statements
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+        ]
+    assert len(statements) == len(CHAIN.analyses)
+    assert [plan for plan in plans if " job " in plan] == [
+        "SEARCH job USING INDEX job_analysis (study_instance_uid=? AND <expr>=?)"
+    ] * 3
+    assert [plan for plan in plans if plan.startswith("SCAN")] == []
 
 
 def test_a_restored_node_counts_all_as_due_whatever_waits(chain: Bench, clock: ManualClock) -> None:

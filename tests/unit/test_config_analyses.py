@@ -266,3 +266,25 @@ def test_a_file_without_analyses_is_read_without_numpy(tmp_path: Path) -> None:
         f"config_file.load(Path({str(tmp_path / 'config.toml')!r})); sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ('when = { SliceThickness = "<= 3" }', "when: SliceThickness"),
+        ('inputs = { pet = { SliceThickness = ">2" } }', "inputs: pet: SliceThickness"),
+    ],
+)
+def test_a_comparison_of_an_attribute_is_a_fault_as_it_would_never_match(
+    folder: Path, line: str, place: str
+) -> None:
+    lines = (line, PET) if line.startswith("when") else (line,)
+    (problem,) = problems(folder, stanza(*lines))
+    assert f"[[analyses]] {place}: '" in problem
+    assert "compares numbers, which only results of other analyses can be asked for" in problem
+
+
+def test_a_text_that_begins_as_a_comparison_does_is_a_pattern(folder: Path) -> None:
+    assert only(folder, 'when = { SeriesDescription = "<MPR Range*" }', PET).when == {
+        "SeriesDescription": "<MPR Range*"
+    }

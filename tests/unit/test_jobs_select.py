@@ -12,9 +12,9 @@ import pytest
 from pydicom import uid
 
 from models.base import Need
-from node.completion import COMPLETED, FAILED, QUEUED, input_digest
-from node.config.settings import AnalysisConfig, Config
-from node.errors import ModelCrashed
+from node.completion import COMPLETED, FAILED, QUEUED, SUPERSEDED, UNCHANGED, input_digest
+from node.config.settings import AnalysisConfig, Config, StudyConfig
+from node.errors import AnalysisParked, ModelCrashed
 from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
 from node.jobs.task import Done, Job, SetAside
@@ -88,7 +88,8 @@ class Study:
     def select(self, analysis: str = "lungs", *, is_new: bool = True) -> Done | SetAside:
         self.revision += is_new
         job = Job(
-            1,
+            # None that is in the queue.
+            0,
             "select",
             "key",
             "",
@@ -399,6 +400,238 @@ def with_needs(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPat
     analysis = AnalysisConfig("lungs", "m", when={"Modality": "CT"}, inputs={"pet": {"Modality": "PT"}})
     with job_bench(tmp_path, clock, Config(analyses=(analysis,))) as bench:
         yield Study(bench)
+
+
+def second_study(study: Study) -> Study:
+    """Another study in the same node."""
+    other = Study.__new__(Study)
+    other.bench, other.index, other.uid, other.revision = study.bench, study.index, uid.generate_uid(), 0
+    return other
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_series_uid_that_two_studies_have_is_analysed_in_both(study: Study, is_done: bool) -> None:
+    other = second_study(study)
+    for one in (study, other):
+        one.add("1.2.1")
+    study.select()
+    if is_done:
+        study.complete("1.2.1")
+    other.select()
+    waiting = [job["study_instance_uid"] for job in study.analyses()]
+    assert waiting == ([other.uid] if is_done else [study.uid, other.uid])
+    assert [run["state"] for run in study.runs()] == [COMPLETED if is_done else QUEUED]
+    assert [run["state"] for run in other.runs()] == [QUEUED]
+
+
+# --- what was chosen before and waits ----------------------------------------------
+
+
+def find(study: Study, kind: str) -> None:
+    """Let ``mr.type`` find something else in the series, at the present revision."""
+    study.bench.database.write(
+        lambda connection: study.bench.completion.record_run(
+            connection,
+            study_instance_uid=study.uid,
+            series_instance_uid="1.2.1",
+            analysis="mr.type",
+            revision=study.revision,
+            state=COMPLETED,
+            facts={"kind": (kind,), "Score": ("1",)},
+        )
+    )
+
+
+def test_a_series_that_matches_no_more_is_not_analysed_though_it_waited(chained: Study) -> None:
+    chained.add("1.2.1")
+    chained.add("1.2.2")
+    chained.select("mr.type")
+    for series in ("1.2.1", "1.2.2"):
+        chained.complete(series, kind=("t1w",), Score=("1",))
+    chained.select("brain", is_new=False)
+    assert [one["series_instance_uid"] for one in chained.analyses()] == ["1.2.1", "1.2.2"]
+    chained.add("1.2.1")
+    chained.revision += 1
+    find(chained, "t2w")
+    chained.select("brain", is_new=False)
+    # Of the other series nothing has changed, so its turn stays.
+    assert [(one["series_instance_uid"], one["revision"]) for one in chained.analyses()] == [("1.2.2", 1)]
+    assert [one[:2] for one in of(chained, "brain")] == [("1.2.1", SUPERSEDED), ("1.2.2", QUEUED)]
+
+
+def test_what_was_found_first_and_is_found_again_is_analysed_after_all(chained: Study) -> None:
+    chained.add("1.2.1")
+    chained.select("mr.type")
+    chained.complete("1.2.1", kind=("t1w",), Score=("1",))
+    for kind, waiting in (("t1w", 1), ("t2w", 0), ("t1w", 1)):
+        find(chained, kind)
+        chained.select("brain", is_new=False)
+        assert len(chained.analyses()) == waiting
+    assert [one[:2] for one in of(chained, "brain")] == [("1.2.1", QUEUED)]
+
+
+def test_a_series_whose_input_cannot_be_told_any_more_is_not_analysed_though_it_waited(
+    with_needs: Study,
+) -> None:
+    with_needs.add("1.2.1")
+    with_needs.add("1.2.2", Modality="PT")
+    with_needs.select()
+    assert len(with_needs.analyses()) == 1
+    with_needs.add("1.2.3", Modality="PT")
+    with_needs.select()
+    assert with_needs.analyses() == []
+    assert [run["state"] for run in with_needs.runs()] == [SUPERSEDED, "unfit-input"]
+
+
+def test_what_is_parked_gives_way_to_newer_contents_and_nobody_waits_for_it(chained: Study) -> None:
+    bench, write = chained.bench, chained.bench.database.write
+    for revision in (1, 2):
+        write(lambda connection: bench.completion.arrived(connection, chained.uid, 0.0))
+        chained.add("1.2.1")
+        chained.select("mr.type")
+        for name in ("mr.type", "mr"):
+            write(
+                lambda connection, name=name, revision=revision: bench.completion.fired(
+                    connection, chained.uid, name, revision
+                )
+            )
+        if revision == 1:
+            (job,) = bench.lease("analyze")
+            write(lambda connection, job=job: bench.queue.set_aside(connection, job, AnalysisParked("it is")))
+    with bench.database.read() as connection:
+        assert bench.completion.due(connection) == []
+    chained.complete("1.2.1", kind=("t1w",), Score=("1",))
+    with bench.database.read() as connection:
+        assert bench.completion.due(connection) == [(chained.uid, "brain", 2)]
+
+
+def test_a_job_that_its_model_failed_stays_where_a_person_sees_it(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    (job,) = study.bench.lease("analyze")
+    study.bench.database.write(
+        lambda connection: study.bench.queue.set_aside(connection, job, ModelCrashed("out of luck"))
+    )
+    study.add("1.2.1")
+    study.select()
+    assert sorted(one["state"] for one in study.bench.jobs(kind="analyze")) == ["ready", "set_aside"]
+
+
+# --- earlier studies that still arrive ---------------------------------------------
+
+
+@pytest.fixture
+def with_prior(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
+    described = SimpleNamespace(needs=(Need("ct"), Need("before", comes_from="prior", is_optional=True)))
+    monkeypatch.setattr("node.tasks.select.catalogue.describe", lambda model: described)
+    config = Config(study=StudyConfig(quiet_seconds=60), analyses=(AnalysisConfig("lungs", "m"),))
+    with job_bench(tmp_path, clock, config) as bench:
+        study = Study(bench)
+        study.add("1.2.1", StudyDate="20240601")
+        yield study
+
+
+def grow(study: Study) -> Study:
+    """Let an instance of an earlier study arrive."""
+    study.add("1.1.1", StudyDate="20230601")
+    now = study.bench.clock.timestamp()
+    study.bench.database.write(lambda connection: study.bench.completion.arrived(connection, study.uid, now))
+    return study
+
+
+def select_what_waits(study: Study) -> None:
+    for job in study.bench.lease("select"):
+        ((_, outcome),) = SelectTask().run(study.bench.services, [job])
+        assert isinstance(outcome, Done)
+        assert outcome.apply is not None
+        study.bench.database.write(outcome.apply)
+        study.bench.database.write(lambda connection, job=job: study.bench.queue.finish(connection, job))
+
+
+def test_a_selection_waits_until_an_earlier_study_has_arrived(with_prior: Study, clock: ManualClock) -> None:
+    prior = grow(second_study(with_prior))
+    clock.advance(10)
+    with_prior.select()
+    assert with_prior.analyses() == with_prior.runs() == []
+    clock.advance(40)
+    grow(prior)
+    clock.advance(10)
+    # It is time to look again, and one more has come meanwhile.
+    select_what_waits(with_prior)
+    assert with_prior.analyses() == []
+    clock.advance(49)
+    assert with_prior.bench.lease("select") == []
+    clock.advance(1)
+    select_what_waits(with_prior)
+    assert [one["series_instance_uid"] for one in with_prior.analyses()] == ["1.2.1"]
+
+
+def test_a_selection_that_is_hastened_while_an_earlier_study_arrives_is_not_lost(
+    with_prior: Study, clock: ManualClock
+) -> None:
+    grow(second_study(with_prior))
+    with_prior.select()
+    for _ in range(2):
+        with_prior.bench.database.write(lambda connection: with_prior.bench.queue.requeue(connection))
+        select_what_waits(with_prior)
+    assert with_prior.analyses() == []
+    clock.advance(60)
+    select_what_waits(with_prior)
+    assert len(with_prior.analyses()) == 1
+
+
+def test_an_earlier_study_that_grows_and_grows_is_not_waited_for_for_ever(
+    with_prior: Study, clock: ManualClock
+) -> None:
+    prior = grow(second_study(with_prior))
+    with_prior.select()
+    waited = 0
+    while not with_prior.analyses():
+        clock.advance(30)
+        waited += 30
+        grow(prior)
+        select_what_waits(with_prior)
+        assert waited <= 600
+    assert waited == 600
+
+
+def test_a_selection_that_waited_gives_way_to_that_of_a_later_revision(
+    with_prior: Study, clock: ManualClock
+) -> None:
+    grow(second_study(with_prior))
+    with_prior.select()
+    clock.advance(60)
+    with_prior.add("1.2.1", StudyDate="20240601")
+    with_prior.select()
+    with_prior.bench.database.write(
+        lambda connection: with_prior.bench.completion.fired(connection, with_prior.uid, "lungs", 2)
+    )
+    with_prior.complete("1.2.1")
+    with_prior.add("1.2.1", StudyDate="20240601")
+    select_what_waits(with_prior)
+    assert with_prior.analyses() == []
+    assert [run["revision"] for run in with_prior.runs()] == [2]
+
+
+# --- other parameters, another model ------------------------------------------------
+
+
+def test_the_run_of_another_model_is_made_when_a_person_asks_and_not_before(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    study.complete("1.2.1")
+    reconfigure(study, model="another-model")
+    study.select()
+    assert study.analyses() == []
+    study.bench.database.write(
+        lambda connection: study.bench.completion.select_again(connection, study.uid, 0.0)
+    )
+    study.select()
+    assert [(one["revision"], one["model"]) for one in study.analyses()] == [(3, "another-model")]
+    # The run finds that all is as it was; nobody has asked once more.
+    study.complete("1.2.1", UNCHANGED)
+    study.select()
+    assert study.analyses() == []
 
 
 def reconfigure(study: Study, **changes: Any) -> None:

@@ -108,6 +108,16 @@ def test_the_alarm_stands_as_long_as_it_lasts(bench: Bench, tmp_path: Path) -> N
     assert alarms.standing(tmp_path) == []
 
 
+def test_an_alarm_that_was_raised_and_is_past_between_two_looks_is_cleared(
+    bench: Bench, tmp_path: Path
+) -> None:
+    schedule = Schedule(bench.services)
+    schedule.tell_of_parked()
+    parking.tell(tmp_path, {"lungs": Parked("why", 1.0)}, 1.0)
+    schedule.tell_of_parked()
+    assert alarms.standing(tmp_path) == []
+
+
 def test_who_unparks_while_no_node_runs_clears_the_alarm_of_the_last_one(tmp_path: Path) -> None:
     found = {"lungs": Parked("why", 1.0)}
     parking.tell(tmp_path, found, 2.0)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from models.base import Need
-from node.completion import input_digest
-from node.config.settings import AnalysisConfig
+from node.clock import Clock
+from node.completion import COMPLETED, FAILED, QUEUED, UNCHANGED, WANTED, Completion, input_digest
+from node.config.settings import AnalysisConfig, Config
 from node.errors import UnfitInput
 from node.index import priors
 from node.index.entry import Entry
@@ -55,14 +56,31 @@ def add(index: Indexed, study: str, series: str, *, count: int = 1, **attributes
     return [str(one.SOPInstanceUID) for one in data_sets]
 
 
-def add_own(index: Indexed, study: str, series: str, revision: int, **attributes: Any) -> None:
-    """Add a result of the analysis ``seg`` of series 1."""
+def add_own(
+    index: Indexed, study: str, series: str, revision: int, *, of: str = "1", **attributes: Any
+) -> None:
+    """Add a result of the analysis ``seg`` of series ``of``, which was completed at a revision."""
+    record(index, study, revision, COMPLETED, of=of)
     data_set = made.ct_image(study_instance_uid=study, series_instance_uid=f"{study}.{series}", **attributes)
     header = header_of(data_set)
-    run = Run("seg", f"{study}.1", revision, float(revision), "", "", "m 1", "seg", 0, 1)
+    run = Run("seg", f"{study}.{of}", revision, float(revision), "", "", "m 1", "seg", 0, 1)
     provenance = Provenance("A", "A", "", 0, 1.0, own=True, run=run)
     stored = replace(stored_of(header, is_own=True), provenance=provenance)
     index.database.write(lambda connection: index.index.add(connection, Entry.of(header), stored))
+
+
+def record(index: Indexed, study: str, revision: int, state: str, *, of: str = "1") -> None:
+    """Record a run of the analysis ``seg``."""
+    index.database.write(
+        lambda connection: Completion(Config(), Clock()).record_run(
+            connection,
+            study_instance_uid=study,
+            series_instance_uid=f"{study}.{of}",
+            analysis="seg",
+            revision=revision,
+            state=state,
+        )
+    )
 
 
 def chosen(
@@ -171,6 +189,42 @@ def test_own_results_are_inputs_only_where_they_are_named_and_then_the_latest(in
     assert chosen(index, analysis=named)["pet"] == ["1.2.93"]
 
 
+SEG = {"Modality": "SEG", "SeriesDescription": "lungs"}
+WITH_SEG = replace(ANALYSIS, inputs={"pet": {"Modality": "SEG"}})
+
+
+def test_a_result_of_another_series_is_no_input(index: Indexed) -> None:
+    add(index, "1.2", "1")
+    add(index, "1.2", "2")
+    add_own(index, "1.2", "9", 1, of="2", **SEG)
+    assert chosen(index, analysis=WITH_SEG) == {"ct": ["1.2.1"]}
+    assert refusal(index, analysis=WITH_SEG).endswith("the result of seg is of another series")
+    add_own(index, "1.2", "8", 1, of="1", **SEG)
+    assert chosen(index, analysis=WITH_SEG)["pet"] == ["1.2.8"]
+
+
+@pytest.mark.parametrize("state", [FAILED, QUEUED, WANTED, "not-a-volume"])
+def test_a_result_from_before_its_series_changed_is_no_input(index: Indexed, state: str) -> None:
+    add(index, "1.2", "1")
+    add_own(index, "1.2", "9", 1, **SEG)
+    record(index, "1.2", 2, UNCHANGED)
+    assert chosen(index, analysis=WITH_SEG)["pet"] == ["1.2.9"]
+    record(index, "1.2", 3, state)
+    assert chosen(index, analysis=WITH_SEG) == {"ct": ["1.2.1"]}
+    assert refusal(index, analysis=WITH_SEG).endswith("seg has no result for the series as it is now")
+
+
+def test_results_of_an_earlier_study_are_priors_where_they_still_hold(index: Indexed) -> None:
+    add(index, "1.2", "1")
+    add(index, "1.3", "1", StudyDate="20200101")
+    for revision in (1, 2):
+        add_own(index, "1.3", f"9{revision}", revision, StudyDate="20200101", **SEG)
+    analysis = replace(ANALYSIS, priors={"before": {"Modality": "SEG"}})
+    assert chosen(index, analysis=analysis)["before"] == ["1.3.92"]
+    record(index, "1.3", 3, FAILED)
+    assert "before" not in chosen(index, analysis=analysis)
+
+
 @pytest.mark.parametrize(
     ("patterns", "header", "is_input"),
     [
@@ -219,15 +273,44 @@ def test_earlier_studies_of_the_patient_come_latest_first(index: Indexed) -> Non
         {"StudyDate": ""},
         {"StudyDate": "20240301"},
         {"StudyDate": "20240229", "StudyTime": ""},
+        {"StudyDate": "20240229", "StudyTime": "10"},
+        {"StudyDate": "20240229", "StudyTime": "1016"},
         {"StudyDate": "2020"},
+        {"PatientSex": "M"},
+        {"PatientName": "Roe^Mary"},
     ],
 )
 def test_a_study_that_may_be_anybody_elses_or_is_not_known_to_be_earlier_is_no_prior(
     index: Indexed, attributes: dict[str, str]
 ) -> None:
-    add(index, "1.2", "1", PatientBirthDate="19700101")
-    add(index, "1.3", "1", **{"StudyDate": "20200101", "PatientBirthDate": "19700101", **attributes})
+    one = {"PatientBirthDate": "19700101", "PatientSex": "F", "PatientName": "Doe^Jane"}
+    add(index, "1.2", "1", **one, StudyTime="101500")
+    add(index, "1.3", "1", **{"StudyDate": "20200101", **one, **attributes})
     assert earlier(index) == []
+
+
+@pytest.mark.parametrize(
+    ("both", "name"),
+    [
+        ({}, "DOE^J."),
+        ({"PatientBirthDate": "19700101"}, ""),
+        ({"PatientBirthDate": "19700101", "IssuerOfPatientID": "HOSPITAL"}, "Roe^Jane"),
+    ],
+)
+def test_who_is_known_by_issuer_and_birth_date_may_have_married(
+    index: Indexed, both: dict[str, str], name: str
+) -> None:
+    add(index, "1.2", "1", PatientName="Doe^Jane", PatientSex="F", **both)
+    add(index, "1.3", "1", StudyDate="20200101", PatientName=name, PatientSex="", **both)
+    assert earlier(index) == ["1.3"]
+
+
+def test_a_name_in_another_script_alone_is_another_name_where_little_else_is_said(index: Indexed) -> None:
+    add(index, "1.2", "1", PatientName="Yamada^Tarou", SpecificCharacterSet="ISO_IR 192")
+    add(index, "1.3", "1", PatientName="=山田^太郎", SpecificCharacterSet="ISO_IR 192", StudyDate="20200101")
+    both = "Yamada^T=山田^太郎"
+    add(index, "1.4", "1", PatientName=both, SpecificCharacterSet="ISO_IR 192", StudyDate="20200101")
+    assert earlier(index) == ["1.4"]
 
 
 def test_without_a_patient_id_nobody_has_priors(index: Indexed) -> None:

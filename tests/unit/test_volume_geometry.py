@@ -117,6 +117,27 @@ def test_phases_at_each_place_are_no_volume() -> None:
         ({"PixelSpacing": None}, "slice 3 has no Pixel Spacing"),
         ({"PixelSpacing": [0, 0]}, "slice 3 has no Pixel Spacing"),
         ({"RescaleSlope": None}, "slice 3 has no Rescale Slope, so its values are no Hounsfield units"),
+        (
+            {"RescaleIntercept": None},
+            "slice 3 has no Rescale Intercept, so its values are no Hounsfield units",
+        ),
+        ({"RescaleIntercept": ""}, "slice 3 has no Rescale Intercept, so its values are no Hounsfield units"),
+        ({"RescaleSlope": "1e30"}, "slice 3 has a Rescale Slope of 1e+30, which cannot be meant"),
+        (
+            {"FrameOfReferenceUID": "1.9"},
+            "mixed Frames of Reference: 1 of 5 instances differ from the others,"
+            " so their positions cannot be compared",
+        ),
+        (
+            {"FrameOfReferenceUID": None},
+            "mixed Frames of Reference: 1 of 5 instances differ from the others,"
+            " so their positions cannot be compared",
+        ),
+        ({"StudyInstanceUID": "1.9"}, "mixed studies: 1 of 5 instances differ from the others"),
+        (
+            {"ImageType": ["DERIVED", "SECONDARY"]},
+            "mixed original and derived images: 1 of 5 instances differ from the others",
+        ),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "slice 3 is a localizer"),
         ({"SamplesPerPixel": 3}, "slice 3 is in colour"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "slice 3 is in colour (palette)"),
@@ -126,6 +147,32 @@ def test_phases_at_each_place_are_no_volume() -> None:
 )
 def test_what_is_no_volume_is_refused_by_name(attributes: dict[str, object], message: str) -> None:
     assert refusal(changed(2, **attributes)) == message
+
+
+@pytest.mark.parametrize("frames", [[None] * 5, [f"1.9.{number}" for number in range(5)]])
+def test_frames_of_reference_that_say_nothing_are_no_fault(frames: list[str | None]) -> None:
+    instances = ct_series()
+    for instance, frame in zip(instances, frames, strict=True):
+        instance.header.FrameOfReferenceUID = frame
+    assert len(volume.build(instances).planes) == 5
+
+
+def test_two_objects_of_many_frames_in_two_frames_of_reference_are_no_volume() -> None:
+    instances = [enhanced_ct(), enhanced_ct(step=(0, 0, 3.0))]
+    instances[1].header.FrameOfReferenceUID = "1.9"
+    assert "mixed Frames of Reference: 1 of 2 instances" in refusal(instances)
+
+
+def test_original_and_derived_frames_of_one_object_are_no_volume() -> None:
+    instance = enhanced_ct()
+    instance.header.ImageType = ["MIXED", "PRIMARY", "VOLUME", "NONE"]
+    assert "frames are mixed" in refusal([instance])
+
+
+@pytest.mark.parametrize("modality", ["CT", "PT"])
+def test_the_largest_slope_that_may_be_meant_overflows_nothing(modality: str) -> None:
+    instances = ct_series(2, Modality=modality, RescaleSlope=1e9, RescaleIntercept=-1e9)
+    assert volume.build(instances).volume.voxels.max() == pytest.approx(1e9 * (1024 + 200 - 1))
 
 
 def test_a_single_slice_is_refused() -> None:
