@@ -73,6 +73,9 @@ UNCHANGED = "unchanged"
 #: Results of it are lost, and may have been delivered: it is done again when somebody asks for it alone.
 INCOMPLETE = "incomplete"
 
+#: In the payload of a selection that waits for an earlier study to arrive: since when.
+WAITS_SINCE = "waits_since"
+
 _RUN_COLUMNS = (
     "study_instance_uid",
     "series_instance_uid",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from node import confirmations
 from node.alarms import DISK_FULL, Alarm
-from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED
+from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED, WAITS_SINCE
 from node.config.settings import AnalysisConfig, RouteConfig
 from node.errors import AnalysisParked
 from node.index.matching_rules import differs
@@ -222,7 +222,7 @@ def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
             return
     for job in _jobs(facts, "select", analysis.name):
         if job["state"] != "done":
-            waits = job["payload"].get("waits_since") is not None
+            waits = WAITS_SINCE in job["payload"]
             told = "It waits until an earlier study of the patient has arrived." if waits else _SELECTED
             yield _job(facts, about, job, told)
             return

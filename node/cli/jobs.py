@@ -47,9 +47,10 @@ def register(commands: Commands) -> None:
         _retry,
         summary="do jobs now that were set aside, or wait for their next try",
         description="Each starts afresh, with all its tries. With --again the series of a study are "
-        "selected anew for every analysis, as if another instance had come: for when the "
-        "configuration was changed. An analysis that is parked, because its model failed again and again, "
-        "runs again once any of its jobs is asked for; --analysis asks for all of them.",
+        "selected anew for every analysis, as if another instance had come, and analysed again where the "
+        "model or what it is set to is not as it was: for when the configuration was changed. An analysis "
+        "that is parked, because its model failed again and again, runs again once any of its jobs is asked "
+        "for; --analysis asks for all of them.",
         examples="anode retry 17 18\nanode retry --study 1.2.840.113619.2.55.3\nanode retry --all\n"
         "anode retry --study 1.2.840.113619.2.55.3 --again\nanode retry --analysis lungs",
     )

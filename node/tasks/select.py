@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from models import registry
 from models.base import Need
 from node.catalogue import catalogue
-from node.completion import COMPLETED, FAILED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED, UNCHANGED
+from node.completion import (
+    COMPLETED,
+    FAILED,
+    INCOMPLETE,
+    NO_MATCH,
+    QUEUED,
+    SUPERSEDED,
+    UNCHANGED,
+    WAITS_SINCE,
+)
 from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients, UnfitInput
 from node.index import identity, priors
@@ -21,9 +30,6 @@ from node.series.matching import why_not
 from node.services import Services
 
 TWO_PATIENTS = "two-patients"
-WAITS_SINCE = "waits_since"
-"""In the payload of a selection that waits for an earlier study to arrive: since when."""
-
 # One that grows for longer is taken as it is.
 _LONGEST_WAIT_SECONDS = 600.0
 

@@ -262,3 +262,26 @@ def test_an_earlier_study_that_is_still_being_sent_is_waited_for(make: Any, sums
     scene.quiet()
     (run,) = [one for one in scene.runs() if one["analysis"] == "sums"]
     assert run["facts"] == {"ct": ["10"], "other": ["20"], "before": ["30"]}
+
+
+def test_another_version_of_a_model_runs_when_a_person_asks_and_the_same_one_does_not(
+    make: Any, sums: str
+) -> None:
+    folder = Path(sums) / "analysis.toml"
+    other = 'name = "other"\nas = "volume"\nfrom = "study"\n'
+    folder.write_text(folder.read_text().replace(other, f"{other}optional = true\n"))
+    scene = make(AnalysisConfig("sums", sums, when={"Modality": "CT"}, results=("sr",)))
+    services = scene.node.services
+
+    def ask_again() -> list[str]:
+        now = scene.clock.timestamp()
+        services.database.write(lambda connection: services.completion.select_again(connection, STUDY, now))
+        scene.quiet()
+        return [state for _, state, _ in of(scene, "sums")]
+
+    scene.scan(*volume(SERIES, 10))
+    scene.quiet()
+    assert ask_again() == ["completed", "unchanged"]
+    folder.write_text(folder.read_text().replace('version = "1"', 'version = "2"'))
+    assert ask_again() == ["completed", "unchanged", "completed"]
+    assert [run["model"].split()[:2] for run in scene.runs()[::2]] == [["sums", "1"], ["sums", "2"]]

@@ -68,6 +68,14 @@ def only(facts: Facts) -> Row:
     return row
 
 
+def test_a_selection_that_waits_for_an_earlier_study_says_so_and_until_when() -> None:
+    waits = job("select", "ready")
+    waits["payload"] = {**waits["payload"], "waits_since": NOW - 100}
+    row = only(replace(FACTS, analyses=[LUNGS], jobs=[waits]))
+    assert row.explanation == "It waits until an earlier study of the patient has arrived."
+    assert (row.state, row.next_try) == ("waiting", NOW + 30)
+
+
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
