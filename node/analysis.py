@@ -15,7 +15,7 @@ from datetime import datetime
 
 from models.types import Code, Findings, Mark, Measurement, ParameterValue, Segment
 from node.catalogue.catalogue import Description
-from node.config.settings import Device, ResultKind
+from node.config.settings import AnalysisConfig, Device, ResultKind
 from node.errors import ResultInvalid
 from node.processes.job_folder import JobFolder
 from node.processes.workers import Workers, WorkerSpec
@@ -45,18 +45,18 @@ class Order:
 
     @property
     def model(self) -> str:
-        """What a run is recorded by: name, version, and a digest of the weights and of what was set.
+        """What a run is recorded by: name, version, and a digest of weights, parameters and kinds of results.
 
         Two runs over the same input are the same when this is.
         """
         card = self.description.card
         name = f"{card.name} {card.version}"
-        unset = {one.name: one.default for one in self.description.parameters}
-        settings = {key: value for key, value in self.parameters.items() if value != unset.get(key)}
-        if not settings and not card.weights_sha256:
+        has_all = tuple(self.results) == AnalysisConfig("", "").results
+        if has_all and not self.parameters and not card.weights_sha256:
             return name
-        told = json.dumps([card.weights_sha256, settings], sort_keys=True).encode()
-        return f"{name} {hashlib.sha256(told).hexdigest()[:8]}"
+        told = [card.weights_sha256, dict(self.parameters), [] if has_all else sorted(self.results)]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return f"{name} {digest[:8]}"
 
     @property
     def spec(self) -> WorkerSpec:

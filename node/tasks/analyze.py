@@ -158,10 +158,9 @@ class AnalyzeTask:
         if len(patients) > 1:
             raise TwoPatients(f"the study holds instances of {len(patients)} patients, so it is not analysed")
         digest = selection.digest_of(chosen)
-        same = next(
-            (one for one in completed if (one["input_digest"], one["model"]) == (digest, order.model)), None
-        )
-        if same is not None:
+        # An earlier one may have said the same, but what was said since is what stands.
+        same = next(iter(completed), None)
+        if same is not None and (same["input_digest"], same["model"]) == (digest, order.model):
             # Also when what arrived after the selection was analysed with it, at the earlier revision.
             reason = f"the series is as it was at revision {same['revision']}, which has a result"
             facts = {"input_digest": digest, "model": order.model, "facts": same["facts"]}
