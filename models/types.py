@@ -215,8 +215,9 @@ class Mark:
     ``points`` is (n, 3) float64 in voxels, (slice, row, column), fractions allowed; a whole number is
     the centre of a voxel. ``shape`` says what they are: one ``point``; the two opposite corners of a
     ``box`` along the axes of the grid, which lie in one slice or in several; the vertices of a
-    ``polygon`` (closed) or ``polyline`` (open), all in one slice. ``probability`` is 0 to 1. ``name``
-    is stable from run to run where the thing is the same, and unique in the Findings.
+    ``polygon`` (closed) or ``polyline`` (open), all in one slice. The corners of a box are the centres of
+    its outermost voxels, so a box of one voxel has the same corner twice. ``probability`` is 0 to 1.
+    ``name`` is stable from run to run where the thing is the same, and unique in the Findings.
     """
 
     name: str

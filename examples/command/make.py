@@ -14,8 +14,8 @@ def main(folder: Path) -> None:
     """Copy the program, make its environment, and pin the program."""
     folder.mkdir(parents=True)
     shutil.copy(HERE / "body.py", folder)
-    pins = pinned_files.stanza(folder)
     venv.create(folder / "environment", with_pip=False)
+    pins = pinned_files.stanza(folder, but=["environment"])
     stated = (HERE / "analysis.toml").read_text(encoding="utf-8")
     (folder / "analysis.toml").write_text(stated + pins, encoding="utf-8")
 

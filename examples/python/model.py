@@ -24,9 +24,9 @@ class Box:
             planes = np.flatnonzero(dense.mean(axis=others) > LEAST_SHARE)
             if not planes.size:
                 raise ValueError("nothing in the volume is as dense as a body")
-            corners.append((planes[0] - 0.5, planes[-1] + 0.5))
+            corners.append((planes[0], planes[-1]))
         box = np.array(corners, np.float64).T
-        share = 100.0 * float(np.prod(box[1] - box[0])) / volume.voxels.size
+        share = 100.0 * float(np.prod(box[1] - box[0] + 1)) / volume.voxels.size
         return Findings(
             marks=(Mark("body", "Body", "box", box, CATEGORY, BODY),),
             measurements=(Measurement(SHARE, share, PERCENT, name="box share"),),

@@ -17,7 +17,7 @@ from models import registry
 from models.base import ModelCard, Need, Parameter
 from models.types import ParameterValue
 from node.catalogue import model_folder, parameters, pinned_files
-from node.catalogue.folder_tables import RunnerKind
+from node.catalogue.folder_tables import ModelFolder, RunnerKind
 from node.catalogue.pinned_files import PinnedFile
 from node.config.config_values import suggestion
 
@@ -26,15 +26,12 @@ LOADING_FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, O
 """What the constructor of a model from another package may raise."""
 
 
-#: These run what else is in their folder.
-_CODE_KINDS = ("python", "monai_bundle", "command")
-
-
 @dataclass(frozen=True)
 class Description:
     """What a model is, known without its weights.
 
-    ``folder`` is that of a model folder, None for a name; ``files`` are then what has to be in it.
+    ``folder`` is that of a model folder, None for a name; ``files`` are then what has to be in it,
+    ``unpinned`` what else may be, and ``stated_sha256`` is the digest of its ``analysis.toml``.
     """
 
     reference: str
@@ -44,6 +41,8 @@ class Description:
     parameters: tuple[Parameter, ...]
     folder: Path | None = None
     files: tuple[PinnedFile, ...] = ()
+    unpinned: tuple[str, ...] = ()
+    stated_sha256: str = ""
 
 
 def is_folder(reference: str) -> bool:
@@ -67,17 +66,7 @@ def describe(reference: str) -> Description:
         when what is there is no model; every fault of an ``analysis.toml`` with its line
     """
     if is_folder(reference):
-        folder = model_folder.read(Path(reference))
-        needs = tuple(one.need for one in folder.inputs)
-        return Description(
-            reference,
-            folder.runner.kind,
-            folder.card,
-            needs,
-            folder.parameters,
-            folder.path,
-            folder.runner.files,
-        )
+        return of_folder(reference, model_folder.read(Path(reference)))
     known = names()
     if reference not in known:
         hint = suggestion(reference, known) or f"; there are {', '.join(known)}"
@@ -91,26 +80,52 @@ def describe(reference: str) -> Description:
     return Description(reference, "python", outline.card, outline.needs, outline.parameters)
 
 
+def of_folder(reference: str, folder: ModelFolder) -> Description:
+    """Say what the model is of a folder that was read."""
+    return Description(
+        reference,
+        folder.runner.kind,
+        folder.card,
+        tuple(one.need for one in folder.inputs),
+        folder.parameters,
+        folder.path,
+        folder.runner.files,
+        folder.runner.unpinned,
+        folder.stated_sha256,
+    )
+
+
 def verify(description: Description) -> None:
-    """Check that every file of the model is there and is the one that was pinned.
+    """Check that every file of the model is there and is the one that was pinned, and that there is no other.
 
     Raises
     ------
     registry.UnusableModel
-        naming each file that is missing or another one, and what to do
+        naming each file that is missing, another one or not pinned, and what to do
     """
     if found := faults(description):
         raise registry.UnusableModel("; ".join(found))
 
 
 def faults(description: Description) -> list[str]:
-    """Say which files of the model are missing, are others, or may be run and are not pinned."""
+    """Say which files of the model are missing, are others, or are not pinned."""
+    folder = description.folder
+    if folder is None:
+        return []
+    found = pinned_files.faults(folder, description.files)
+    found += unpinned(description)
+    try:
+        is_as_stated = pinned_files.digest_of(folder / pinned_files.STATED) == description.stated_sha256
+    except OSError as error:
+        return [*found, f"{folder / pinned_files.STATED} cannot be read: {error.strerror}"]
+    return found if is_as_stated else [*found, f"{folder / pinned_files.STATED} is another one than was read"]
+
+
+def unpinned(description: Description) -> list[str]:
+    """Say what lies in the folder of the model and is not pinned; cheap, unlike ``faults``."""
     if description.folder is None:
         return []
-    found = pinned_files.faults(description.folder, description.files)
-    if description.kind in _CODE_KINDS:
-        found += pinned_files.unpinned_code(description.folder, description.files)
-    return found
+    return pinned_files.unpinned(description.folder, description.files, description.unpinned)
 
 
 def read_parameters(description: Description, given: Mapping[str, Any]) -> dict[str, ParameterValue]:

@@ -81,6 +81,7 @@ RUNNER: Keys = _same(
     entry=text,
     argv=_texts,
     environment=_environment,
+    unpinned=values.list_of(values.path_inside),
 )
 PACKAGE = ("package", "version", "wheel_sha256", "member")
 FILE: Keys = _same(

@@ -12,6 +12,7 @@ from node.config.config_values import suggestion
 Fault = tuple[Place, str]
 _NETWORKS = ("onnx", "torch")
 _SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".pt", ".ts")}
+_KEYS_OF_A_KIND = {"argv": "command", "environment": "command", "unpinned": "command", "entry": "python"}
 _REGIONS = ("segmentation", "fractional")
 
 
@@ -72,9 +73,9 @@ def _runner(folder: ModelFolder) -> Iterator[Fault]:
     for path in wanted:
         if path not in pinned:
             yield (*place, "files"), f"files: '{path}' is not pinned; add its path and sha256"
-    for key, kinds in {"argv": ("command",), "environment": ("command",), "entry": ("python",)}.items():
-        if getattr(runner, key) and runner.kind not in kinds:
-            yield (*place, key), f"{key}: counts for the runner {kinds[0]} alone"
+    for key, kind in _KEYS_OF_A_KIND.items():
+        if getattr(runner, key) and runner.kind != kind:
+            yield (*place, key), f"{key}: counts for the runner {kind} alone"
 
 
 def _names(folder: ModelFolder) -> Iterator[Fault]:
@@ -152,6 +153,11 @@ def _output(folder: ModelFolder, place: Place, one: OutputTable) -> Iterator[Fau
     if one.kind in ("points", "boxes"):
         if not one.labels:
             yield place, "'labels' are missing: what is found"
+        if one.activation not in ("none", "sigmoid"):
+            yield (
+                (*place, "activation"),
+                f"activation: {one.activation} makes no probability of a score; write sigmoid or none",
+            )
         if sorted(one.coordinates.upper()) not in (sorted("DHW"), sorted("HW"), []):
             yield (
                 (*place, "coordinates"),

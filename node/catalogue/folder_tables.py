@@ -175,7 +175,10 @@ class BundleTable:
 
 @dataclass(frozen=True)
 class RunnerTable:
-    """``[runner]``: what runs the model, and the files that it is made of."""
+    """``[runner]``: what runs the model, and the files that it is made of.
+
+    ``unpinned`` are files and folders beside them, such as an environment, that no digest covers.
+    """
 
     kind: RunnerKind
     file: str = ""
@@ -183,12 +186,13 @@ class RunnerTable:
     argv: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[PinnedFile, ...] = ()
+    unpinned: tuple[str, ...] = ()
     bundle: BundleTable = BundleTable()
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A whole model folder."""
+    """A whole model folder; ``stated_sha256`` is the SHA-256 (hex) of its ``analysis.toml``."""
 
     path: Path
     card: ModelCard
@@ -198,3 +202,4 @@ class ModelFolder:
     outputs: tuple[OutputTable, ...] = ()
     measurements: tuple[MeasurementTable, ...] = ()
     checks: tuple[CheckTable, ...] = ()
+    stated_sha256: str = ""

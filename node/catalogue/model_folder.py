@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +23,11 @@ from node.catalogue.folder_tables import (
     RunnerTable,
 )
 from node.catalogue.parameters import read_one
-from node.catalogue.pinned_files import PackageSource, PinnedFile, joint_digest
+from node.catalogue.pinned_files import STATED, PackageSource, PinnedFile, joint_digest
 from node.config import config_lines
 from node.config.config_values import Reader, listed, shown, suggestion
 
-FILE = "analysis.toml"
+FILE = STATED
 _ARRAYS = ("input", "parameter", "output", "measurement", "check")
 _NETWORK = Code("123110", "DCM", "Artificial Intelligence")
 
@@ -51,7 +52,8 @@ def read(folder: Path) -> ModelFolder:
     """
     path = folder / FILE
     try:
-        document_text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        document_text = content.decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         what = f"no {FILE} in it" if folder.is_dir() else "no such folder"
         raise UnknownModel(f"'{folder}' is no model folder: there is {what}") from None
@@ -63,16 +65,20 @@ def read(folder: Path) -> ModelFolder:
         document = tomllib.loads(document_text)
     except tomllib.TOMLDecodeError as error:
         raise FolderFaults([f"{path}: not valid TOML: {error}"]) from None
-    return _Reading(document, config_lines.lines_of(document_text), folder).folder()
+    digest = hashlib.sha256(content).hexdigest()
+    return _Reading(document, config_lines.lines_of(document_text), folder, digest).folder()
 
 
 class _Reading:
     """One pass over a document; faults are gathered, not raised, until the end."""
 
-    def __init__(self, document: dict[str, Any], lines: dict[config_lines.Path, int], folder: Path) -> None:
+    def __init__(
+        self, document: dict[str, Any], lines: dict[config_lines.Path, int], folder: Path, digest: str
+    ) -> None:
         self._document = document
         self._lines = lines
         self._folder = folder
+        self._digest = digest
         self._problems: list[tuple[int, str]] = []
 
     def folder(self) -> ModelFolder:
@@ -99,6 +105,7 @@ class _Reading:
             tuple(outputs),
             tuple(measurements),
             tuple(checks),
+            self._digest,
         )
         for place, message in folder_sense.faults(read_folder):
             title = place[:2] if len(place) > 1 and isinstance(place[1], int) else place[:1]
@@ -219,7 +226,7 @@ class _Reading:
         told = [_told_output(one) for one in outputs]
         values.setdefault("outputs", "; ".join(told) or "what the program finds")
         values.setdefault("family", _NETWORK)
-        return ModelCard(**values, weights_sha256=joint_digest(runner.files))
+        return ModelCard(**values, weights_sha256=joint_digest(runner.files, self._digest))
 
     # --- values --------------------------------------------------------------
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _BLOCK_BYTES = 1024 * 1024
-_CODE = {".py", ".pyc", ".so", ".sh", ".json", ".yaml", ".yml"}
+#: What says which model it is, in every model folder.
+STATED = "analysis.toml"
+#: A folder with a whole environment in it would fill a page for each thing that is not pinned.
+MOST_TOLD = 10
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def joint_digest(files: Sequence[PinnedFile]) -> str:
-    """SHA-256 (hex) of the paths and digests of all files, in the order of the paths; empty without any."""
-    if not files:
-        return ""
-    lines = sorted(f"{one.path}\0{one.sha256}\n" for one in files)
+def joint_digest(files: Sequence[PinnedFile], stated_sha256: str) -> str:
+    """SHA-256 (hex) of the paths and digests of all files and of ``analysis.toml``, sorted by path."""
+    lines = sorted(f"{path}\0{sha256}\n" for path, sha256 in [*_pairs(files), (STATED, stated_sha256)])
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _pairs(files: Sequence[PinnedFile]) -> list[tuple[str, str]]:
+    return [(one.path, one.sha256) for one in files]
 
 
 def faults(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
@@ -56,7 +62,8 @@ def faults(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
         path = folder / one.path
         try:
             is_inside = path.resolve(strict=True).is_relative_to(root)
-            digest = digest_of(path) if is_inside else ""
+            # to read what is no file, a pipe say, could wait for ever
+            digest = digest_of(path) if is_inside and path.is_file() else ""
         except FileNotFoundError:
             install = f"; 'anode models install {folder}' fetches it" if one.source else ""
             found.append(f"{path} is missing{install}")
@@ -66,6 +73,8 @@ def faults(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
             continue
         if not is_inside:
             found.append(f"{path} leads out of the folder")
+        elif not digest:
+            found.append(f"{path} is no file")
         elif digest != one.sha256:
             found.append(
                 f"{path} has the SHA-256 {digest}, not {one.sha256} as analysis.toml says; put the file "
@@ -74,26 +83,69 @@ def faults(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
     return found
 
 
-def unpinned_code(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
-    """Say which files of a folder may be run, or steer what is run, and are not pinned."""
-    pinned = {one.path for one in files}
-    found = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder).as_posix()
-        is_code = path.suffix in _CODE and path.is_file() and "__pycache__" not in path.parts
-        if is_code and relative not in pinned:
-            found.append(f"{path} is not pinned; add its path and sha256 to analysis.toml, or remove it")
+def unpinned(folder: Path, files: Sequence[PinnedFile], but: Collection[str] = ()) -> list[str]:
+    """Say what lies in a folder and is not pinned, ``but`` those files and folders.
+
+    Any of it may be run or read by the model: weights beside a network, a module that is imported, a
+    library that a program loads.
+    """
+    pinned = {one.path for one in files} | {STATED}
+    found = [
+        f"{folder / path} {fault or _NOT_PINNED}"
+        for path, fault in _contents(folder, but)
+        if fault or path not in pinned
+    ]
+    if len(found) > MOST_TOLD:
+        found[MOST_TOLD:] = [f"{folder}: {len(found) - MOST_TOLD} more are not pinned either"]
     return found
 
 
+def identities(folder: Path, files: Sequence[PinnedFile]) -> tuple[tuple[int, ...], ...]:
+    """Return what changes when one of the files or ``analysis.toml`` does: cheap, unlike their digests.
+
+    Raises OSError when one is not there.
+    """
+    facts = [(folder / path).stat() for path in [*(one.path for one in files), STATED]]
+    return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in facts)
+
+
 def stanza(folder: Path, *, but: Collection[str] = ()) -> str:
-    """Return the ``[[runner.files]]`` tables that pin every file of a folder as it is now, ``but`` those."""
+    """Return the ``[[runner.files]]`` tables that pin every file of a folder as it is now.
+
+    ``but`` are paths of files and folders that are left out.
+    """
     tables = []
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.name == "analysis.toml" or "__pycache__" in path.parts:
-            continue
-        relative = path.relative_to(folder).as_posix()
-        if relative not in but:
-            shown = json.dumps(relative)
-            tables.append(f'\n[[runner.files]]\npath = {shown}\nsha256 = "{digest_of(path)}"\n')
+    for path, fault in _contents(folder, but):
+        if not fault and path != STATED and (folder / path).is_file():
+            shown = json.dumps(path)
+            tables.append(f'\n[[runner.files]]\npath = {shown}\nsha256 = "{digest_of(folder / path)}"\n')
     return "".join(tables)
+
+
+_NOT_PINNED = f"is not pinned; add its path and sha256 to {STATED} ('anode models pin' does), or remove it"
+_COMPILED = "is what Python compiled earlier, which is not pinned and may be run; remove it"
+_FOLDER_LINK = "is a link to a folder, whose files cannot be pinned; put the folder there"
+
+
+def _contents(folder: Path, but: Collection[str], under: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path of each file in a folder, and with a reason that of each thing that cannot be pinned.
+
+    What is in ``but`` is left out.
+    """
+    try:
+        entries = sorted(os.scandir(folder / under), key=lambda one: one.name)
+    except OSError as error:
+        yield under or ".", f"cannot be looked into: {error.strerror}"
+        return
+    for entry in entries:
+        path = f"{under}/{entry.name}" if under else entry.name
+        if path in but:
+            continue
+        if not (folder / path).is_dir():
+            yield path, ""
+        elif entry.is_symlink():
+            yield path, _FOLDER_LINK
+        elif entry.name == "__pycache__":
+            yield path, _COMPILED
+        else:
+            yield from _contents(folder, but, path)

@@ -141,7 +141,8 @@ def _pinned(folder: Path) -> frozenset[str]:
     from node.catalogue import model_folder
 
     try:
-        return frozenset(one.path for one in model_folder.read(folder).runner.files)
+        runner = model_folder.read(folder).runner
+        return frozenset([*(one.path for one in runner.files), *runner.unpinned])
     except (registry.UnknownModel, registry.UnusableModel):
         # it may lack nothing but what is asked for here
         return frozenset()

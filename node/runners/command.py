@@ -115,6 +115,8 @@ class CommandModel:
             "HOME": str(job / "home"),
             "TMPDIR": str(job / "tmp"),
             "PYTHONDONTWRITEBYTECODE": "1",
+            # nor is read what somebody left beside the source as its compiled form
+            "PYTHONPYCACHEPREFIX": str(job / "tmp" / "compiled"),
             "PYTHONHASHSEED": "0",
             **threads,
             **({"CUDA_VISIBLE_DEVICES": ""} if self._device == "cpu" else {}),

@@ -141,8 +141,12 @@ class _Reading:
         table = self._table(raw, ("map", "image"))
         if table is None:
             raise ValueError("a map needs an [[output]] of analysis.toml that says what its values are")
-        values = self._on_grid(self._array(raw["file"]), on, "linear").astype(np.float32, copy=False)
         given = self._inputs.given[on] if on else self._inputs.primary
+        # where the program says nothing, an image has the lowest value of its source: 0 HU would be water
+        is_image = table.kind == "image" and isinstance(given, Volume)
+        outside = float(given.voxels.min()) if is_image and isinstance(given, Volume) else 0.0
+        values = self._on_grid(self._array(raw["file"]), on, "linear", outside)
+        values = values.astype(np.float32, copy=False)
         unit = table.unit or folder_values.unit(getattr(given, "unit", "1"))
         return DerivedImage(
             table.name,
@@ -224,7 +228,11 @@ class _Reading:
         return nifti.read(path)
 
     def _on_grid(
-        self, found: tuple[NDArray[Any], NDArray[np.float64] | None], on: str, interpolation: Any
+        self,
+        found: tuple[NDArray[Any], NDArray[np.float64] | None],
+        on: str,
+        interpolation: Any,
+        outside: float = 0.0,
     ) -> NDArray[Any]:
         """Bring an array onto the grid of the input that it is of."""
         array, affine = found
@@ -235,7 +243,7 @@ class _Reading:
             return array
         if not isinstance(given, Volume):
             raise ValueError("a NIfTI file is of a volume, and the input is none; write a .npy file")
-        return onto(array, affine, given.voxels.shape, given.affine, interpolation)
+        return onto(array, affine, given.voxels.shape, given.affine, interpolation, outside)
 
 
 def _check(raw: Mapping[str, Any]) -> Check:

@@ -10,6 +10,7 @@ from node.catalogue import catalogue, model_folder
 from node.catalogue.folder_sense import main_file
 from node.catalogue.folder_tables import ModelFolder
 from node.config.settings import Device
+from node.runners.sealed_folder import SealedFolder, SealedModel
 
 
 def load(reference: str, *, device: Device, threads: int) -> Model:
@@ -33,8 +34,10 @@ def load(reference: str, *, device: Device, threads: int) -> Model:
     """
     if not catalogue.is_folder(reference):
         return registry.load(reference)
-    catalogue.verify(catalogue.describe(reference))
-    return _of_folder(model_folder.read(Path(reference)), device, threads)
+    folder = model_folder.read(Path(reference))
+    # what changes from here on is noticed, what is read while it is loaded, too
+    sealed = SealedFolder(catalogue.of_folder(reference, folder))
+    return SealedModel(_of_folder(folder, device, threads), sealed)
 
 
 def _of_folder(folder: ModelFolder, device: Device, threads: int) -> Model:

@@ -31,6 +31,8 @@ from node.runners.python_file import import_from
 from node.runners.regions import after
 from node.runners.torch_network import prepared_device
 
+#: What interpolation adds to whole numbers by rounding.
+_NEARLY = 1e-3
 _COLOURS = ((255, 196, 0), (86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0))
 
 
@@ -197,14 +199,11 @@ class BundleModel:
 def _masks(scores: NDArray[Any], labels: tuple[LabelTable, ...]) -> dict[int, NDArray[np.bool_]]:
     """Return a mask for each label, of (channel, slice, row, column).
 
-    One channel is a map of labels, or a mask where there is one label. Of several, each is the mask of its
-    label where the values are 0 to 1; else the highest counts.
+    One channel is a map of labels, or a mask where there is one label of index 0 or 1 and the values are 0
+    to 1. Of several, each is the mask of its label where the values are 0 to 1; else the highest counts.
     """
     if scores.shape[0] == 1:
-        if len(labels) == 1:
-            return {labels[0].index: scores[0] > 0.5}
-        whole = np.rint(scores[0])
-        return {label.index: whole == label.index for label in labels}
+        return _of_one_channel(scores[0], labels)
     worst = max(label.index for label in labels)
     if worst >= scores.shape[0]:
         raise ValueError(f"there is no channel {worst}, the prediction has {scores.shape[0]}")
@@ -212,6 +211,23 @@ def _masks(scores: NDArray[Any], labels: tuple[LabelTable, ...]) -> dict[int, ND
         return {label.index: scores[label.index] >= 0.5 for label in labels}
     winners = scores.argmax(axis=0)
     return {label.index: winners == label.index for label in labels}
+
+
+def _of_one_channel(values: NDArray[Any], labels: tuple[LabelTable, ...]) -> dict[int, NDArray[np.bool_]]:
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    alone = labels[0].index if len(labels) == 1 else None
+    if alone in (0, 1) and low >= -_NEARLY and high <= 1 + _NEARLY:
+        return {alone: values > 0.5}
+    told = f"the bundle's prediction is {low:g} to {high:g}"
+    if alone == 0:
+        raise ValueError(f"{told}, so its one channel is no mask; the post-processing has to make one")
+    whole = np.rint(values)
+    if values.size and np.abs(values - whole).max() > _NEARLY:
+        raise ValueError(
+            f"{told} with values between whole numbers, so it is no map of labels; an activation or a "
+            "discretisation is missing from its post-processing"
+        )
+    return {label.index: whole == label.index for label in labels}
 
 
 def _placed(said: Any, image: Any) -> Any:

@@ -103,7 +103,12 @@ class NetworkModel:
             if isinstance(given, Volume) and isinstance(primary, Volume) and given is not primary:
                 # all tensors of a network share one grid, that of the first
                 voxels = onto(
-                    given.voxels, given.affine, primary.voxels.shape, primary.affine, table.interpolation
+                    given.voxels,
+                    given.affine,
+                    primary.voxels.shape,
+                    primary.affine,
+                    table.interpolation,
+                    float(given.voxels.min()),
                 )
                 given = replace(given, voxels=voxels, affine=primary.affine, spacing_mm=primary.spacing_mm)
                 placement = first

@@ -9,7 +9,7 @@ from typing import Any
 from models.registry import UnusableModel
 from node.config.settings import Device
 from node.runners.network import TensorKind, Tensors
-from node.runners.tensors import Answer
+from node.runners.tensors import Answer, in_type
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -70,10 +70,9 @@ class OnnxSession:
         self._dtypes = {one.name: _DTYPES.get(one.type) for one in self._session.get_inputs()}
 
     def run(self, tensors: Tensors) -> Mapping[str, Answer]:
-        """Run the network; tensors are given in the type that it takes."""
+        """Run the network; tensors are given in the type that it takes, if that can hold them."""
         given: dict[str, Any] = {
-            name: tensor.astype(self._dtypes[name] or tensor.dtype, copy=False)
-            for name, tensor in tensors.items()
+            name: in_type(tensor, self._dtypes[name] or tensor.dtype.name) for name, tensor in tensors.items()
         }
         try:
             answers = self._session.run(None, given)

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Interpolation = Literal["linear", "nearest"]
+#: In voxels: what two affines of one grid differ by, each rounded to float32.
+_SLACK = 1e-3
 _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
@@ -219,7 +221,8 @@ def onto(
 ) -> NDArray[Any]:
     """Say on another grid, of ``shape`` and the affine ``target``, what ``voxels`` says on its own.
 
-    Where the two differ only in the order and direction of their axes nothing is interpolated.
+    Where the two differ only in the order and direction of their axes nothing is interpolated. Up to the
+    outer faces of the outermost voxels these count, and ``outside`` beyond them.
     """
     matrix = np.linalg.inv(affine) @ target
     whole = np.rint(matrix)
@@ -233,14 +236,31 @@ def onto(
 
     if is_turned:
         matrix, interpolation = whole, "nearest"
-    as_float = voxels if interpolation == "nearest" else voxels.astype(np.float32, copy=False)
+    is_nearest = interpolation == "nearest"
     moved: NDArray[Any] = ndimage.affine_transform(
-        as_float,
+        voxels if is_nearest else voxels.astype(np.float32, copy=False),
         matrix[:3, :3],
-        matrix[:3, 3],
+        # half-way goes to the lower one, whatever the rounding of the processor
+        matrix[:3, 3] - (_SLACK if is_nearest else 0.0),
         output_shape=shape,
-        order=0 if interpolation == "nearest" else 1,
-        mode="constant",
-        cval=outside,
+        order=0 if is_nearest else 1,
+        mode="nearest",
     )
+    _blank(moved, matrix, voxels.shape, outside)
     return moved
+
+
+def _blank(
+    moved: NDArray[Any], matrix: NDArray[np.float64], source_shape: tuple[int, ...], outside: float
+) -> None:
+    """Write ``outside`` where ``matrix`` leads beyond the outer faces of the source, slice by slice."""
+    rows, columns = np.arange(moved.shape[1])[:, np.newaxis], np.arange(moved.shape[2])
+    for axis, count in enumerate(source_shape):
+        by_slice, by_row, by_column, start = matrix[axis]
+        least, most = -0.5 - _SLACK, count - 0.5 + _SLACK
+        ends = np.array([0.0, by_row * rows[-1, 0]])[:, np.newaxis] + [0.0, by_column * columns[-1]]
+        for index, plane in enumerate(moved):
+            first = start + by_slice * index
+            if first + ends.min() < least or first + ends.max() > most:
+                at = (first + by_row * rows) + by_column * columns
+                plane[(at < least) | (at > most)] = outside

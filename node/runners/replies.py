@@ -34,15 +34,7 @@ def evaluations(
     probabilities = _probabilities(answers, table)
     if table.activation == "sigmoid":
         threshold = setting(table.threshold, parameters)
-        return [
-            Evaluation(
-                label.type,
-                PRESENT if probabilities[label.index] >= threshold else ABSENT,
-                max(probabilities[label.index], 1 - probabilities[label.index]),
-                f"{table.name}.{label.name}",
-            )
-            for label in table.labels
-        ]
+        return [_presence(label, table.name, probabilities[label.index], threshold) for label in table.labels]
     best_index = max(probabilities, key=lambda index: (probabilities[index], -index))
     label = _label(table, best_index)
     return [Evaluation(table.concept, label.type, probabilities[best_index], table.name)]
@@ -93,6 +85,13 @@ def _of_one(answer: Any, table: OutputTable) -> dict[int, float]:
     if table.activation == "argmax":
         raise ValueError(f"output {table.name}: argmax makes no probability; write softmax")
     return {index: float(value) for index, value in enumerate(activated(scores, table.activation))}
+
+
+def _presence(label: LabelTable, name: str, probability: float, threshold: float) -> Evaluation:
+    """Say whether something is present; the probability is that of what is said."""
+    is_present = probability >= threshold
+    value, of_value = (PRESENT, probability) if is_present else (ABSENT, 1 - probability)
+    return Evaluation(label.type, value, of_value, f"{name}.{label.name}")
 
 
 def _label(table: OutputTable, index: int) -> LabelTable:

@@ -78,7 +78,41 @@ def to_tensor(array: NDArray[Any], layout: str, dtype: str) -> NDArray[Any]:
     for letter in "NC":
         if letter in layout and letter not in named:
             array, named = array[np.newaxis], letter + named
-    return np.ascontiguousarray(array.transpose([named.index(letter) for letter in layout]).astype(dtype))
+    turned = array.transpose([named.index(letter) for letter in layout])
+    return np.ascontiguousarray(in_type(turned, dtype))
+
+
+def in_type(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Return numbers in another type; to whole ones they are rounded.
+
+    Raises
+    ------
+    ValueError
+        when the type cannot hold one of them
+    """
+    wanted = np.dtype(dtype)
+    if array.dtype == wanted or not array.size:
+        return array.astype(wanted, copy=False)
+    is_whole = wanted.kind in "iu"
+    if is_whole and array.dtype.kind == "f":
+        array = np.rint(array)
+    least, most = _bounds(wanted)
+    low, high = array.min().item(), array.max().item()
+    # so that a value that is no number is refused, too
+    if not (low >= least and high <= most):
+        raise ValueError(
+            f"the network takes {wanted.name}, which cannot hold values of {low:g} to {high:g}; 'normalise' "
+            "of its [[input]] has to bring them there"
+        )
+    return array.astype(wanted)
+
+
+def _bounds(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind in "iu":
+        whole = np.iinfo(dtype)
+        return int(whole.min), int(whole.max)
+    real = np.finfo(dtype)
+    return float(real.min), float(real.max)
 
 
 def to_channels(tensor: NDArray[Any], layout: str, name: str) -> NDArray[Any]:

@@ -56,11 +56,21 @@ def test_a_folder_is_described_without_its_weights(tmp_path: Path) -> None:
         catalogue.verify(described)
 
 
-def test_the_digest_of_a_folder_is_that_of_all_its_files(tmp_path: Path) -> None:
+def test_the_digest_of_a_folder_is_that_of_all_its_files_and_of_what_it_states(tmp_path: Path) -> None:
     path = stated(tmp_path, WHOLE)
-    digest = hashlib.sha256((path / "model.onnx").read_bytes()).hexdigest()
-    whole = hashlib.sha256(f"model.onnx\0{digest}\n".encode()).hexdigest()
-    assert catalogue.describe(str(path)).card.weights_sha256 == whole
+    lines = "".join(
+        f"{name}\0{hashlib.sha256((path / name).read_bytes()).hexdigest()}\n"
+        for name in ("analysis.toml", "model.onnx")
+    )
+    before = catalogue.describe(str(path))
+    assert before.card.weights_sha256 == hashlib.sha256(lines.encode()).hexdigest()
+    text = (path / "analysis.toml").read_text()
+    text = text.replace('as = "segmentation"', 'as = "segmentation"\nthreshold = 0.9')
+    (path / "analysis.toml").write_text(text)
+    after = catalogue.describe(str(path))
+    assert after.files == before.files
+    assert after.card.weights_sha256 != before.card.weights_sha256
+    assert after != before
 
 
 def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
@@ -109,6 +119,8 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         (f"{WHOLE}[analysis.more]\n", "[analysis] more: unknown key"),
         ('[[input]]\n[[output]]\nname = "x"\nas = "classification"\n', "a classification needs 'concept'"),
         ('[[input]]\n[[output]]\nname = "x"\nas = "regression"\n', "a regression needs 'concept' and 'unit'"),
+        (f'[[input]]\n[[output]]\nname = "x"\nas = "boxes"\nactivation = "softmax"\n{LABEL}\n',
+         "activation: softmax makes no probability of a score"),
     ],
 )  # fmt: skip
 def test_tables_that_do_not_fit_each_other_are_told(tmp_path: Path, text: str, told: str) -> None:
@@ -126,6 +138,8 @@ def test_tables_that_do_not_fit_each_other_are_told(tmp_path: Path, text: str, t
         ('kind = "python"\nentry = "model:Class"', 'entry: expected "FILE.py:CLASS"'),
         ('kind = "command"', "'argv' is missing"),
         ('kind = "onnx"\nargv = ["true"]', "argv: counts for the runner command alone"),
+        ('kind = "onnx"\nunpinned = ["w.bin"]', "unpinned: counts for the runner command alone"),
+        ('kind = "command"\nargv = ["x"]\nunpinned = [".."]', "unpinned: expected the path of a file"),
         ('kind = "monai_bundle"', "files: 'models/model.pt' is not pinned"),
         ('kind = "monai_bundle"\nbundle = { wights = "x" }', "wights: unknown key; did you mean"),
     ],
@@ -150,17 +164,6 @@ def test_what_is_no_folder_is_unknown(tmp_path: Path) -> None:
         catalogue.describe(str(tmp_path / "absent"))
     with pytest.raises(registry.UnknownModel, match="no model 'lung'; did you mean 'lungs'"):
         catalogue.describe("lung")
-
-
-def test_code_that_is_not_pinned_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text("class Model:\n    def predict(self, inputs): ...\n")
-    made_folders.folder(
-        tmp_path, '[[input]]\nas = "volume"', runner='kind = "python"\nentry = "model.py:Model"'
-    )
-    catalogue.verify(catalogue.describe(str(tmp_path)))
-    (tmp_path / "beside.py").write_text("")
-    with pytest.raises(registry.UnusableModel, match=r"beside\.py is not pinned"):
-        loading.load(str(tmp_path), device="cpu", threads=1)
 
 
 def test_a_file_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -410,5 +413,5 @@ def test_the_page_names_every_key() -> None:
 def test_the_code_of_the_example_with_fetched_weights_is_the_one_that_it_pins() -> None:
     folder = model_folder.read(Path(__file__).parents[2] / "examples" / "brain_mask")
     own = [one for one in folder.runner.files if one.source is None]
-    assert [one.path for one in own] == ["model.py"]
+    assert [one.path for one in own] == ["README.md", "model.py"]
     assert pinned_files.faults(folder.path, own) == []

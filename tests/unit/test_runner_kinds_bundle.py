@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from models import registry
 from models.types import Code, Findings
+from node.catalogue.folder_tables import LabelTable
 from node.runners import loading
+from node.runners.monai_bundle import _masks
 from tests.support import made_folders
 from tests.unit.test_runner_kinds_grids import GRIDS, every_grid, marked
 
@@ -121,6 +124,42 @@ def test_channels_of_probabilities_are_masks_of_their_own(tmp_path: Path) -> Non
     whole, core = run(bundle(tmp_path / "b", config=config, metadata=metadata)).segments
     assert np.array_equal(whole.mask, marked()[1])
     assert not core.mask.any()
+
+
+LABELS = [
+    LabelTable(index, f"label-{index}", f"Label {index}", Code(str(index), "99T", "x")) for index in range(3)
+]
+
+
+def test_a_map_of_labels_is_that_label_alone_where_only_one_is_asked_for() -> None:
+    scores = np.array([0, 1, 2, 3], np.float32).reshape(1, 1, 1, 4)
+    for index in (1, 2):
+        assert np.flatnonzero(_masks(scores, (LABELS[index],))[index]).tolist() == [index]
+    # as in a patient who has nothing but the first label
+    assert not _masks(np.minimum(scores, 1), (LABELS[2],))[2].any()
+
+
+def test_one_channel_of_probabilities_is_a_mask() -> None:
+    scores = np.array([0, 0.4, 0.6, 1.0000001], np.float32).reshape(1, 1, 1, 4)
+    for index in (0, 1):
+        assert _masks(scores, (LABELS[index],))[index].ravel().tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "told"),
+    [
+        ([-4.2, 3.1], [1], "-4.2 to 3.1 with values between whole numbers, so it is no map of labels"),
+        ([0.0, 0.7], [2], "0 to 0.7 with values between"),
+        ([0.0, 0.7], [1, 2], "0 to 0.7 with values between"),
+        ([0.0, 3.0], [0], "0 to 3, so its one channel is no mask"),
+    ],
+)
+def test_values_that_are_neither_labels_nor_probabilities_are_refused(
+    values: list[float], labels: list[int], told: str
+) -> None:
+    scores = np.array(values, np.float32).reshape(1, 1, 1, -1)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        _masks(scores, tuple(LABELS[one] for one in labels))
 
 
 def test_parts_may_have_other_names_and_other_settings(tmp_path: Path) -> None:

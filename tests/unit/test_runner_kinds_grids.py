@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from models.types import Image
-from node.catalogue.folder_tables import Sliding
+from models.types import Code, Image, Mark
+from node.catalogue.folder_tables import LabelTable, OutputTable, Sliding
+from node.results.regions import outlines_of
 from node.runners import nifti
-from node.runners.placement import onto, place, rescale, turns
+from node.runners.marks import marks
+from node.runners.placement import Placement, onto, place, rescale, turns
+from node.runners.tensors import Answers
 from node.runners.windows import slide, windows
 from tests.support import made_folders
 from tests.support.made_folders import LABEL
@@ -181,9 +186,80 @@ def test_points_and_boxes_come_back_to_their_voxels(tmp_path: Path) -> None:
     [mark] = made_folders.predict(tmp_path, made_folders.volume(voxels)).marks
     assert mark.probability == pytest.approx(0.9)
     # the array runs to the right, to the front and up: columns and rows of an axial series backwards
-    low, high = mark.points.min(axis=0), mark.points.max(axis=0)
-    assert low.tolist() == [2.5, 7 - 5 - 0.5, 9 - 4 - 0.5]
-    assert high.tolist() == [4.5, 7 - 2 - 0.5, 9 - 1 - 0.5]
+    # and the edges 1 and 4, 2 and 5 are those of three voxels; 3 and 6 go beyond the last slice
+    low, high = mark.points
+    assert low.tolist() == [3, 6 - 4, 8 - 3]
+    assert high.tolist() == [4, 6 - 2, 8 - 1]
+
+
+CODE = Code("T", "99T", "Thing")
+BOXES: dict[str, dict[str, Any]] = {
+    "edges": {"origin": "corner"},
+    "centres": {"origin": "centre"},
+    "size about a centre": {"origin": "centre", "form": "centre_size"},
+    "size about an edge": {"origin": "corner", "form": "centre_size"},
+    "logits": {"origin": "corner", "activation": "sigmoid"},
+}
+
+
+def boxes_of(
+    table: str, given: list[list[float]], placement: Placement, scores: list[float] | None = None
+) -> list[Mark]:
+    """Return what becomes of boxes that a network says."""
+    labels = (LabelTable(0, "thing", "Thing", CODE),)
+    stated = OutputTable("found", "boxes", tensor="boxes", coordinates="DHW", labels=labels, **BOXES[table])
+    tensors = {"boxes": np.float32(given)}
+    if scores is not None:
+        stated, tensors["scores"] = replace(stated, scores="scores"), np.float32(scores)
+    return marks(Answers([tensors], False), stated, placement, {})
+
+
+@pytest.mark.parametrize(
+    ("table", "given"),
+    [
+        ("edges", [3, 10, 20, 5, 12, 22]),
+        ("edges", [5, 12, 22, 3, 10, 20]),
+        ("centres", [3, 10, 20, 4, 11, 21]),
+        ("size about a centre", [3.5, 10.5, 20.5, 2, 2, 2]),
+        ("size about an edge", [4, 11, 21, 2, 2, 2]),
+    ],
+)
+def test_a_box_is_drawn_around_the_voxels_that_the_network_means(table: str, given: list[float]) -> None:
+    shape = (10, 64, 64)
+    [box] = boxes_of(table, [given], place(shape, None))
+    assert box.points.tolist() == [[3, 10, 20], [4, 11, 21]]
+    outlines = outlines_of(box, shape)
+    assert [int(one[0, 0]) for one in outlines] == [3, 4]
+    # in the edges of pixels, as the network said them
+    assert (outlines[0][:, 1:].min(axis=0) + 0.5).tolist() == [10, 20]
+    assert (outlines[0][:, 1:].max(axis=0) + 0.5).tolist() == [12, 22]
+
+
+def test_a_box_of_a_resampled_array_keeps_its_outer_edges() -> None:
+    [box] = boxes_of("edges", [[3, 5, 10, 5, 6, 11]], place((10, 64, 64), None, resize=(10, 32, 32)))
+    assert box.points.tolist() == [[3, 10, 20], [4, 11, 21]]
+    [thin] = boxes_of("edges", [[3, 40, 80, 5, 42, 96]], place((10, 64, 64), None, resize=(10, 256, 256)))
+    # a side of half a voxel has both corners in its middle
+    assert thin.points.tolist() == [[3, 9.75, 20], [4, 9.75, 23]]
+
+
+def test_a_box_in_the_padding_is_no_finding_and_one_at_the_border_is_cut() -> None:
+    placement = place((10, 64, 64), None, size=(10, 96, 96))
+    padding, within = [1, 2, 2, 3, 9, 9], [1, 10, 10, 3, 20, 20]
+    [cut] = boxes_of("edges", [padding, within], placement, [0.95, 0.9])
+    assert (cut.name, cut.probability) == ("thing-1", pytest.approx(0.9))
+    assert cut.points.tolist() == [[1, 0, 0], [2, 3, 3]]
+
+
+def test_scores_are_taken_as_probabilities_only_when_they_are_some() -> None:
+    placement = place((10, 64, 64), None)
+    box = [1, 10, 10, 3, 20, 20]
+    for score in (3.2, 1.1, -0.2):
+        with pytest.raises(ValueError, match="is no probability; an activation is missing"):
+            boxes_of("edges", [box], placement, [score])
+    first, second = boxes_of("logits", [box, box, box], placement, [1.1, 3.2, -3])
+    assert first.probability == pytest.approx(1 / (1 + np.exp(-3.2)))
+    assert second.probability == pytest.approx(1 / (1 + np.exp(-1.1)))
 
 
 def test_an_image_in_colour_keeps_the_order_of_its_samples(tmp_path: Path) -> None:
@@ -304,3 +380,64 @@ def test_a_map_on_a_turned_grid_is_taken_without_interpolation(affine: NDArray[n
     there[:3, 3] += there[:3, 0] * (SHAPE[2] - 1)
     there[:3, 0] *= -1
     assert np.array_equal(onto(turned, there, SHAPE, affine, "nearest") != 0, mask)
+
+
+def steps(slice_mm: float, mm: float, first: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Return an axial grid; ``first`` is the centre of the first voxel, (x, y, z) in mm."""
+    affine = np.array([[0, 0, mm, 0], [0, mm, 0, 0], [slice_mm, 0, 0, 0], [0, 0, 0, 1]], np.float64)
+    affine[:3, 3] = first
+    return affine
+
+
+def test_a_mask_of_larger_voxels_with_the_same_outer_faces_loses_none_of_the_smaller_ones() -> None:
+    there, here = steps(3, 3, (1, 1, 1)), steps(1, 1, (0, 0, 0))
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[0, 0], mask[3, 4, 5] = 1, 1
+    brought = onto(mask, there, (12, 15, 18), here, "nearest")
+    assert np.array_equal(brought, mask.repeat(3, 0).repeat(3, 1).repeat(3, 2))
+
+
+def test_oblique_grids_of_the_same_slices_lose_nothing_by_rounding() -> None:
+    generator = np.random.default_rng(5)
+    for degrees in (3, 12, 25, 41, 77):
+        turn = rotated(degrees)[:3, :3] / np.linalg.norm(rotated(degrees)[:3, :3], axis=0)
+        there, here = np.eye(4), np.eye(4)
+        there[:3, :3], here[:3, :3] = turn * (3, 1.5, 1.5), turn * (3, 0.75, 0.75)
+        there[:3, 3] = here[:3, 3] = generator.uniform(-300, 300, 3)
+        assert onto(np.ones((6, 20, 20), np.uint8), there, (6, 39, 39), here, "nearest").all()
+        values = onto(np.full((6, 20, 20), 500, np.int16), there, (6, 39, 39), here, "linear")
+        assert np.allclose(values, 500)
+
+
+def test_beyond_the_outer_faces_of_a_grid_nothing_is_said() -> None:
+    there, here = steps(3, 2, (0, 0, 0)), steps(3, 1, (-4, -2.5, 0))
+    brought = onto(np.full((2, 3, 4), 7, np.int16), there, (2, 12, 16), here, "linear", -1000)
+    inside = np.zeros((2, 12, 16), bool)
+    # the faces are at -1 and 5 in y, at -1 and 7 in x
+    inside[:, 2:8, 3:12] = True
+    assert np.array_equal(brought, np.where(inside, 7, -1000))
+
+
+def test_where_a_further_volume_ends_there_is_its_lowest_value_and_no_water(tmp_path: Path) -> None:
+    made_folders.network(
+        tmp_path / "model.onnx",
+        [helper.make_node("Slice", ["given", "one", "two", "axis"], ["said"])],
+        inputs={"given": ("n", 2, "d", "h", "w")},
+        outputs={"said": None},
+        constants={"one": np.int64([1]), "two": np.int64([2]), "axis": np.int64([1])},
+    )
+    made_folders.folder(
+        tmp_path,
+        '[[input]]\nname = "ct"\ntensor = "given"\n'
+        '[[input]]\nname = "other"\ntensor = "given"\nfrom = "study"\n'
+        '[[output]]\nname = "said"\nas = "image"\n',
+    )
+    voxels = np.full((2, 4, 4), 40, np.int16)
+    voxels[0, 0, 0] = -1024
+    given = {
+        "ct": made_folders.volume(np.zeros((2, 4, 4), np.int16), steps(3, 1, (0, 0, 0))),
+        "other": made_folders.volume(voxels, steps(3, 1, (2, 0, 0))),
+    }
+    [image] = made_folders.predict(tmp_path, given).images
+    assert (image.voxels[:, :, :2] == -1024).all()
+    assert (image.voxels[1, :, 2:] == 40).all()

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from models import registry
-from models.types import Code, Evaluation, Findings
-from node.catalogue import pinned_files
+from models.types import Code, Evaluation, Findings, Inputs
+from node.catalogue import model_folder, pinned_files
 from node.runners import loading
+from node.runners.python_file import PythonFileModel
 from tests.support import example_models, made_folders
 from tests.support.made_folders import LABEL
 
@@ -216,6 +218,24 @@ def test_each_label_of_a_sigmoid_is_present_or_absent(tmp_path: Path) -> None:
     assert no.probability == pytest.approx(1 / (1 + np.exp(-2.0)))
 
 
+@pytest.mark.parametrize(
+    ("threshold", "said", "value", "probability"),
+    [(0.3, 0.4, "Present", 0.4), (0.9, 0.7, "Absent", 0.3), (0.5, 0.8, "Present", 0.8)],
+)
+def test_the_probability_is_that_of_what_is_said_whatever_the_threshold(
+    tmp_path: Path, threshold: float, said: float, value: str, probability: float
+) -> None:
+    output = (
+        f'[[output]]\nname = "q"\nas = "classification"\nactivation = "sigmoid"\nthreshold = {threshold}\n'
+        f'{QUESTION}\nlabels = [{{ index = 0, name = "bleed" }}]\n'
+    )
+    path = saying(tmp_path, np.array([[np.log(said / (1 - said))]]), output)
+    [answer] = made_folders.predict(path, of(half())).evaluations
+    assert isinstance(answer.value, Code)
+    assert answer.value.meaning == value
+    assert answer.probability == pytest.approx(probability, abs=1e-6)
+
+
 def test_a_number_is_scaled_and_coded(tmp_path: Path) -> None:
     scaled = 'element = 1\nscale = 100\noffset = 5\nunit = "a"'
     output = f'[[output]]\nname = "age"\nas = "regression"\n{scaled}\n{QUESTION}\n'
@@ -237,6 +257,8 @@ def test_a_number_is_scaled_and_coded(tmp_path: Path) -> None:
         (f'as = "segmentation"\n{LABEL}', np.full((1, 1, *SHAPE), 7.0), "is no probability"),
         (f'as = "segmentation"\n{LABEL}', np.full((1, 1, *SHAPE), np.inf), "has values that are no numbers"),
         (f'as = "points"\n{LABEL}', [[1.0, 2.0]], "expected (n, 3) or one more"),
+        (f'as = "points"\n{LABEL}', [[1.0, 2.0, 3.0, 3.2]], "the score 3.2 is no probability; an activation"),
+        (f'as = "points"\n{LABEL}', [[1.0, 2.0, 3.0, -0.5]], "the score -0.5 is no probability"),
     ],
 )  # fmt: skip
 def test_an_answer_that_does_not_fit_never_becomes_a_finding(
@@ -349,6 +371,72 @@ def test_a_gpu_that_is_not_there_is_refused_where_it_is_demanded(tmp_path: Path)
         loading.load(str(path), device="cuda", threads=1)
 
 
+# --- types and chance --------------------------------------------------------
+
+
+def whole_numbers(path: Path, kind: int, about_input: str = "") -> Path:
+    """Make a folder whose network takes tensors of a type and says what it was given."""
+    shape = ("n", 1, "d", "h", "w")
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["given"], ["said"], to=TensorProto.FLOAT)],
+        "made",
+        [helper.make_tensor_value_info("given", kind, shape)],
+        [helper.make_tensor_value_info("said", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(model, path / "model.onnx")
+    output = '[[output]]\nname = "said"\nas = "image"\nunit = "1"\n'
+    return made_folders.folder(path, f'[[input]]\nas = "volume"\n{about_input}\n{output}')
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "value"),
+    [
+        (TensorProto.UINT8, "", -24.0),
+        (TensorProto.UINT8, "", 300.0),
+        (TensorProto.INT16, 'dtype = "int16"', 40000.0),
+        (TensorProto.INT16, 'dtype = "int16"', -40000.0),
+        (TensorProto.FLOAT16, "", 70000.0),
+    ],
+)
+def test_a_value_that_the_type_of_a_tensor_cannot_hold_is_refused(
+    tmp_path: Path, kind: int, dtype: str, value: float
+) -> None:
+    path = whole_numbers(tmp_path, kind, dtype)
+    with pytest.raises(ValueError, match="cannot hold values of"):
+        made_folders.predict(path, of(np.full(SHAPE, value)))
+
+
+@pytest.mark.parametrize("dtype", ["", 'dtype = "int16"'])
+def test_whole_numbers_are_rounded_not_cut(tmp_path: Path, dtype: str) -> None:
+    path = whole_numbers(tmp_path, TensorProto.INT16, dtype)
+    for value, seen in ((99.9999, 100), (-99.9999, -100), (-32768.0, -32768)):
+        [image] = made_folders.predict(path, of(np.full(SHAPE, value))).images
+        assert (image.voxels == seen).all()
+
+
+def test_a_network_that_draws_lots_says_the_same_of_the_same_input(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Random(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, given: Any) -> Any:
+            return given + torch.rand_like(given)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(Random(), torch.zeros(1, 1, *SHAPE), check_trace=False)
+        traced.save(str(tmp_path / "m.ts"))
+    output = '[[output]]\nname = "said"\nas = "image"\nunit = "1"\n'
+    made_folders.folder(tmp_path, f'[[input]]\nas = "volume"\n{output}', runner='kind = "torch"')
+    model = loading.load(str(tmp_path), device="cpu", threads=1)
+    first, second = (model.predict(Inputs({"volume": of(half())})).images[0].voxels for _ in range(2))
+    assert len(np.unique(first)) > 2
+    assert np.array_equal(first, second)
+
+
+# --- files that are refused --------------------------------------------------
+
+
 class Evil:
     """What a pickle can do when it is loaded."""
 
@@ -446,7 +534,9 @@ def test_what_python_compiled_earlier_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("TOLD = 'good'\n")
     os.utime(tmp_path / "beside.py", ns=(times.st_atime_ns, times.st_mtime_ns))
     path = python_folder(tmp_path, source)
-    assert made_folders.predict(path, of(half())).summary == "good"
+    # no such folder is ever loaded from, and the imports of a model do not rely on that
+    model = PythonFileModel(model_folder.read(path), device="cpu", threads=1)
+    assert model.predict(Inputs({"volume": of(half())})).summary == "good"
     sys.modules.pop("beside", None)
 
 

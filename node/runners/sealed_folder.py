@@ -1,0 +1,71 @@
+"""A model folder that has to stay as it was: looked at before each run of a model that was loaded once.
+
+Between two runs somebody may have put another file in its place, or one more beside it. A program is started
+anew for each run, and Python imports some modules late: they would run what no result tells of.
+"""
+
+from __future__ import annotations
+
+from models.base import Model
+from models.types import Findings, Inputs
+from node.catalogue import catalogue, pinned_files
+from node.catalogue.catalogue import Description
+
+
+class FolderChanged(RuntimeError):
+    """The folder is not the one any more that the model was loaded from; no fault of the input."""
+
+
+class SealedFolder:
+    """The folder of a model, proven now.
+
+    Raises
+    ------
+    registry.UnusableModel
+        as of ``catalogue.verify``
+    """
+
+    def __init__(self, description: Description) -> None:
+        assert description.folder is not None
+        self._folder = description.folder
+        self._description = description
+        # before the digests are taken, so that what changes meanwhile is noticed
+        self._seen = self._identities()
+        catalogue.verify(description)
+
+    def refuse_changes(self) -> None:
+        """Compare the folder with what it was; digests are taken again only of what was touched.
+
+        Raises
+        ------
+        FolderChanged
+            naming each file that is missing, another one or not pinned
+        """
+        now = self._identities()
+        is_touched = now != self._seen or not now
+        describe = catalogue.faults if is_touched else catalogue.unpinned
+        if found := describe(self._description):
+            raise FolderChanged(f"{self._folder} has changed since the model was loaded: {'; '.join(found)}")
+        self._seen = now
+
+    def _identities(self) -> tuple[tuple[int, ...], ...]:
+        """Return what would change with a file; nothing when one of them cannot be looked at."""
+        try:
+            return pinned_files.identities(self._folder, self._description.files)
+        except OSError:
+            # which one, and why, is told with the digests
+            return ()
+
+
+class SealedModel:
+    """A ``models.base.Model`` of a folder; it runs only while the folder is what it was."""
+
+    def __init__(self, model: Model, folder: SealedFolder) -> None:
+        self.card, self.needs, self.parameters = model.card, model.needs, model.parameters
+        self._model = model
+        self._folder = folder
+
+    def predict(self, inputs: Inputs) -> Findings:
+        """Return what the model finds; raises ``FolderChanged`` when its folder is another one by now."""
+        self._folder.refuse_changes()
+        return self._model.predict(inputs)
