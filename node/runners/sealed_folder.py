@@ -45,7 +45,7 @@ class SealedFolder:
         is_touched = now != self._seen or not now
         describe = catalogue.faults if is_touched else catalogue.unpinned
         if found := describe(self._description):
-            raise FolderChanged(f"{self._folder} has changed since the model was loaded: {'; '.join(found)}")
+            raise FolderChanged(f"since the model was loaded: {'; '.join(found)}")
         self._seen = now
 
     def _identities(self) -> tuple[tuple[int, ...], ...]:

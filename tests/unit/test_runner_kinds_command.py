@@ -142,6 +142,30 @@ def test_a_map_on_another_grid_is_brought_onto_that_of_the_series(tmp_path: Path
     assert (segment.name, segment.label, segment.type.scheme) == ("Dark-spot", "Dark spot", "99ANODE")
 
 
+def test_where_a_program_says_nothing_an_image_has_the_lowest_value_of_its_source(tmp_path: Path) -> None:
+    source = """
+        import struct
+        with gzip.open(job / "in/volume/volume.nii.gz") as file:
+            header = bytearray(file.read(352))
+            voxels = file.read()
+        # the first slice alone
+        struct.pack_into("<h", header, 46, 1)
+        (out / "part.nii").write_bytes(bytes(header) + voxels[: 2 * 4 * 5])
+        done(maps=[{"file": "part.nii", "output": "same"}, {"file": "part.nii", "output": "map"}])
+        """
+    outputs = (
+        '[[output]]\nname = "same"\nas = "image"\n[[output]]\nname = "map"\nas = "map"\nunit = "1"\n'
+        'concept = { value = "Q", scheme = "99T", meaning = "Quantity" }\n'
+    )
+    voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) - 1024
+    image, of_numbers = made_folders.predict(
+        program(tmp_path, source, outputs), made_folders.volume(voxels)
+    ).images
+    assert np.array_equal(image.voxels[0], voxels[0])
+    assert (image.voxels[1:] == -1024).all()
+    assert (of_numbers.voxels[1:] == 0).all()
+
+
 def test_the_program_refuses_an_input_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too few slices") as caught:
         run(program(tmp_path, 'done(status="refused", reason="too few slices")'))
