@@ -292,9 +292,12 @@ class Check:
     """A quality check the model made of its own input or output.
 
     What a failed check ``withholds`` is left out of every result, and the check's ``reason`` is
-    reported in its place: names of measurements, evaluations, or segments and marks (their numbers),
-    or ``("*",)`` for every number and every answer with a probability. A model may also leave them out
-    itself.
+    reported in its place: names of measurements and evaluations (or the meaning or the code value of
+    their concepts; ``left-lung.Volume`` for that of one region alone), of segments and marks (their
+    numbers), of images, transforms and pictures, or ``("*",)`` for every number and every answer with a
+    probability. A name that nothing has may be misspelt: it withholds every number and every answer, or
+    those of the region that it begins with. So what a model leaves out itself it does not name, and only
+    gives the reason.
     """
 
     name: str

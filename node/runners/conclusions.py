@@ -65,7 +65,14 @@ def concluded(
         if number is not None:
             segments[table.of] = replace(segment, measurements=(*segment.measurements, number))
     with_numbers = replace(findings, segments=tuple(segments.values()))
-    checks = tuple(_checked(one, with_numbers, inputs, probabilities) for one in folder.checks)
+    # What could not be taken is in no result: a check need not withhold it, and its reason says so.
+    taken = {_name_of(one) for one in _all_measurements(with_numbers)}
+    absent = {table.name for table in folder.measurements} - taken
+    tables = [
+        replace(one, withholds=tuple(name for name in one.withholds if name not in absent))
+        for one in folder.checks
+    ]
+    checks = tuple(_checked(one, with_numbers, inputs, probabilities) for one in tables)
     return replace(with_numbers, checks=(*with_numbers.checks, *checks))
 
 

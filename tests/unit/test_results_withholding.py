@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from models.types import Check, Code, DerivedImage, Evaluation, Findings, Mark, Measurement, Picture, Segment
+from models.types import (
+    Check,
+    Code,
+    DerivedImage,
+    Evaluation,
+    Findings,
+    Mark,
+    Measurement,
+    Picture,
+    Segment,
+    Transform,
+)
 from node.results.checks.check_report import concept_of, content
 from node.results.pictures.picture_words import words
 from node.results.pictures.secondary_capture import picture
@@ -106,7 +118,10 @@ def test_a_check_that_withholds_everything_leaves_no_number_in_any_object(source
         ("lesion", {0, 3}),
         ("spot", {1, 4}),
         ("cancer", {5}),
-        ("Malignant", {3}),
+        ("Malignant", {3, 5}),
+        ("Volume", {0, 1, 2}),
+        ("118565006", {0, 1, 2}),
+        ("lesion.Volume", {0}),
     ],
 )
 def test_what_is_named_is_withheld_and_nothing_else(source: Any, withholds: str, gone: set[int]) -> None:
@@ -147,8 +162,74 @@ def test_answers_without_a_number_stay(source: Any) -> None:
 def test_pictures_that_may_show_a_withheld_number_are_withheld_too(source: Any) -> None:
     found = withheld(said(source, "lesion"))
     assert found.pictures == ()
-    assert reasons(found.checks) == [f"lesion withheld: {WHY}", f"plot withheld: {WHY}"]
-    assert [one.name for one in withheld(said(source, "no such thing")).pictures] == ["plot"]
+    whats = ("lesion", "plot", "summary")
+    assert reasons(found.checks) == [f"{what} withheld: {WHY}" for what in whats]
+    assert [one.name for one in withheld(said(source, "*", passed=True)).pictures] == ["plot"]
+
+
+@pytest.mark.checklist("A10")
+def test_a_name_that_nothing_has_withholds_everything_and_says_so(source: Any) -> None:
+    text = everywhere(said(source, "whole", "lesoin.volume"), source)
+    assert not any(one in text for ways in WRITTEN for one in ways)
+    assert "solid" not in text
+    assert f"every number and every answer withheld: {WHY} (nothing is called lesoin.volume)" in text
+
+
+def test_a_number_that_a_region_has_not_withholds_those_of_the_region(source: Any) -> None:
+    found = withheld(said(source, "lesion.volme"))
+    assert found.segments[0].measurements == ()
+    assert found.marks[0].measurements
+    assert reasons(found.checks)[0] == f"lesion withheld: {WHY} (nothing is called lesion.volme)"
+
+
+def test_a_name_that_nothing_has_changes_nothing_where_there_is_nothing_to_withhold() -> None:
+    found = withheld(Findings(checks=(Check("range", False, WHY, ("Volume",)),)))
+    assert reasons(found.checks) == [f"Volume withheld: {WHY}"]
+
+
+def test_an_answer_without_a_number_takes_the_pictures_and_the_summary_with_it(source: Any) -> None:
+    answer = Evaluation(MALIGNANT, Code("yes", "99ANODE", "Surely so"), name="cancer")
+    findings = said(source, "cancer", evaluations=(answer,), summary="It is malignant.")
+    found = withheld(findings)
+    assert found.evaluations == found.pictures == ()
+    assert found.summary == ""
+    assert f"summary withheld: {WHY}" in reasons(found.checks)
+    text = everywhere(findings, source)
+    assert "It is malignant." not in text
+    assert "Surely so" not in text
+
+
+def test_every_sort_of_words_loses_the_number(source: Any) -> None:
+    voxels = np.ones(source.volume.voxels.shape, np.float32)
+    said_so = "1,234.6ml"
+    findings = said(
+        source,
+        "lesion.volume",
+        images=(DerivedImage("image", f"Of {said_so}", voxels, MILLILITRE),),
+        transforms=(Transform("moved", f"By {said_so}", "", "", np.eye(4)),),
+        evaluations=(Evaluation(MALIGNANT, Code("c-1234.6", "99ANODE", f"Large: {said_so}")),),
+        checks=(
+            Check("motion", False, WHY, ("lesion.volume",)),
+            Check(f"below {said_so}", True, f"{said_so} it is"),
+        ),
+        marks=tuple(replace(said(source).marks[0], name=name) for name in ("spot-1234", "spot-1235")),
+    )
+    found = withheld(findings)
+    assert not re.search(r"1,?23[45]", repr(replace(found, segments=(), images=(), measurements=())))
+    assert found.images[0].label == "Of (withheld)ml"
+    assert found.evaluations[0].value == "Large: (withheld)ml"
+    assert [one.name for one in found.marks] == ["spot-(withheld)", "spot-(withheld) 2"]
+
+
+def test_names_that_only_count_stay(source: Any) -> None:
+    marks = tuple(
+        replace(
+            said(source).marks[0], name=f"spot-{number}", measurements=(Measurement(VOLUME, 1.2, MILLILITRE),)
+        )
+        for number in (1, 2)
+    )
+    found = withheld(said(source, "Volume", marks=marks))
+    assert [one.name for one in found.marks] == ["spot-1", "spot-2"]
 
 
 def test_maps_are_numbers_and_images_are_not(source: Any) -> None:
@@ -186,18 +267,44 @@ def test_withholding_twice_changes_nothing(source: Any) -> None:
         ("about 12.35 or 12.3 ml", "about (withheld) or (withheld) ml"),
         ("12 ml", "(withheld) ml"),
         ("-12.35", "(withheld)"),
+        ("12.34ml", "(withheld)ml"),
+        ("D=12mm, 30x12mm", "D=(withheld)mm, 30x(withheld)mm"),
+        ("12,35 ml", "(withheld) ml"),
+        ("1.23e1 ml", "(withheld) ml"),
+        ("it is 10-12 ml", "it is 10-(withheld) ml"),
+        ("v12.3", "v(withheld)"),
         ("13 ml of 123 in 12.5", "13 ml of 123 in 12.5"),
         ("version 12.3.1, slice v12", "version 12.3.1, slice v12"),
         ("0 ml", "0 ml"),
     ],
 )
 def test_words_lose_the_number_however_it_is_rounded(text: str, kept: str) -> None:
+    assert summary_without(12.3456, text) == kept
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "1,234.5", "1.234,5", "1 234.5", "1\u00a0234,5", "1\u202f234.5", "1'234.5", "1234,5", "1 234",
+        "1,234", "1200", "1230", "1.2345e3", "1.23 x 10^3", "1234",
+    ],
+)  # fmt: skip
+def test_words_lose_the_number_however_its_digits_are_grouped(written: str) -> None:
+    assert summary_without(1234.5, f"of {written} ml, 7 of 5,000.") == "of (withheld) ml, 7 of 5,000."
+
+
+def test_a_long_text_with_many_numbers_is_gone_through_in_no_time() -> None:
+    text = "12 of 1,2,3 " * 3000 + "9" * 20_000
+    assert summary_without(12.0, text).startswith("(withheld) of 1,2,3 ")
+
+
+def summary_without(number: float, text: str) -> str:
     findings = Findings(
-        measurements=(Measurement(VOLUME, 12.3456, MILLILITRE),),
+        measurements=(Measurement(VOLUME, number, MILLILITRE),),
         checks=(Check("range", False, "implausible", ("Volume",)),),
         summary=text,
     )
-    assert withheld(findings).summary == kept
+    return withheld(findings).summary
 
 
 def test_a_check_that_passed_or_names_nothing_withholds_nothing(source: Any) -> None:
