@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from models.types import Check, Findings, Volume
+from models.types import Check, Code, Evaluation, Findings, Measurement, Volume
 from node.results.build import Source
 from node.results.pictures.anatomy import anatomy, direction_name
 from node.results.pictures.drawing import WIDTH
 from node.results.pictures.lettering import printable
-from node.results.pictures.picture import TEXT_SIZE, Words, draw
+from node.results.pictures.picture import MORE, MOST_HEIGHT, TEXT_SIZE, CheckRow, Words, draw
 from node.results.pictures.picture_words import words
 from node.results.pictures.secondary_capture import picture
 from node.results.source_header import SourceHeader
 from tests.support.drawn import bright_box, given, plain
 from tests.support.made_findings import (
     built,
+    card,
     everything,
     made_source,
     quality,
@@ -165,6 +166,41 @@ def test_very_many_words_end_with_a_hint_at_the_report_and_still_with_the_footer
     pixels = np.asarray(picture(built(long, flat, kinds=("sc",))["sc"].part10))
     few = np.asarray(picture(built(Findings(), flat, kinds=("sc",))["sc"].part10))
     assert np.array_equal(pixels[-100:], few[-100:])
+
+
+@pytest.mark.parametrize("letters", ["word ", "w"])
+def test_texts_of_any_length_make_a_picture_of_a_size_that_is_sane(letters: str) -> None:
+    long = letters * (100_000 // len(letters))
+    concept = Code("a", "99ANODE", long)
+    findings = Findings(
+        measurements=(Measurement(concept, 1e300, concept),) * 24,
+        evaluations=tuple(Evaluation(concept, f"{number} {long}") for number in range(14)),
+        checks=(Check(long, False, long, (long,)),),
+        summary=long,
+    )
+    run = run_facts(card=card(title=long, name=long, version=long))
+    panel = draw(None, words(findings, SourceHeader.of(made_source()), run, None))
+    assert panel.shape[0] <= MOST_HEIGHT
+    assert panel.nbytes < 16 << 20
+
+
+def test_rows_without_room_are_counted_and_the_warning_stays() -> None:
+    few = draw(None, Words("title", warning="not for diagnosis", footer=("model",)))
+    many = draw(
+        None,
+        Words("title", checks=[CheckRow("word " * 200)] * 20, warning="not for diagnosis", footer=("model",)),
+    )
+    assert MOST_HEIGHT - 1000 < many.shape[0] <= MOST_HEIGHT
+    # The last lines are those of a panel without rows.
+    assert np.array_equal(many[-150:], few[-150:])
+    fitting = [number for number in range(7, 12) if np.array_equal(many, _with_rows(number))]
+    assert len(fitting) == 1
+
+
+def _with_rows(count: int) -> Any:
+    """A panel with so many of 20 rows, and the words for the others."""
+    rows = [CheckRow("word " * 200)] * count + [CheckRow(MORE.format(20 - count))]
+    return draw(None, Words("title", checks=rows, warning="not for diagnosis", footer=("model",)))
 
 
 @pytest.mark.parametrize(

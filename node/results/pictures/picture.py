@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +17,12 @@ _MARGIN = 36
 # At half size, 512 pixels wide, the smallest text is still 14 pixels high.
 TEXT_SIZE, TITLE_SIZE, WARNING_SIZE = 30, 40, 44
 _SMALLEST_TEXT_SIZE = 28
-_LINE = 42
+_LINE, _LEADING = 42, 12
+#: What a workstation shows without scrolling for long; the anatomy has its place above.
+MOST_HEIGHT = 4096
+# More than this nobody reads in a picture, and the Structured Report has it all.
+_LONGEST_TEXT, _LONGEST_LINE = 600, 200
+MORE = "and {} more, in the Structured Report"
 _REGION_LEFT, _NAME_LEFT, _NUMBER_RIGHT, _UNIT_LEFT = _MARGIN + 42, 350, 904, 914
 _BLACK, _PANEL, _WHITE, _GREY = (0, 0, 0), (18, 20, 24), (245, 245, 245), (165, 170, 178)
 _GREEN, _AMBER = (110, 215, 130), (255, 176, 59)
@@ -72,62 +76,101 @@ def draw(anatomy: Anatomy | None, words: Words) -> NDArray[np.uint8]:
 # --- panel -------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Some lines of the panel; ``paint`` is given the row of pixels that they begin in."""
+
+    height: int
+    paint: Callable[[ImageDraw.ImageDraw, int], None]
+
+
 def _panel(words: Words) -> Image.Image:
-    tall = Image.new("RGB", (WIDTH, _tallest(words)), _PANEL)
-    pen = ImageDraw.Draw(tall)
-    y = _MARGIN
-    y = _lines(pen, y, words.title, TITLE_SIZE, _WHITE) + 8
-    for row in words.numbers:
-        y = _number_row(pen, y, row)
-    y += 8 if words.numbers else 0
-    for check in words.checks:
-        y = _check_row(pen, y, check)
-    for remark in words.remarks:
-        y = _lines(pen, y, remark, TEXT_SIZE, _WHITE)
-    y += 12
-    y = _lines(pen, y, words.warning, WARNING_SIZE, _AMBER)
-    for line in words.footer:
-        y = _lines(pen, y, line, _SMALLEST_TEXT_SIZE, _GREY)
-    height = y + _MARGIN
-    return tall.crop((0, 0, WIDTH, height + height % 2))
+    """Draw the panel, no taller than ``MOST_HEIGHT``: what has no room is counted instead."""
+    numbers = [_number_row(row) for row in words.numbers]
+    rows = [*map(_check_row, words.checks), *(_lines(one, TEXT_SIZE, _WHITE) for one in words.remarks)]
+    above = [_lines(words.title, TITLE_SIZE, _WHITE), _space(8)]
+    between = [_space(8)] if numbers else []
+    below = [
+        _space(12),
+        _lines(words.warning, WARNING_SIZE, _AMBER),
+        *(_lines(line, _SMALLEST_TEXT_SIZE, _GREY) for line in words.footer),
+    ]
+    room = MOST_HEIGHT - 2 * _MARGIN - sum(one.height for one in (*above, *between, *below))
+    blocks = [*above, *_fitting(numbers, room * 2 // 3)]
+    room -= sum(one.height for one in blocks) - sum(one.height for one in above)
+    blocks += [*between, *_fitting(rows, room), *below]
+    height = 2 * _MARGIN + sum(one.height for one in blocks)
+    panel = Image.new("RGB", (WIDTH, height + height % 2), _PANEL)
+    pen, y = ImageDraw.Draw(panel), _MARGIN
+    for block in blocks:
+        block.paint(pen, y)
+        y += block.height
+    return panel
 
 
-def _number_row(pen: ImageDraw.ImageDraw, y: int, row: NumberRow) -> int:
+def _fitting(blocks: list[_Block], room: int) -> list[_Block]:
+    """Return the blocks that ``room`` has space for, and in place of the others how many they are."""
+    if sum(one.height for one in blocks) <= room:
+        return blocks
+    kept: list[_Block] = []
+    room -= _lines(MORE.format(len(blocks)), TEXT_SIZE, _WHITE).height
+    for block in blocks:
+        if block.height > room:
+            break
+        kept.append(block)
+        room -= block.height
+    return [*kept, _lines(MORE.format(len(blocks) - len(kept)), TEXT_SIZE, _WHITE)]
+
+
+def _space(height: int) -> _Block:
+    return _Block(height, lambda _pen, _y: None)
+
+
+def _number_row(row: NumberRow) -> _Block:
     font = font_of(TEXT_SIZE)
-    if row.colour is not None:
-        pen.rectangle((_MARGIN, y + 7, _MARGIN + 26, y + 33), fill=row.colour)
-    pen.text(
-        (_REGION_LEFT, y), _cut(row.region, font, _NAME_LEFT - _REGION_LEFT - 12), font=font, fill=_WHITE
-    )
-    pen.text((_NUMBER_RIGHT, y), row.number, font=font, fill=_WHITE, anchor="ra")
-    pen.text((_UNIT_LEFT, y), _cut(row.unit, font, WIDTH - _UNIT_LEFT - 8), font=font, fill=_WHITE)
-    for line in _wrapped(row.name, font, _NUMBER_RIGHT - 130 - _NAME_LEFT) or [""]:
-        pen.text((_NAME_LEFT, y), line, font=font, fill=_GREY)
-        y += _LINE
-    return y
+    names = _wrapped(row.name, font, _NUMBER_RIGHT - 130 - _NAME_LEFT) or [""]
+    region = _cut(row.region, font, _NAME_LEFT - _REGION_LEFT - 12)
+    unit = _cut(row.unit, font, WIDTH - _UNIT_LEFT - 8)
+
+    def paint(pen: ImageDraw.ImageDraw, y: int) -> None:
+        if row.colour is not None:
+            pen.rectangle((_MARGIN, y + 7, _MARGIN + 26, y + 33), fill=row.colour)
+        pen.text((_REGION_LEFT, y), region, font=font, fill=_WHITE)
+        pen.text((_NUMBER_RIGHT, y), row.number, font=font, fill=_WHITE, anchor="ra")
+        pen.text((_UNIT_LEFT, y), unit, font=font, fill=_WHITE)
+        for index, line in enumerate(names):
+            pen.text((_NAME_LEFT, y + index * _LINE), line, font=font, fill=_GREY)
+
+    return _Block(len(names) * _LINE, paint)
 
 
-def _check_row(pen: ImageDraw.ImageDraw, y: int, row: CheckRow) -> int:
+def _check_row(row: CheckRow) -> _Block:
     if row.passed is None:
-        return _lines(pen, y, row.text, TEXT_SIZE, _WHITE)
+        return _lines(row.text, TEXT_SIZE, _WHITE)
     word, colour = ("pass", _GREEN) if row.passed else ("FAIL", _AMBER)
-    pen.text((_MARGIN, y), word, font=font_of(TEXT_SIZE), fill=colour)
-    return _lines(pen, y, row.text, TEXT_SIZE, _WHITE if row.passed else _AMBER, left=_MARGIN + 90)
+    text = _lines(row.text, TEXT_SIZE, _WHITE if row.passed else _AMBER, left=_MARGIN + 90)
+
+    def paint(pen: ImageDraw.ImageDraw, y: int) -> None:
+        pen.text((_MARGIN, y), word, font=font_of(TEXT_SIZE), fill=colour)
+        text.paint(pen, y)
+
+    return _Block(max(text.height, TEXT_SIZE + _LEADING), paint)
 
 
-def _lines(
-    pen: ImageDraw.ImageDraw, y: int, text: str, size: int, colour: Colour, left: int = _MARGIN
-) -> int:
+def _lines(text: str, size: int, colour: Colour, left: int = _MARGIN) -> _Block:
     font = font_of(size)
-    for line in _wrapped(text, font, WIDTH - left - _MARGIN):
-        pen.text((left, y), line, font=font, fill=colour)
-        y += size + 12
-    return y
+    lines = _wrapped(text, font, WIDTH - left - _MARGIN)
+
+    def paint(pen: ImageDraw.ImageDraw, y: int) -> None:
+        for index, line in enumerate(lines):
+            pen.text((left, y + index * (size + _LEADING)), line, font=font, fill=colour)
+
+    return _Block(len(lines) * (size + _LEADING), paint)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     lines: list[str] = []
-    for word in printable(text).split():
+    for word in printable(shortened(text)).split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
@@ -136,17 +179,17 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    shown = printable(text)
-    if font.getlength(shown) <= width:
+    shown = printable(text[:_LONGEST_LINE])
+    if len(text) <= _LONGEST_LINE and font.getlength(shown) <= width:
         return shown
     while shown and font.getlength(shown + "...") > width:
         shown = shown[:-1]
     return shown.rstrip() + "..."
 
 
-def _tallest(words: Words) -> int:
-    """An upper bound of the panel's height: no character is wider than its font is high."""
-    texts = [words.title, words.warning, *words.remarks, *words.footer, *(row.text for row in words.checks)]
-    texts += [f"{row.name} " * 2 for row in words.numbers]
-    lines = sum(math.ceil(len(text) * WARNING_SIZE / (WIDTH - 200)) + text.count(" ") + 1 for text in texts)
-    return (lines + len(words.numbers) + 2) * (WARNING_SIZE + 12) + 4 * _MARGIN
+def shortened(text: str) -> str:
+    """Return so much of a text as has a place in the panel, cut between words where there are some."""
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    start = text[:_LONGEST_TEXT]
+    return (start.rsplit(" ", 1)[0] if " " in start else start) + " ..."

@@ -8,15 +8,15 @@ from models.types import Code, Evaluation, Findings, Mark, Measurement, Segment
 from node.results.concepts import CERTAINTY, unit_symbol
 from node.results.facts import RunFacts
 from node.results.pictures.anatomy import Anatomy
-from node.results.pictures.picture import CheckRow, NumberRow, Words
+from node.results.pictures.picture import MORE, CheckRow, NumberRow, Words, shortened
 from node.results.provenance import NOT_FOR_DIAGNOSIS
 from node.results.report.answers import percent
 from node.results.source_header import SourceHeader
 from node.results.withholding import reasons
 
 # More than this nobody reads in a picture, and the Structured Report has it all.
-_MAX_NUMBERS, _MAX_ROWS, _MAX_REMARK = 24, 14, 600
-_MORE = "and {} more, in the Structured Report"
+_MAX_NUMBERS, _MAX_ROWS = 24, 14
+_LARGEST_WRITTEN_OUT = 1e12
 
 
 def words(findings: Findings, header: SourceHeader, run: RunFacts, shown: Anatomy | None) -> Words:
@@ -26,14 +26,14 @@ def words(findings: Findings, header: SourceHeader, run: RunFacts, shown: Anatom
     # A summary is worth its place where it says more than the rows.
     regions: tuple[Segment | Mark, ...] = (*findings.segments, *findings.marks)
     has_rows = bool(findings.evaluations or any(one.measurements or one.evaluations for one in regions))
-    remarks = [_shortened(findings.summary)] if findings.summary and not has_rows else []
+    remarks = [shortened(findings.summary)] if findings.summary and not has_rows else []
     if not (regions or findings.measurements or checks or remarks):
         remarks.append("Nothing was found.")
     footer = [f"model {card.name}, version {card.version}, {card.manufacturer}"]
     footer.append(header.local(run).strftime("%Y-%m-%d %H:%M") + _slice_text(shown))
     numbers = list(_number_rows(findings))
     if len(numbers) > _MAX_NUMBERS:
-        more = _MORE.format(len(numbers) - _MAX_NUMBERS + 1)
+        more = MORE.format(len(numbers) - _MAX_NUMBERS + 1)
         numbers = [*numbers[: _MAX_NUMBERS - 1], NumberRow("", more, "", "")]
     return Words(
         title=card.title or card.name,
@@ -63,7 +63,7 @@ def _checks(findings: Findings) -> list[CheckRow]:
         CheckRow(f"{region}: {_answer(evaluation)}") for region, answers in named for evaluation in answers
     ]
     if len(checks) > _MAX_ROWS:
-        checks = [*checks[: _MAX_ROWS - 1], CheckRow(_MORE.format(len(checks) - _MAX_ROWS + 1))]
+        checks = [*checks[: _MAX_ROWS - 1], CheckRow(MORE.format(len(checks) - _MAX_ROWS + 1))]
     return checks
 
 
@@ -74,10 +74,6 @@ def _value(evaluation: Evaluation) -> str:
 def _answer(evaluation: Evaluation) -> str:
     certainty = "" if evaluation.probability is None else f" ({percent(evaluation.probability):.0f} %)"
     return f"{evaluation.concept.meaning}: {_value(evaluation)}{certainty}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_REMARK else text[:_MAX_REMARK].rsplit(" ", 1)[0] + " ..."
 
 
 # --- numbers -----------------------------------------------------------------
@@ -137,6 +133,8 @@ def _name(measurement: Measurement) -> str:
 def _number(measurement: Measurement) -> str:
     value = float(measurement.value)
     magnitude = abs(value)
+    if magnitude >= _LARGEST_WRITTEN_OUT:
+        return f"{value:.6g}"
     # A count has no decimals.
     if magnitude >= 10000 or (measurement.unit.value == "1" and value.is_integer()):
         return f"{value:.0f}"
