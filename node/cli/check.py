@@ -14,9 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from node import parking
+from node.alarms import ANALYSIS_PARKED
 from node.cli import access, check_tls, command, output
 from node.cli.echo import echo, problem_of_running_node
 from node.cli.opening import (
+    config_argument,
     configuration,
     database_path,
     is_running,
@@ -103,6 +106,8 @@ def _results(config: Config, timeout_seconds: float | None) -> Iterator[Result]:
     yield _port(config, running)
     yield from _tls(config, running)
     for alarm in standing_alarms(config):
+        if alarm.name == ANALYSIS_PARKED:
+            continue  # said of the analysis, whether a node has raised the alarm or not
         yield Result("alarm", "warning", f"{alarm.name} since {output.moment(alarm.since)}: {alarm.message}")
     yield from _models(config)
     others = []
@@ -277,14 +282,38 @@ def _models(config: Config) -> Iterator[Result]:
     from node.catalogue import catalogue
     from node.cli import model_faults
 
+    parked = _parked(config)
+    for analysis, exposure in model_faults.exposures(config):
+        yield Result(f"analysis {analysis.name}", "warning", exposure)
     for analysis, found in model_faults.faults(config):
         what = f"analysis {analysis.name}"
         yield from (Result(what, "problem", fault) for fault in found)
-        if not found:
+        if analysis.name in parked:
+            one = parked[analysis.name]
+            said = parking.told(analysis.name, one, config_argument(config))
+            yield Result(what, "warning", f"parked since {output.moment(one.since)}: it {said}")
+        elif not found:
             card = catalogue.describe(analysis.model).card
             yield Result(what, "ok", f"model {card.name} {card.version}")
         if not analysis.send_to:
             yield Result(what, "warning", "has no send_to: its results stay here")
+
+
+def _parked(config: Config) -> dict[str, parking.Parked]:
+    """The analyses that are parked; none where there are no records yet, or they cannot be read."""
+    from node.index.database import Database
+
+    try:
+        database = Database.open_read_only(database_path(config))
+    except AnodeError:
+        return {}
+    try:
+        with database.read() as connection:
+            return parking.parked(connection)
+    except AnodeError:
+        return {}
+    finally:
+        database.close()
 
 
 def _peer(config: Config, peer: PeerConfig, timeout_seconds: float) -> Result:

@@ -22,12 +22,26 @@ def faults(config: Config) -> Iterator[tuple[AnalysisConfig, list[str]]]:
             found += catalogue.faults(catalogue.describe(analysis.model))
         except (registry.UnknownModel, registry.UnusableModel) as error:
             found += str(error).splitlines()
-        if not analysis.allow_network and not confinement.is_network_confinable():
+        if not analysis.allow_network and not confinement.is_confinable():
             found.append(
-                "this system permits no network namespace, so the model cannot be kept from the network; run "
-                "the node where it does, or set allow_network = true to let the model use the network"
+                "this system permits not the namespaces that keep the model from the network, the archive "
+                "and the node's processes; run the node where it does, or set allow_network = true to let "
+                "the model reach all that the node's user does"
             )
         yield analysis, found
+
+
+def exposures(config: Config) -> Iterator[tuple[AnalysisConfig, str]]:
+    """Yield each analysis whose model will run although nothing keeps it from the node, and why that is."""
+    from node.processes import confinement
+
+    for analysis in config.analyses:
+        if analysis.allow_network and not confinement.is_confinable():
+            yield (
+                analysis,
+                "this system permits not the namespaces that shut a model in: with allow_network = true it "
+                "has all rights of the node's user, the archive included",
+            )
 
 
 def problems(config: Config) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
+
+logger = logging.getLogger(__name__)
 
 _STOPPED_AT_ONCE = 1
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -52,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
         if found := model_faults.problems(config):
             raise ConfigurationError(found)
+        for analysis, exposure in model_faults.exposures(config):
+            logger.warning("model not shut in", extra={"analysis": analysis.name, "why": exposure})
         app = App(config, owns_process=True)
         app.start()
         # What is here now stays. Looked through for garbage it would stop all threads for 0.1 s at a time.

@@ -20,6 +20,7 @@ from models.types import (
     Transform,
     Volume,
 )
+from node.processes.declared_types import refuse_other_types
 
 _CORNERS = {"point": (1, 1), "box": (2, 2), "polygon": (3, None), "polyline": (2, None)}
 
@@ -32,13 +33,44 @@ def refuse_unsound(findings: object, inputs: Inputs) -> None:
     TypeError, ValueError
         saying what is wrong with which part
     """
-    if not isinstance(findings, Findings):
-        raise TypeError(f"predict returned {type(findings).__name__} instead of Findings")
+    refuse_misshapen(findings, inputs)
+    assert isinstance(findings, Findings)
     kinds = (findings.segments, findings.marks, findings.images, findings.transforms, findings.pictures)
     names = Counter(one.name for kind in kinds for one in kind)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ValueError(f"two things found have one name: {', '.join(twice)}")
+    for segment in findings.segments:
+        inside = segment.probability
+        # Neither holds for what is no number.
+        if inside is not None and inside.size and not (inside.min() >= 0 and inside.max() <= 1):
+            raise ValueError(f"the probability of {segment.name} is not within 0 and 1")
+    for mark in findings.marks:
+        _points(mark, inputs)
+    for image in findings.images:
+        if not np.isfinite(image.voxels).all():
+            raise ValueError(f"the image {image.name} has voxels that are no numbers")
+    for transform in findings.transforms:
+        _numbers_of(transform)
+    for one in _measurements(findings):
+        if not math.isfinite(one.value):
+            raise ValueError(f"{one.concept.meaning} is {one.value}")
+    for stated in _probabilities(findings):
+        if not 0.0 <= stated <= 1.0:
+            raise ValueError(f"a probability is {stated}")
+
+
+def refuse_misshapen(findings: object, inputs: Inputs) -> None:
+    """Refuse what is no Findings on ``inputs`` whatever its arrays hold: only their shapes are looked at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        saying what is wrong with which part
+    """
+    if not isinstance(findings, Findings):
+        raise TypeError(f"predict returned {type(findings).__name__} instead of Findings")
+    refuse_other_types(findings)
     for segment in findings.segments:
         _segment(segment, inputs)
     for mark in findings.marks:
@@ -49,12 +81,6 @@ def refuse_unsound(findings: object, inputs: Inputs) -> None:
         _transform(transform, inputs)
     for picture in findings.pictures:
         _picture(picture)
-    for one in _measurements(findings):
-        if not math.isfinite(one.value):
-            raise ValueError(f"{one.concept.meaning} is {one.value}")
-    for stated in _probabilities(findings):
-        if not 0.0 <= stated <= 1.0:
-            raise ValueError(f"a probability is {stated}")
 
 
 def grid_shape(inputs: Inputs, on: str, what: str) -> tuple[int, ...]:
@@ -93,7 +119,7 @@ def _probabilities(findings: Findings) -> Iterable[float]:
 
 def _segment(segment: Segment, inputs: Inputs) -> None:
     name = segment.name
-    if not isinstance(segment.mask, np.ndarray) or segment.mask.dtype != np.bool_:
+    if segment.mask.dtype != np.bool_:
         raise TypeError(f"the mask of {name} is no array of bool")
     shape = grid_shape(inputs, segment.on, f"the segment {name}")
     if segment.mask.shape != shape:
@@ -103,18 +129,23 @@ def _segment(segment: Segment, inputs: Inputs) -> None:
         return
     if probability.dtype != np.float32 or probability.shape != shape:
         raise ValueError(f"the probability of {name} is no float32 of the shape {shape}")
-    if probability.size and not (probability.min() >= 0 and probability.max() <= 1):
-        raise ValueError(f"the probability of {name} is not within 0 and 1")
 
 
 def _mark(mark: Mark, inputs: Inputs) -> None:
     name = mark.name
-    shape = grid_shape(inputs, mark.on, f"the mark {name}")
-    if mark.points.ndim != 2 or mark.points.shape[1] != 3 or not np.isfinite(mark.points).all():
-        raise ValueError(f"the points of {name} are no finite (n, 3)")
+    grid_shape(inputs, mark.on, f"the mark {name}")
+    if mark.points.ndim != 2 or mark.points.shape[1] != 3:
+        raise ValueError(f"the points of {name} are no (n, 3)")
     least, most = _CORNERS[mark.shape]
     if len(mark.points) < least or (most is not None and len(mark.points) > most):
         raise ValueError(f"{name} is a {mark.shape} of {len(mark.points)} points")
+
+
+def _points(mark: Mark, inputs: Inputs) -> None:
+    name = mark.name
+    shape = grid_shape(inputs, mark.on, f"the mark {name}")
+    if not np.isfinite(mark.points).all():
+        raise ValueError(f"the points of {name} are not finite")
     if (mark.points < -0.5).any() or (mark.points > np.array(shape) - 0.5).any():
         raise ValueError(f"{name} lies outside its input")
     if mark.shape in ("polygon", "polyline") and np.ptp(mark.points[:, 0]) > 1e-6:
@@ -132,15 +163,13 @@ def _image(image: DerivedImage, inputs: Inputs) -> None:
         raise ValueError(f"the image {image.name} is {image.voxels.shape[:3]}, its input {shape}")
     if image.affine is not None and image.affine.shape != (4, 4):
         raise ValueError(f"the affine of {image.name} is no (4, 4)")
-    if not np.issubdtype(image.voxels.dtype, np.integer) and not np.isfinite(image.voxels).all():
-        raise ValueError(f"the image {image.name} has voxels that are no numbers")
 
 
 def _transform(transform: Transform, inputs: Inputs) -> None:
     for role in (transform.moving, transform.fixed):
         grid_shape(inputs, role, f"the transform {transform.name}")
-    if transform.matrix.shape != (4, 4) or not np.isfinite(transform.matrix).all():
-        raise ValueError(f"the matrix of {transform.name} is no finite (4, 4)")
+    if transform.matrix.shape != (4, 4):
+        raise ValueError(f"the matrix of {transform.name} is no (4, 4)")
     field, affine = transform.displacements, transform.displacement_affine
     if field is None:
         return
@@ -148,7 +177,12 @@ def _transform(transform: Transform, inputs: Inputs) -> None:
         raise ValueError(
             f"the displacements of {transform.name} are no (slice, row, column, 3) with an affine"
         )
-    if not np.isfinite(field).all():
+
+
+def _numbers_of(transform: Transform) -> None:
+    if not np.isfinite(transform.matrix).all():
+        raise ValueError(f"the matrix of {transform.name} is not finite")
+    if transform.displacements is not None and not np.isfinite(transform.displacements).all():
         raise ValueError(f"the displacements of {transform.name} are not finite")
 
 

@@ -25,14 +25,20 @@ from typing import Any, NoReturn
 
 from node import subordinate
 from node.processes import confinement, process_tree
+from node.processes.refusals import is_refusal
+from node.processes.traces import Traces
 
 NICENESS = 10
 #: What a run is called in the folders of the worker, and where its process says things.
 ERRORS = "stderr.txt"
 READY, DONE, FAILED = "ready", "done", "failed"
 OUT_OF_MEMORY, OUT_OF_SPACE = "out of memory", "out of space"
+#: About ``DONE``: files of before the run are not what they were, so another process has to do the next.
+SPENT = "spent"
 #: Of what is said about a failure.
 MOST_CHARACTERS = 600
+#: So often somebody looks how much memory is in segments that no process need have attached.
+_SEGMENT_SECONDS = 0.5
 #: ITK, torch and onnxruntime report a failed allocation as an error of their own, in these words.
 _NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "memory allocation", "out of memory")
 
@@ -59,14 +65,24 @@ def main(arguments: list[str]) -> int:
         _be_second(order, alive_first, second_lives)
     for descriptor in (order["commands"], order["answers"], second_lives, alive_first):
         os.close(descriptor)
-    _wait_for_an_end(0, alive_second)
+    # Nothing is ever written to these: one is ready when its other end is closed.
+    while not select.select((0, alive_second), (), (), _SEGMENT_SECONDS)[0]:
+        if order["extent"] == "whole" and _segment_bytes() > confinement.SHARED_MEMORY_MB << 20:
+            most = f"more than {confinement.SHARED_MEMORY_MB} MB of shared memory segments"
+            _tell_status({"memory": f"it held {most}"})
+            break
     _end_all()
     return 0
 
 
-def _wait_for_an_end(*pipes: int) -> None:
-    """Return when the other end of one of these is closed; nothing is ever written to them."""
-    select.select(pipes, (), ())
+def _segment_bytes() -> int:
+    """Memory of System V segments; in nobody's resident memory, and seen in their namespace alone."""
+    try:
+        lines = Path("/proc/sysvipc/shm").read_text().splitlines()
+    except OSError:
+        return 0
+    at = lines[0].split().index("rss") if lines else 0
+    return sum(int(line.split()[at]) for line in lines[1:])
 
 
 def _end_all() -> None:
@@ -97,11 +113,14 @@ def _be_second(order: dict[str, Any], alive_first: int, second_lives: int) -> No
         if order["extent"] == "whole":
             confinement.shut_in(confinement.Cell(**{key: tuple(one) for key, one in order["cell"].items()}))
         confinement.give_up_privileges()
+        # It says how the model ended, and nobody else may.
+        confinement.keep_from_others(True)
     except OSError as error:
         _tell_status({"unconfined": str(error)})
         os._exit(1)
     third = os.fork()
     if not third:
+        confinement.keep_from_others(False)
         os.close(alive_first)
         os.close(second_lives)
         _be_third(order)
@@ -170,16 +189,21 @@ def _serve(order: dict[str, Any]) -> None:
     gc.collect()
     gc.freeze()
     say(READY)
+    # The other places lie elsewhere than a model may write, or are shared by all of the machine.
+    lasting = [made, *([Path("/dev/shm")] if order["extent"] == "whole" else [])]
+    traces: Traces | None = None
+    folder = Path(order["folder"]) if order["folder"] else None
     with os.fdopen(order["commands"], encoding="utf-8") as commands:
         for line in commands:
             job = json.loads(line)
+            traces = traces or Traces(lasting, but=made / job)
             with _explained(say), _place_of(made, job):
-                _run(model, given / job, made / job)
+                _run(model, folder, given / job, made / job)
             gc.collect()
-            say(DONE)
+            say(DONE, "" if traces.remove(but=made / job) else SPENT)
 
 
-def _run(model: Any, given: Path, made: Path) -> None:
+def _run(model: Any, folder: Path | None, given: Path, made: Path) -> None:
     from node.processes.job_folder import JobFolder
 
     job = JobFolder(given, made)
@@ -187,10 +211,10 @@ def _run(model: Any, given: Path, made: Path) -> None:
     try:
         findings = model.predict(inputs)
     except ValueError as error:
-        # A refusal by the contract; one that numpy raised deep inside looks the same, so the traceback
-        # goes with it.
+        if not is_refusal(error, model, folder):
+            raise
         _say_traceback(error)
-        job.write_refusal(" ".join(str(error).split()) or "the model refuses the input without a reason")
+        job.write_refusal(str(error))
         return
     job.write_findings(findings, inputs)
 

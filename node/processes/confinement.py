@@ -11,10 +11,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -27,10 +27,17 @@ _TRY_SECONDS = 30.0
 
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
-_PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 36, 38, 47
+_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = (
+    4,
+    24,
+    36,
+    38,
+    47,
+)
 _PR_CAP_AMBIENT_CLEAR_ALL, _CAPABILITY_VERSION_3, _MOST_CAPABILITIES = 4, 0x20080522, 64
 
 #: Devices that computing needs. Disks are among those that it does not.
@@ -38,8 +45,8 @@ _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _ACCELERATORS = ("nvidia", "dri", "kfd", "accel", "dxg")
 _LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 
-Extent = Literal["whole", "network", "none"]
-"""How far a process is confined: from everything, from the network alone, or not."""
+Extent = Literal["whole", "none"]
+"""How far a process is confined: from everything, or not. What is between leaves the archive in reach."""
 
 
 class Unconfined(OSError):
@@ -66,24 +73,16 @@ class Cell:
 
 
 def extent(*, allow_network: bool) -> Extent | None:
-    """How far a model can be confined here; None when it could use the network and must not."""
+    """How far a model can be confined here; None when it is to run only where it can be."""
     if is_confinable():
         return "whole"
-    if allow_network:
-        return "none"
-    return "network" if is_network_confinable() else None
+    return "none" if allow_network else None
 
 
 @cache
 def is_confinable() -> bool:
     """Whether this system permits all of it to this user; tried in a process of its own, once."""
-    return _is_tried("whole")
-
-
-@cache
-def is_network_confinable() -> bool:
-    """Whether this system permits this user a namespace without a network; tried likewise."""
-    return _is_tried("whole") or _is_tried("network")
+    return _is_tried()
 
 
 # --- in the process that is confined -----------------------------------------
@@ -99,9 +98,7 @@ def leave(extent_of: Extent, *, allow_network: bool) -> None:
     """
     if extent_of == "none":
         return
-    flags = 0 if allow_network else _CLONE_NEWNET
-    if extent_of == "whole":
-        flags |= _CLONE_NEWPID | _CLONE_NEWIPC
+    flags = _CLONE_NEWPID | _CLONE_NEWIPC | (0 if allow_network else _CLONE_NEWNET)
     user, group = os.getuid(), os.getgid()
     try:
         _call("leaving the namespaces", "unshare", flags)
@@ -161,6 +158,12 @@ def give_up_privileges() -> None:
     none = ctypes.create_string_buffer(struct.pack("=6I", *[0] * 6))
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
     _call("giving up capabilities", "capset", header, none)
+
+
+def keep_from_others(is_kept: bool) -> None:
+    """Whether other processes of the user may look into this one, and at what it has open."""
+    if sys.platform.startswith("linux"):
+        _prctl(_PR_SET_DUMPABLE, int(not is_kept))
 
 
 def adopt_orphans() -> None:
@@ -233,7 +236,18 @@ def _mount(source: str, target: str, kind: str = "", flags: int = 0, options: st
 
 
 def _set_attributes(path: str, add: int, remove: int, flags: int) -> None:
-    """Set attributes of the mount at ``path`` (Linux 5.12)."""
+    """Set attributes of the mount at ``path``, with ``_AT_RECURSIVE`` of all below it, too."""
+    try:
+        _set_attributes_at_once(path, add, remove, flags)
+    except Unconfined as error:
+        # Before Linux 5.12 there is no such call, and some containers refuse those that they do not know.
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        for mount in mounts_below(path) if flags & _AT_RECURSIVE else mounts_below(path)[:1]:
+            _remount(mount, add, remove)
+
+
+def _set_attributes_at_once(path: str, add: int, remove: int, flags: int) -> None:
     attributes = ctypes.create_string_buffer(struct.pack("=4Q", add, remove, 0, 0))
     _call(
         f"setting what may be done at {path}",
@@ -245,6 +259,54 @@ def _set_attributes(path: str, add: int, remove: int, flags: int) -> None:
         attributes,
         ctypes.c_size_t(32),
     )
+
+
+@dataclass(frozen=True)
+class _MountPoint:
+    """``attributes`` are those of ``mount_setattr``, among them those that may not be taken away."""
+
+    path: str
+    attributes: int
+
+
+_ATTRIBUTES = {"ro": _ATTR_RDONLY, "nosuid": _ATTR_NOSUID, "nodev": _ATTR_NODEV, "noexec": _MS_NOEXEC}
+
+
+def mounts_below(top: str) -> list[_MountPoint]:
+    """Return the mount at ``top`` and those below it, as far as paths lead to them."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            number, _, _, _, written, options = line.split()[:6]
+            path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), written)
+            if path != top and not path.startswith(top.rstrip("/") + "/"):
+                continue
+            if _mount_at(path) == number:
+                set_already = (bit for name, bit in _ATTRIBUTES.items() if name in options.split(","))
+                found.append(_MountPoint(path, sum(set_already)))
+    if not found or min(found, key=lambda one: len(one.path)).path != top:
+        raise Unconfined(errno.EINVAL, f"setting what may be done at {top}: nothing is mounted there")
+    return sorted(found, key=lambda one: len(one.path))
+
+
+def _mount_at(path: str) -> str:
+    """The number of the mount to which a path leads; none where it leads nowhere for this user."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}") as file:
+            facts = dict(line.split(":", 1) for line in file)
+        return facts["mnt_id"].strip()
+    finally:
+        os.close(descriptor)
+
+
+def _remount(mount: _MountPoint, add: int, remove: int) -> None:
+    """Do what ``mount_setattr`` does; the bits of both calls are the same ones."""
+    attributes = (mount.attributes | add) & ~remove
+    _mount("", mount.path, flags=_MS_REMOUNT | _MS_BIND | attributes)
 
 
 def _open(path: str) -> int:
@@ -265,10 +327,10 @@ def _write(path: str, text: str) -> None:
 # --- whether it works --------------------------------------------------------
 
 
-def _is_tried(what: Extent) -> bool:
+def _is_tried() -> bool:
     if not sys.platform.startswith("linux"):
         return False
-    command = [sys.executable, "-P", "-m", __name__, what]
+    command = [sys.executable, "-P", "-m", __name__]
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
     try:
         done = subprocess.run(
@@ -284,25 +346,23 @@ def _is_tried(what: Extent) -> bool:
     return done.returncode == 0
 
 
-def _try(what: Extent) -> None:
-    leave(what, allow_network=False)
-    child = os.fork()
-    if child:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        raise SystemExit(status)
-    if what == "whole":
-        shut_in(Cell(("/run",), (), ("/dev/shm",)))
-    give_up_privileges()
-
-
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Try it: exit status 0 when it works, else 1 and the reason."""
-    what: Extent = "network" if arguments == ["network"] else "whole"
     try:
-        _try(what)
+        _try()
     except Unconfined as error:
         raise SystemExit(str(error)) from None
 
 
+def _try() -> None:
+    leave("whole", allow_network=False)
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        raise SystemExit(status)
+    shut_in(Cell(("/run",), (), ("/dev/shm",)))
+    give_up_privileges()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -17,14 +17,12 @@ dataclasses of ``models.types``: an object with a key for each field, arrays as 
 from __future__ import annotations
 
 import json
-import math
 import mmap
 import os
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +30,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import Findings, Image, Input, Inputs, Series, Volume
-from node.processes.agreement import refuse_unsound
+from node.processes.agreement import refuse_misshapen, refuse_unsound
+from node.processes.declared_types import declared
+from node.processes.foreign_array import PACKED, ArrayFiles, unpacked
 from node.processes.foreign_files import open_plain
+from node.processes.texts import MOST_REASON, clean
 
 CONTRACT = 2
 JOB, RESULT = "job.json", "result.json"
 _KINDS: dict[str, type[Input]] = {"image": Image, "volume": Volume, "series": Series}
-_PACKED = "packed"
 _GIVEN, _FOUND = "array", "result"
 #: Arrays up to so many bytes are read, not mapped.
 _SMALL_BYTES = 4096
-#: Of one array among the results, and of ``result.json``: the node has it in memory.
-MOST_ARRAY_BYTES, MOST_JSON_BYTES = 4 << 30, 256 << 20
+#: Of ``result.json``: what the node makes of it takes up to forty times that in memory.
+MOST_JSON_BYTES = 8 << 20
 
 
 class JobFolder:
@@ -112,11 +112,17 @@ class JobFolder:
         """
         try:
             with open_plain(self.results, RESULT, MOST_JSON_BYTES) as file:
-                result = self._content(RESULT, file.read())
+                text = file.read(MOST_JSON_BYTES + 1)
+            if len(text) > MOST_JSON_BYTES:
+                raise ValueError(f"{RESULT} is larger than {MOST_JSON_BYTES >> 20} MB")
+            result = self._content(RESULT, text)
             if "refused" in result:
-                return str(result["refused"])
-            findings: Findings = self._made(Findings, result["findings"], self._read)
-            # Whoever wrote it may have written anything.
+                reason = clean(str(result["refused"]), MOST_REASON)
+                return reason or "the model refuses the input without a reason"
+            files = ArrayFiles(self.results)
+            # Whoever wrote it may have written anything: nothing is read before it is known to be as agreed.
+            refuse_misshapen(self._made(Findings, result["findings"], files.outline), inputs)
+            findings: Findings = self._made(Findings, result["findings"], files.read)
             refuse_unsound(findings, inputs)
         except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, EOFError) as error:
             raise ValueError(f"the result is not as agreed: {error}") from error
@@ -141,14 +147,19 @@ class JobFolder:
         return value
 
     def _made(self, kind: Any, raw: Any, load: Callable[[Any], NDArray[Any]]) -> Any:
-        """Make a value of the declared type ``kind`` from what JSON had; ``load`` loads arrays."""
+        """Make a value of the declared type ``kind`` from what JSON had; ``load`` loads arrays.
+
+        Texts, numbers and truth values are taken as they are: ``agreement`` looks at them.
+        """
         if isinstance(kind, type) and is_dataclass(kind):
-            declared = _declared(kind)
-            return kind(**{name: self._made(declared[name], one, load) for name, one in raw.items()})
+            kinds = declared(kind)
+            return kind(**{name: self._made(kinds[name], one, load) for name, one in raw.items()})
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin is np.ndarray:
             return load(raw)
         if origin is tuple:
+            if not isinstance(raw, list):
+                raise TypeError(f"{str(raw)[:40]!r} is no list")
             if arguments[-1:] == (Ellipsis,):
                 return tuple(self._made(arguments[0], one, load) for one in raw)
             return tuple(self._made(each, one, load) for each, one in zip(arguments, raw, strict=True))
@@ -158,11 +169,9 @@ class JobFolder:
             for each in arguments:
                 if each is not type(None) and _may_be(each, raw):
                     return self._made(each, raw, load)
-            raise ValueError(f"{raw!r} is none of {kind}")
+            raise ValueError(f"{str(raw)[:40]!r} is none of {kind}")
         if origin is typing.Literal and raw not in arguments:
-            raise ValueError(f"{raw!r} is none of {arguments}")
-        if kind is float:
-            return float(raw)
+            raise ValueError(f"{str(raw)[:40]!r} is none of {arguments}")
         return _as_tuple(raw)
 
     # --- files ---------------------------------------------------------------
@@ -179,25 +188,19 @@ class JobFolder:
         name = f"{prefix}-{self._arrays:05}.npy"
         if array.dtype == np.bool_:
             np.save(folder / name, np.packbits(array), allow_pickle=False)
-            return {"file": name, _PACKED: list(array.shape)}
+            return {"file": name, PACKED: list(array.shape)}
         np.save(folder / name, array, allow_pickle=False)
         return {"file": name}
 
     def _map(self, raw: Any) -> NDArray[Any]:
         """Map an array of the inputs, read only."""
         array: NDArray[Any] = np.load(self.path / raw["file"], mmap_mode="r", allow_pickle=False)
-        if _PACKED in raw:
-            array = _unpacked(array, raw[_PACKED])
+        if PACKED in raw:
+            array = unpacked(array, raw[PACKED])
         elif array.nbytes <= _SMALL_BYTES:
             array = np.array(array)
         array.flags.writeable = False
         return array
-
-    def _read(self, raw: Any) -> NDArray[Any]:
-        """Read an array of the results into memory."""
-        with open_plain(self.results, raw["file"], MOST_ARRAY_BYTES) as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        return _unpacked(array, raw[_PACKED]) if _PACKED in raw else array
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         unfinished = path.with_name(f"{path.name}.part")
@@ -209,11 +212,6 @@ class JobFolder:
         if not isinstance(content, dict) or content.get("contract") != CONTRACT:
             raise ValueError(f"{name} does not follow contract {CONTRACT}")
         return content
-
-
-@cache
-def _declared(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
 
 
 def _may_be(kind: Any, raw: Any) -> bool:
@@ -228,13 +226,6 @@ def _may_be(kind: Any, raw: Any) -> bool:
     if kind is float:
         return isinstance(raw, float | int) and not isinstance(raw, bool)
     return not isinstance(kind, type) or isinstance(raw, kind)
-
-
-def _unpacked(bits: NDArray[Any], dimensions: Any) -> NDArray[Any]:
-    shape = tuple(int(one) for one in dimensions)
-    if min(shape, default=0) < 0 or bits.ndim != 1 or len(bits) != -(-math.prod(shape) // 8):
-        raise ValueError(f"{bits.size} bytes are no mask of the shape {shape}")
-    return np.unpackbits(bits, count=math.prod(shape)).view(np.bool_).reshape(shape)
 
 
 def _as_tuple(value: Any) -> Any:

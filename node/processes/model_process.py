@@ -5,7 +5,7 @@
     order       how to begin, as the argument of the command
     commands    the name of a job; its folders are below ``given`` and ``made``
     answers     [what, about]: ready, done, failed, out of memory, out of space
-    ending      {status} of the model's process, or {unconfined}; then the end of the pipe
+    ending      {status} of the model's process, {unconfined} or {memory}; then the end of the pipe
 
 The node holds its end of a further pipe open for as long as the process is to live.
 """
@@ -22,12 +22,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import node
 from node.config.settings import Device
 from node.processes import child
 from node.processes.confinement import Extent
+from node.processes.texts import MOST_REASON, clean
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +44,13 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES
 
 
 class ProcessEnded(Exception):
-    """``told`` is what was said of it at the end: ``status`` or ``unconfined``."""
+    """``status`` is what it ended with; ``unconfined`` and ``memory`` say why somebody else ended it."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(told)
-        self.told = told
+    def __init__(self, status: int, unconfined: str = "", memory: str = "") -> None:
+        super().__init__(status, unconfined, memory)
+        self.status = status
+        self.unconfined = unconfined
+        self.memory = memory
 
 
 class ModelProcess:
@@ -62,8 +64,10 @@ class ModelProcess:
         how far it is confined, and whether it keeps the network
     given, made
         folders: what it may read, and what it may write
-    hidden, needed
-        what it must not see, and of that what it may read all the same
+    hidden
+        what it must not see; what Python needs of that it may read all the same
+    folder
+        the model's, if it is one; it may be read, too
 
     Raises
     ------
@@ -82,7 +86,7 @@ class ModelProcess:
         given: Path,
         made: Path,
         hidden: Sequence[Path],
-        needed: Sequence[Path],
+        folder: Path | None,
     ) -> None:
         order = {
             "reference": reference,
@@ -90,9 +94,10 @@ class ModelProcess:
             "threads": threads,
             "extent": extent,
             "allow_network": allow_network,
+            "folder": None if folder is None else str(folder),
             "given": str(given),
             "made": str(made),
-            "cell": _cell(given, made, hidden, needed),
+            "cell": _cell(given, made, hidden, () if folder is None else (folder,)),
         }
         self._answered = b""
         self._is_ended = False
@@ -170,8 +175,7 @@ class ModelProcess:
         if self._ending.fileno() in ready and self._answers not in ready:
             told = self._ending.readline(_MOST_LINE_BYTES)
             self.end()
-            # Without a word of the others, the first of them was ended itself.
-            raise ProcessEnded(json.loads(told) if told else {"status": self._process.returncode})
+            raise _ending(told, self._process.returncode)
         return None
 
     def wake(self) -> None:
@@ -247,4 +251,17 @@ def _read_answer(line: bytes) -> tuple[str, str]:
         what, about = json.loads(line)
     except (ValueError, TypeError, RecursionError):
         raise ValueError("it answers what is no answer") from None
-    return str(what), str(about)
+    return str(what), clean(str(about), MOST_REASON)
+
+
+def _ending(told: bytes, own_status: int) -> ProcessEnded:
+    """What was said at the end; without a word of the others, the first of them was ended itself."""
+    try:
+        content = json.loads(told)
+        return ProcessEnded(
+            int(content.get("status", own_status)),
+            clean(str(content.get("unconfined", "")), MOST_REASON),
+            clean(str(content.get("memory", "")), MOST_REASON),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return ProcessEnded(own_status)

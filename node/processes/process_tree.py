@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -21,13 +24,58 @@ def descendants(process_id: int) -> list[int]:
 
 def resident_bytes(process_id: int) -> int:
     """Memory that a process holds and that no file backs, shared or its own; 0 for one that has ended."""
-    try:
-        status = (_PROC / str(process_id) / "status").read_text()
-    except OSError:
-        return 0
-    return 1024 * sum(
-        int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))
-    )
+    return sum(_resident(process_id).values())
+
+
+def held_bytes(process_ids: Sequence[int]) -> int:
+    """Memory that these processes hold together, and that no file of a disk backs.
+
+    Files in memory count, mapped or not: those without a name that one of them has open, and those below
+    the ``/dev/shm`` that they see where it is not that of this process. What is mapped of them counts for
+    the processes, too, so of both the larger counts.
+    """
+    own = shared = 0
+    for process_id in process_ids:
+        kinds = _resident(process_id)
+        own += kinds["RssAnon"]
+        shared += kinds["RssShmem"]
+    return own + max(shared, _nameless_bytes(process_ids) + _shared_memory_bytes(process_ids))
+
+
+def _resident(process_id: int) -> dict[str, int]:
+    kinds = {"RssAnon": 0, "RssShmem": 0}
+    with suppress(OSError):
+        for line in (_PROC / str(process_id) / "status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in kinds:
+                kinds[name] = 1024 * int(value.split()[0])
+    return kinds
+
+
+def _nameless_bytes(process_ids: Sequence[int]) -> int:
+    """Of the files that ``memfd_create`` made; one that several have open counts once."""
+    taken: dict[tuple[int, int], int] = {}
+    for process_id in process_ids:
+        folder = f"{_PROC}/{process_id}/fd"
+        with suppress(OSError):
+            for name in os.listdir(folder):
+                # It may be closed meanwhile.
+                with suppress(OSError):
+                    if os.readlink(f"{folder}/{name}").startswith("/memfd:"):
+                        facts = os.stat(f"{folder}/{name}")
+                        taken[facts.st_dev, facts.st_ino] = 512 * facts.st_blocks
+    return sum(taken.values())
+
+
+def _shared_memory_bytes(process_ids: Sequence[int]) -> int:
+    for process_id in process_ids:
+        place = f"{_PROC}/{process_id}/root/dev/shm"
+        with suppress(OSError):
+            if os.stat(place).st_dev == os.stat("/dev/shm").st_dev:
+                return 0
+            facts = os.statvfs(place)
+            return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+    return 0
 
 
 def available_bytes() -> int | None:

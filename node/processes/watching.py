@@ -1,4 +1,4 @@
-"""Looks after a model while it runs: what it takes of memory and disk, and when that is too much."""
+"""Looks after a model while it lives: what it takes of memory and disk, and when that is too much."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MEMORY_SECONDS, DISK_SECONDS = 0.05, 0.5
 FLOOR_BYTES = 256 * 1024 * 1024
 """What the machine has to have left, so that the system need not choose a process to end."""
 
-# Of the models that run now, by the number of their process: when memory is short, the largest has to go.
+# Of the models that live now, by the number of their process: when memory is short, the largest has to go.
 _taken: dict[int, int] = {}
 _lock = threading.Lock()
 
 
 class Watch:
-    """One run, watched by whoever calls ``look`` often enough.
+    """One model's processes, watched by whoever calls ``look`` often enough.
 
     Parameters
     ----------
@@ -57,12 +57,11 @@ class Watch:
         self._relieve = relieve
         self._memory_at = self._disk_at = 0.0
 
-    def __enter__(self) -> Watch:
         with _lock:
-            _taken[self._process_id] = 0
-        return self
+            _taken[process_id] = 0
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Watch no more: the processes have ended."""
         with _lock:
             _taken.pop(self._process_id, None)
 
@@ -86,7 +85,7 @@ class Watch:
 
     def resident_bytes(self) -> int:
         """Memory that the model and what it started hold now."""
-        return sum(map(process_tree.resident_bytes, self._models()))
+        return process_tree.held_bytes(self._models())
 
     def is_alone(self) -> bool:
         """Whether the model has no other process running."""

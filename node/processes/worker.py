@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from node.errors import (
     OutOfSpace,
     RefusedByModel,
     ResultInvalid,
+    StorageFailure,
 )
 from node.processes import child, confinement, foreign_files
 from node.processes.job_folder import JobFolder
@@ -43,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 #: After so many jobs, or when a job leaves so much more memory taken than the first did, another begins.
 MOST_JOBS, MOST_GROWTH_BYTES = 200, 512 * 1024 * 1024
-#: Where programs of the machine listen on sockets that are files.
-_SOCKETS = Path("/run")
+#: Where programs of the machine listen on sockets that are files, and everybody leaves things.
+_SOCKETS = (Path("/run"), Path("/tmp"), Path("/var/tmp"))
 
 
 class RunStopped(Exception):
@@ -108,7 +110,10 @@ class Worker:
         self._reserve_bytes = reserve_bytes
         self._relieve = relieve
         self._jobs = self._first_resident = 0
-        self._is_ready = self._is_stopped = False
+        self._is_ready = self._is_stopped = self._is_gone = False
+        # Who looks after it at the time: the run, or else the thread that looks at all of them.
+        self._turn = threading.RLock()
+        self._excess: ModelOutOfMemory | OutOfSpace | None = None
         self._hidden = {one: _identity(one) for one in hidden}
         try:
             work = work_folder.of(data_dir.resolve())
@@ -122,6 +127,7 @@ class Worker:
         except OSError as error:
             foreign_files.remove(self._folder)
             raise _not_started(error) from error
+        self._watch = None if self._process is None else self._watch_over(self._process)
 
     def _start(self, hidden: tuple[Path, ...]) -> ModelProcess | None:
         """Start the process; there is none where the system permits not to confine it as it must be."""
@@ -131,7 +137,8 @@ class Worker:
         extent = confinement.extent(allow_network=spec.allow_network)
         if extent is None:
             return None
-        folder = spec.description.folder
+        if extent == "none":
+            logger.warning("model runs without being shut in", extra={"model": self._model})
         return ModelProcess(
             spec.description.reference,
             device=spec.device,
@@ -140,8 +147,18 @@ class Worker:
             allow_network=spec.allow_network,
             given=self._given,
             made=self._made,
-            hidden=hidden if spec.allow_network else (*hidden, _SOCKETS),
-            needed=() if folder is None else (folder,),
+            hidden=hidden if spec.allow_network else (*hidden, *_SOCKETS),
+            folder=spec.description.folder,
+        )
+
+    def _watch_over(self, process: ModelProcess) -> Watch:
+        return Watch(
+            process.process_id,
+            self._made,
+            model=self._model,
+            memory_mb=self.spec.memory_mb,
+            reserve_bytes=self._reserve_bytes,
+            relieve=self._relieve,
         )
 
     # --- its life ------------------------------------------------------------
@@ -161,11 +178,40 @@ class Worker:
         if self._process is not None:
             self._process.wake()
 
+    def look(self) -> None:
+        """End the process when it takes too much while no run looks after it.
+
+        A run that was about to begin is told so; ``is_usable`` is no more.
+        """
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            if self._watch is None or self._is_gone or not self.is_usable:
+                return
+            try:
+                self._watch.look()
+            except (ModelOutOfMemory, OutOfSpace) as error:
+                logger.warning("model process ended between runs", extra={"why": str(error)})
+                self._excess = error
+                self._end()
+            except StorageFailure:
+                # Nobody waits for it; whoever runs next will be told.
+                return
+        finally:
+            self._turn.release()
+
     def remove(self) -> None:
         """End the process with all that it started, and remove its folder."""
+        with self._turn:
+            self._is_gone = True
+            self._end()
+        foreign_files.remove(self._folder)
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.end()
-        foreign_files.remove(self._folder)
+        if self._watch is not None:
+            self._watch.end()
 
     # --- one run -------------------------------------------------------------
 
@@ -187,8 +233,12 @@ class Worker:
         except OSError as error:
             raise disk.failure(error, "working on an analysis") from error
         finally:
-            for one in (given, made):
-                foreign_files.remove(one)
+            foreign_files.remove(given)
+            if not foreign_files.remove(made):
+                # It is still at work in there.
+                with self._turn:
+                    self._end()
+                foreign_files.remove(made)
 
     def run(self, inputs: Inputs, folder: JobFolder, timeout_seconds: float) -> Findings:
         """Run the model on ``inputs``, in a folder that ``job_folder`` made.
@@ -212,15 +262,28 @@ class Worker:
             ``interrupt`` was called
         """
         deadline = time.monotonic() + timeout_seconds
-        process = self._process
-        if process is None:
+        if self._process is None or self._watch is None:
             raise _not_permitted(self._model)
+        with self._turn:
+            return self._run(self._process, self._watch, inputs, folder, deadline, timeout_seconds)
+
+    def _run(
+        self,
+        process: ModelProcess,
+        watch: Watch,
+        inputs: Inputs,
+        folder: JobFolder,
+        deadline: float,
+        timeout_seconds: float,
+    ) -> Findings:
         try:
             if self._is_stopped:
                 raise RunStopped
+            if self._excess is not None:
+                raise self._excess
             self._write(inputs, folder)
             try:
-                self._have_run(process, folder, deadline)
+                self._have_run(process, watch, folder, deadline)
             except TimeoutError:
                 raise ModelTimedOut(
                     f"model {self._model} did not finish within {timeout_seconds:g} s and was ended"
@@ -231,7 +294,7 @@ class Worker:
         except RefusedByModel:
             raise
         except BaseException:
-            process.end()
+            self._end()
             raise
 
     def _write(self, inputs: Inputs, folder: JobFolder) -> None:
@@ -240,33 +303,23 @@ class Worker:
         except OSError as error:
             raise disk.failure(error, "writing the input of an analysis") from error
 
-    def _have_run(self, process: ModelProcess, folder: JobFolder, deadline: float) -> None:
+    def _have_run(self, process: ModelProcess, watch: Watch, folder: JobFolder, deadline: float) -> None:
         """Return when the model is through with a job."""
-        with Watch(
-            process.process_id,
-            self._made,
-            model=self._model,
-            memory_mb=self.spec.memory_mb,
-            reserve_bytes=self._reserve_bytes,
-            relieve=self._relieve,
-        ) as watch:
-            if not self._is_ready:
-                self._await(child.READY, process, watch, deadline)
-                self._is_ready = True
-            process.command(folder.path.name)
-            self._await(child.DONE, process, watch, deadline)
-            self._jobs += 1
-            resident = watch.resident_bytes()
-            self._first_resident = self._first_resident or resident
-            has_grown = resident - self._first_resident > max(MOST_GROWTH_BYTES, self._first_resident)
-            if has_grown or not watch.is_alone():
-                logger.info(
-                    "model process replaced", extra={"model": self._model, "resident_mb": resident >> 20}
-                )
-                process.end()
+        if not self._is_ready:
+            self._await(child.READY, process, watch, deadline)
+            self._is_ready = True
+        process.command(folder.path.name)
+        about = self._await(child.DONE, process, watch, deadline)
+        self._jobs += 1
+        resident = watch.resident_bytes()
+        self._first_resident = self._first_resident or resident
+        has_grown = resident - self._first_resident > max(MOST_GROWTH_BYTES, self._first_resident)
+        if has_grown or about == child.SPENT or not watch.is_alone():
+            logger.info("model process replaced", extra={"model": self._model, "resident_mb": resident >> 20})
+            self._end()
 
-    def _await(self, step: str, process: ModelProcess, watch: Watch, deadline: float) -> None:
-        """Return when the process says that ``step`` is reached, and look after it meanwhile."""
+    def _await(self, step: str, process: ModelProcess, watch: Watch, deadline: float) -> str:
+        """Return what the process says about ``step`` when it is reached, and look after it meanwhile."""
         answer = None
         while answer is None:
             if self._is_stopped:
@@ -286,13 +339,18 @@ class Worker:
         if what == child.OUT_OF_SPACE:
             raise OutOfSpace(f"no space left while model {self._model} ran: {about}")
         if what != step:
-            raise ResultInvalid(f"the process of model {self._model} is out of step: it answers {what!r}")
+            raise ResultInvalid(
+                f"the process of model {self._model} is out of step: it answers {what[:20]!r}"
+            )
+        return about
 
     def _crash(self, ended: ProcessEnded, folder: JobFolder) -> JobError:
         """Why there is no result of a process that has ended."""
-        if "unconfined" in ended.told:
-            return ModelNotConfined(f"model {self._model} could not be confined: {ended.told['unconfined']}")
-        status = int(ended.told["status"])
+        if ended.unconfined:
+            return ModelNotConfined(f"model {self._model} could not be confined: {ended.unconfined}")
+        if ended.memory:
+            return ModelOutOfMemory(f"model {self._model} was ended: {ended.memory}")
+        status = ended.status
         if status == -signal.SIGKILL:
             # The node did not do it: the system ends the largest process when memory is short.
             return ModelOutOfMemory(
@@ -334,7 +392,8 @@ def _not_started(error: OSError) -> Exception:
 
 def _not_permitted(model: str) -> ModelNotConfined:
     return ModelNotConfined(
-        f"model {model} was not run: this system permits no network namespace, so it cannot be kept from "
-        "the network",
-        action="permit namespaces to the node's user, or set 'allow_network = true' for the analysis",
+        f"model {model} was not run: this system permits not the namespaces that keep it from the network, "
+        "the archive and the node's processes",
+        action="permit namespaces to the node's user; or set 'allow_network = true' for the analysis, with "
+        "which the model can reach all that the node's user does",
     )

@@ -15,6 +15,9 @@ __all__ = ["RunStopped", "Worker", "WorkerSpec", "Workers"]
 
 logger = logging.getLogger(__name__)
 
+#: So often a thread looks at the workers that no run looks after.
+LOOK_SECONDS = 0.2
+
 
 class Workers:
     """Lends workers, each to one at a time.
@@ -47,7 +50,7 @@ class Workers:
         self._leased: set[Worker] = set()
         # With the time since when, the longest first.
         self._idle: list[tuple[float, Worker]] = []
-        self._is_stopped = False
+        self._is_stopped = self._is_watched = False
 
     @contextmanager
     def lease(self, spec: WorkerSpec) -> Iterator[Worker]:
@@ -60,7 +63,15 @@ class Workers:
         RunStopped
             ``stop`` was called
         """
-        worker = self._idle_one(spec) or self._new_one(spec)
+        while (worker := self._idle_one(spec)) is not None:
+            # It may have begun to take more a moment ago: that is no fault of the run that comes.
+            worker.look()
+            if worker.is_usable:
+                break
+            with self._lock:
+                self._leased.discard(worker)
+            worker.remove()
+        worker = worker or self._new_one(spec)
         try:
             yield worker
         finally:
@@ -120,9 +131,24 @@ class Workers:
         with self._lock:
             if not self._is_stopped:
                 self._leased.add(worker)
+                if not self._is_watched:
+                    self._is_watched = True
+                    threading.Thread(target=self._watch, name="models", daemon=True).start()
                 return worker
         worker.remove()
         raise RunStopped
+
+    def _watch(self) -> None:
+        """Look at each worker that no run looks after, for as long as there is any."""
+        while True:
+            with self._lock:
+                workers = [*self._leased, *(worker for _, worker in self._idle)]
+                if not workers:
+                    self._is_watched = False
+                    return
+            for worker in workers:
+                worker.look()
+            time.sleep(LOOK_SECONDS)
 
     def _end_longest_idle(self) -> bool:
         with self._lock:

@@ -169,6 +169,16 @@ class Unloadable(Brightness):
         raise LookupError("the weights are of another model")
 
 
+class Weighty(Brightness):
+    """Takes much memory while it is loaded."""
+
+    card = card("weighty")
+
+    def __init__(self):
+        self.kept = b"1" * (300 << 20)
+        time.sleep(600)
+
+
 class Told(Brightness):
     """Does what the parameter ``code`` says, and says what that leaves in ``said``."""
 
@@ -180,7 +190,8 @@ class Told(Brightness):
 
     def predict(self, inputs):
         names = {"inputs": inputs, "model": self, "said": ""}
-        exec(inputs.parameters["code"], names)
+        # As if it stood here: what it raises is raised by the model.
+        exec(compile(inputs.parameters["code"], __file__, "exec"), names)
         return Findings(summary=str(names["said"]))
 '''
 
@@ -201,6 +212,7 @@ MODELS = {
     "talkative": "Talkative",
     "unloadable": "Unloadable",
     "told": "Told",
+    "weighty": "Weighty",
 }
 
 

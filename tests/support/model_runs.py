@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.types import Findings, Inputs, Volume
+from models.types import Findings, HeaderValue, Inputs, Volume
 from node.catalogue import catalogue
 from node.config.settings import Device
 from node.processes.workers import Workers, WorkerSpec
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 120.0
 def volume(parameters: Mapping[str, Any] | None = None) -> Inputs:
     """A small volume of which every voxel has another value."""
     voxels = np.arange(3 * 5 * 7, dtype=np.int16).reshape(3, 5, 7)
-    header = {"KVP": 120.0, "Type": ("A", "B")}
+    header: dict[str, HeaderValue] = {"KVP": 120.0, "Type": ("A", "B")}
     return Inputs(
         {"volume": Volume(voxels, np.eye(4), (1.0, 2.0, 3.0), "[hnsf'U]", header)}, parameters or {}
     )

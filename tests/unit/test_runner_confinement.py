@@ -6,18 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from node.errors import ModelCrashed, ModelNotConfined, UnfitInput
+from node.errors import ModelCrashed, ModelNotConfined
 from node.processes import confinement
 from tests.support.made_models import install
-from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of
-from tests.support.processes import is_gone
-from tests.support.waiting import wait_until
+from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns
 
 ROOT = Path(__file__).parents[2]
 #: Try something and say what becomes of it.
@@ -29,6 +28,8 @@ def outcome(work):
     except OSError as error:
         return type(error).__name__ + " " + os.strerror(error.errno or 0)
 """
+#: As if the system had no ``mount_setattr``.
+OLD_SYSTEM = "confinement._SYS_MOUNT_SETATTR = 100_000"
 NOT_THERE, READ_ONLY = "FileNotFoundError", "OSError Read-only file system"
 #: Start a process that leaves its group, its session and its parent.
 DAEMON = """
@@ -87,21 +88,41 @@ def has_called(listener: socket.socket) -> bool:
 
 def test_this_system_permits_all_of_it() -> None:
     assert confinement.is_confinable()
-    assert confinement.is_network_confinable()
 
 
-def test_it_works_for_a_user_without_privileges() -> None:
+@pytest.mark.parametrize("calls", ["", OLD_SYSTEM], ids=["today", "before-Linux-5.12"])
+def test_it_works_for_a_user_without_privileges(calls: str) -> None:
     script = (
-        "import ctypes, os\nfrom node.processes import confinement\n"
+        f"import ctypes, os\nfrom node.processes import confinement\n{calls}\n"
         "if os.getuid() == 0:\n"
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # as if it had begun as that user
-        "confinement.main(['whole'])\n"
+        "confinement.main()\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
     )
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_an_older_system_keeps_the_disk_read_only_as_well(tmp_path: Path) -> None:
+    odd = tmp_path / "a folder"
+    odd.mkdir()
+    script = (
+        f"import os\nfrom node.processes import confinement\n{OLD_SYSTEM}\n{TRYING}\n"
+        "confinement.leave('whole', allow_network=False)\n"
+        "child = os.fork()\n"
+        "if child: raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        f"confinement.shut_in(confinement.Cell(('/run',), (), ({str(odd)!r},)))\n"
+        "confinement.give_up_privileges()\n"
+        f"for path in ('/new', '/dev/new', '/run/new', {str(tmp_path / 'new')!r}, 'new', '/dev/shm/new'):\n"
+        "    print(outcome(lambda: open(path, 'w').close()), flush=True)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == [READ_ONLY] * 4 + ["None"] * 2
 
 
 # --- the disk ----------------------------------------------------------------
@@ -132,7 +153,7 @@ def test_a_model_cannot_change_its_inputs(runs: ModelRuns) -> None:
     assert tried(runs, f"open({given} + '/job.json', 'w')") == READ_ONLY
     assert tried(runs, f"os.chmod({given} + '/job.json', 0o777)") == READ_ONLY
     assert tried(runs, f"os.remove({given} + '/job.json')") == READ_ONLY
-    with pytest.raises(UnfitInput, match="read-only"):
+    with pytest.raises(ModelCrashed, match="read-only"):
         runs.told("inputs.volume.voxels[0] = 1")
 
 
@@ -152,16 +173,20 @@ def test_a_model_finds_nothing_of_the_node_and_of_other_runs(runs: ModelRuns, tm
     ):
         assert tried(runs, f"open({path!r})").startswith((NOT_THERE, "PermissionError")), path
     assert tried(runs, f"open({data + '/new'!r}, 'w')") == READ_ONLY
-    assert tried(runs, f"open({str(tmp_path / 'key.pem')!r})").startswith("PermissionError")
+    key = f"open({str(tmp_path / 'key.pem')!r})"
+    assert tried(runs, key).startswith((NOT_THERE, "PermissionError"))
+    assert tried(runs, key, allow_network=True).startswith("PermissionError")
     assert sorted(one.name for one in runs.data_dir.iterdir()) == ["archive", "work"]
 
 
 def test_a_key_that_is_renewed_is_not_seen_by_a_process_of_before(runs: ModelRuns, tmp_path: Path) -> None:
-    first = runs.told("said = model.name")
-    assert runs.told("said = model.name") == first
+    # The folder of temporary files, in which this one lies, is hidden altogether without it.
+    first = runs.told("said = model.name", allow_network=True)
+    assert runs.told("said = model.name", allow_network=True) == first
     (tmp_path / "new.pem").write_text("of the node, too")
     (tmp_path / "new.pem").replace(tmp_path / "key.pem")
-    assert tried(runs, f"open({str(tmp_path / 'key.pem')!r})").startswith("PermissionError")
+    tried_again = tried(runs, f"open({str(tmp_path / 'key.pem')!r})", allow_network=True)
+    assert tried_again.startswith("PermissionError")
 
 
 def test_what_is_open_in_the_process_leads_nowhere(runs: ModelRuns) -> None:
@@ -246,6 +271,16 @@ def test_sockets_that_are_files_or_names_are_not_reached(runs: ModelRuns, tmp_pa
     os.close(int(short.split("/")[4]))
 
 
+@pytest.mark.parametrize("shared", ["/tmp", "/var/tmp"])
+def test_where_all_leave_things_a_model_finds_none_of_them(runs: ModelRuns, shared: str) -> None:
+    with tempfile.TemporaryDirectory(dir=shared) as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        call = f"socket.socket(socket.AF_UNIX).connect('{folder}/socket')"
+        assert tried(runs, call).startswith(NOT_THERE)
+        assert not has_called(listener)
+
+
 def test_a_model_that_may_use_the_network_can_and_is_confined_otherwise(runs: ModelRuns) -> None:
     with listening() as (listener, port):
         assert tried(runs, calling(port), allow_network=True) == "None"
@@ -267,6 +302,12 @@ def test_a_model_signals_nobody_but_its_own(runs: ModelRuns) -> None:
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_model_cannot_say_in_the_place_of_others_how_it_ended(runs: ModelRuns) -> None:
+    for number in (0, 1, 2):
+        assert tried(runs, f"os.open('/proc/1/fd/{number}', os.O_WRONLY)").startswith("PermissionError")
+    assert tried(runs, "os.listdir('/proc/self/fd') != []") == "True"
 
 
 def test_a_daemon_that_a_model_leaves_is_gone_with_the_run(runs: ModelRuns) -> None:
@@ -295,21 +336,23 @@ def test_the_environment_holds_nothing_of_the_node(runs: ModelRuns, monkeypatch:
 @pytest.fixture
 def unpermitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confinement, "is_confinable", lambda: False)
-    monkeypatch.setattr(confinement, "is_network_confinable", lambda: False)
 
 
 @pytest.mark.usefixtures("unpermitted")
-def test_a_model_that_cannot_be_kept_from_the_network_does_not_run(runs: ModelRuns) -> None:
-    with pytest.raises(ModelNotConfined, match="told was not run: this system permits no network") as raised:
+def test_a_model_that_cannot_be_shut_in_does_not_run(runs: ModelRuns) -> None:
+    with pytest.raises(ModelNotConfined, match="told was not run: this system permits not the") as raised:
         runs.told("open('/ran', 'w')")
     assert "allow_network = true" in raised.value.action
 
 
 @pytest.mark.usefixtures("unpermitted")
-def test_one_that_may_use_the_network_runs_all_the_same(runs: ModelRuns) -> None:
+def test_one_that_may_use_the_network_runs_all_the_same_and_the_log_says_so(
+    runs: ModelRuns, caplog: pytest.LogCaptureFixture
+) -> None:
     first = runs.told("said = model.name", allow_network=True)
     assert runs.told("said = model.name", allow_network=True) == first
     assert runs.told("said = open('/proc/self/status').read()", allow_network=True).count("NoNewPrivs:\t1")
+    assert [one.message for one in caplog.records].count("model runs without being shut in") == 1
 
 
 @pytest.mark.usefixtures("unpermitted")
@@ -322,21 +365,6 @@ def test_a_daemon_is_gone_even_there(runs: ModelRuns, tmp_path: Path, ending: st
         runs.told(f"{code}\n{waiting}\n{ending}", allow_network=True)
     assert mark.exists()
     assert runs.processes() == []
-
-
-def test_where_the_network_alone_can_be_kept_away_it_is(
-    runs: ModelRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(confinement, "is_confinable", lambda: False)
-    with listening() as (listener, port):
-        assert "unreachable" in tried(runs, calling(port))
-        assert not has_called(listener)
-    first = runs.told("said = model.name")
-    (folder,) = runs.left()
-    processes = processes_of(folder)
-    assert runs.told(f"{DAEMON}\nsaid = model.name") == first
-    assert runs.processes() == []
-    wait_until(lambda: all(map(is_gone, processes)))
 
 
 def test_a_system_that_refuses_at_the_last_moment_is_named(

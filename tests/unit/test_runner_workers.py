@@ -25,6 +25,7 @@ from node.errors import (
 )
 from node.processes import watching, worker
 from node.processes.job_folder import JobFolder
+from node.processes.traces import Traces
 from node.processes.workers import RunStopped, WorkerSpec
 from tests.support.file_systems import small_file_system
 from tests.support.made_models import install
@@ -87,6 +88,20 @@ def test_a_refusal_is_no_crash_and_the_process_stays(runs: ModelRuns) -> None:
     with pytest.raises(UnfitInput, match="model told refuses the series: too dark to see"):
         runs.told("raise ValueError('too dark\\nto see')")
     assert runs.told("said = model.name") == first
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import numpy; numpy.zeros((3, 4)) @ numpy.zeros((3, 4))",
+        "import numpy; numpy.stack([])",
+        "int('seven')",
+    ],
+    ids=["an-operation", "a-library", "a-type"],
+)
+def test_a_mistake_of_the_model_is_no_refusal(runs: ModelRuns, code: str) -> None:
+    with pytest.raises(ModelCrashed, match=r"exit status 1: .*ValueError"):
+        runs.told(code)
 
 
 # --- what goes wrong ---------------------------------------------------------
@@ -208,6 +223,57 @@ def test_what_a_model_starts_counts_to_its_memory(runs: ModelRuns) -> None:
         runs.told(
             f"import subprocess, sys; subprocess.run([sys.executable, '-c', {script!r}])", memory_mb=SMALL_MB
         )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os; f = os.memfd_create('x'); [os.write(f, b'1' * (1 << 20)) for _ in range(300)]",
+        "f = open('/dev/shm/x', 'wb'); [f.write(b'1' * (1 << 20)) for _ in range(220)]",
+    ],
+    ids=["without-a-name", "shared-memory"],
+)
+def test_files_that_lie_in_memory_count_to_its_memory(runs: ModelRuns, code: str) -> None:
+    with pytest.raises(ModelOutOfMemory, match=f"more than the {SMALL_MB} MB"):
+        runs.told(f"{code}; import time; time.sleep(600)", memory_mb=SMALL_MB)
+
+
+def test_segments_of_memory_that_nobody_has_attached_are_not_overlooked(runs: ModelRuns) -> None:
+    code = (
+        "import ctypes, time\nl = ctypes.CDLL(None); l.shmat.restype = ctypes.c_void_p\n"
+        "for _ in range(3):\n"
+        "    at = l.shmat(l.shmget(0, 100 << 20, 0o1600), None, 0)\n"
+        "    ctypes.memset(at, 1, 100 << 20); l.shmdt(ctypes.c_void_p(at))\n"
+        "time.sleep(600)"
+    )
+    with pytest.raises(ModelOutOfMemory, match="MB of shared memory segments"):
+        runs.told(code)
+
+
+def test_memory_counts_from_the_beginning_before_any_run(runs: ModelRuns) -> None:
+    spec = WorkerSpec(catalogue.describe("weighty"), memory_mb=SMALL_MB)
+    with runs.workers.lease(spec) as leased, leased.job_folder() as folder:
+        wait_until(lambda: not leased.is_usable, PATIENCE_SECONDS, "the end of a model that takes too much")
+        wait_until(lambda: not runs.processes(), PATIENCE_SECONDS, "the end of all its processes")
+        with pytest.raises(ModelOutOfMemory, match=f"more than the {SMALL_MB} MB"):
+            leased.run(volume(), folder, PATIENCE_SECONDS)
+
+
+def test_a_model_that_takes_memory_between_runs_fails_none(runs: ModelRuns) -> None:
+    taking = (
+        "import os, threading, time\n"
+        "def take(sign=os.environ['HOME'] + '/sign'):\n"
+        "    while not os.path.exists(sign): time.sleep(0.01)\n"
+        "    model.kept = b'1' * (300 << 20)\n"
+        "threading.Thread(target=take, daemon=True).start()\n"
+        "said = model.name"
+    )
+    first = runs.told(taking, memory_mb=SMALL_MB)
+    (folder,) = runs.left()
+    assert processes_of(folder)
+    (folder / "made" / "home" / "sign").touch()
+    wait_until(lambda: not processes_of(folder), PATIENCE_SECONDS, "the end of an idle model")
+    assert runs.told("said = model.name", memory_mb=SMALL_MB) != first
 
 
 def test_a_model_within_its_memory_is_not_disturbed(runs: ModelRuns) -> None:
@@ -383,6 +449,42 @@ def test_a_run_finds_nothing_of_the_one_before(runs: ModelRuns) -> None:
     assert runs.told("import os, tempfile; said = os.listdir('.') + os.listdir(tempfile.gettempdir())") == (
         "['stderr.txt', 'tmp']"
     )
+
+
+def test_a_run_finds_nothing_that_the_one_before_left_elsewhere(runs: ModelRuns) -> None:
+    leaving = (
+        "import os\n"
+        "places = ['/dev/shm', os.environ['HOME'], os.environ['HOME'] + '/.cache', '../tmp', '..']\n"
+        "os.makedirs(places[2], exist_ok=True)\n"
+        "for one in places: open(one + '/Doe^Jane', 'w').close()\n"
+        "said = model.name"
+    )
+    first = runs.told(leaving)
+    looking = (
+        "import os\n"
+        "def listed(place): return [n for _, d, f in os.walk(place) for n in d + f]\n"
+        "said = [model.name, *(n for p in ('/dev/shm', '..') for n in listed(p))]"
+    )
+    said = runs.told(looking)
+    assert first in said
+    assert "Doe^Jane" not in said
+    assert ".cache" not in said
+
+
+def test_what_was_there_before_a_run_and_has_changed_is_noticed(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    job.mkdir()
+    (tmp_path / "kept").write_text("1")
+    traces = Traces([tmp_path], but=job)
+    (job / "own").write_text("1")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_text("1")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    assert traces.remove(but=job)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["job", "kept"]
+    assert (job / "own").exists()
+    (tmp_path / "kept").write_text("1 Doe^Jane")
+    assert not traces.remove(but=job)
 
 
 def test_idle_processes_are_ended(runs: ModelRuns) -> None:
