@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,50 +36,64 @@ ANALYSIS_PARKED = "analysis-parked"
 """An analysis failed again and again, and waits until an operator has looked."""
 
 _FILE = "alarms.json"
-_FILE_BYTES = 4096
+_FILE_BYTES = 16384
 _MESSAGE_CHARACTERS = 400
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
-_raised: set[tuple[Path, str]] = set()  # by this process, so that clearing what stands not costs nothing
+_raised: set[tuple[Path, str, str]] = set()  # by this process, so that clearing what stands not costs nothing
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """One thing that is wrong: ``since`` and ``last_seen`` are seconds since the epoch, UTC."""
+    """One thing that is wrong: ``since`` and ``last_seen`` are seconds since the epoch, UTC.
+
+    ``about`` tells alarms of one name apart; empty where there can be only one.
+    """
 
     name: str
     message: str
     since: float
     last_seen: float
     times: int = 1
+    about: str = ""
 
 
-def raise_alarm(data_dir: Path, name: str, message: str, now: float) -> None:
+def raise_alarm(
+    data_dir: Path, name: str, message: str, now: float, *, about: str = "", since: float | None = None
+) -> None:
     """Note that ``name`` is wrong at ``now`` (seconds since the epoch); repeat it freely.
 
-    Never raises: what cannot be written is logged.
+    ``since`` is given where it is known from elsewhere. Never raises: what cannot be written is logged.
     """
     with _lock:
-        alarms = {alarm.name: alarm for alarm in standing(data_dir)}
-        before = alarms.get(name)
-        since, times = (before.since, before.times + 1) if before else (now, 1)
-        alarms[name] = Alarm(name, message[:_MESSAGE_CHARACTERS], since, now, times)
+        alarms = {(alarm.name, alarm.about): alarm for alarm in standing(data_dir)}
+        before = alarms.get((name, about))
+        began, times = (before.since, before.times + 1) if before else (now, 1)
+        told = message[:_MESSAGE_CHARACTERS]
+        began = began if since is None else since
+        alarms[name, about] = Alarm(name, told, began, now, times, about)
         _write(data_dir, list(alarms.values()))
-        _raised.add((data_dir, name))
+        _raised.add((data_dir, name, about))
 
 
-def clear_alarm(data_dir: Path, name: str, *, of_anyone: bool = False) -> None:
-    """Note that ``name``, which this process raised, is right again. Never raises.
+def clear_alarm(data_dir: Path, name: str, *, of_anyone: bool = False, besides: Collection[str] = ()) -> None:
+    """Note that ``name``, which this process raised, is right again, ``besides`` what those are about.
 
-    Costs next to nothing when it was not raised, so every success may call it. With ``of_anyone`` another
-    process may have raised it, which must not run any more.
+    Never raises. Costs next to nothing when it was not raised, so every success may call it. With
+    ``of_anyone`` another process may have raised it, which must not run any more.
     """
-    if (data_dir, name) not in _raised and not of_anyone:
+    if not _raised and not of_anyone:
         return
     with _lock:
-        _raised.discard((data_dir, name))
-        _write(data_dir, [alarm for alarm in standing(data_dir) if alarm.name != name])
+        over = {one for one in _raised if one[:2] == (data_dir, name) and one[2] not in besides}
+        if not over and not of_anyone:
+            return
+        _raised.difference_update(over)
+        _write(
+            data_dir,
+            [alarm for alarm in standing(data_dir) if alarm.name != name or alarm.about in besides],
+        )
 
 
 def reset(data_dir: Path) -> None:

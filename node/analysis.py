@@ -17,6 +17,7 @@ from models.types import Code, Findings, Mark, Measurement, ParameterValue, Segm
 from node.catalogue.catalogue import Description
 from node.config.settings import AnalysisConfig, Device, ResultKind
 from node.errors import ResultInvalid
+from node.found import OF_REGION
 from node.processes.job_folder import JobFolder
 from node.processes.workers import Workers, WorkerSpec
 from node.results.build import PredecessorReference, ResultObject, RunFacts, build
@@ -125,7 +126,8 @@ def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
     """What ``when`` of a later analysis can ask for: a name, and the words any of which may match.
 
     Numbers of the whole series and of each region (``left-lung.Volume``), answers by meaning and by code,
-    and checks (``passed`` or ``failed``). What two things are called alike has the words of both.
+    and checks (``passed`` or ``failed``). What two things are called alike has the words of both. What a
+    failed check withholds has no words.
     """
     facts: dict[str, tuple[str, ...]] = {}
 
@@ -145,6 +147,10 @@ def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
             note(f"{region.name}.{_name(one)}", f"{one.value:.15g}")
         for answer in region.evaluations:
             note(f"{region.name}.{answer.name or answer.concept.meaning}", *_words(answer.value))
+    for check in findings.checks:
+        for name in () if check.passed else check.withholds:
+            is_region = any(name == region.name for region in regions)
+            facts.setdefault(name + OF_REGION if is_region else name, ())
     return facts
 
 

@@ -520,6 +520,29 @@ class Completion:
             ),
         )
 
+    def drop_unseen(
+        self, connection: sqlite3.Connection, study_instance_uid: str, analysis: str, seen: Collection[str]
+    ) -> None:
+        """Mark what came of series that are not ``seen`` any more, and left no result, as superseded.
+
+        A result stands: it may have been delivered.
+        """
+        kept = (COMPLETED, INCOMPLETE, UNCHANGED, SUPERSEDED, QUEUED)
+        connection.execute(
+            "UPDATE analysis_run SET state = ?, reason = ?, recorded_at = ? WHERE study_instance_uid = ?"
+            f" AND analysis = ? AND series_instance_uid <> '' AND state NOT IN ({_marks(kept)})"
+            f" AND series_instance_uid NOT IN ({_marks(seen)})",
+            (
+                SUPERSEDED,
+                "the analysis does not see this series any more",
+                self._clock.timestamp(),
+                study_instance_uid,
+                analysis,
+                *kept,
+                *seen,
+            ),
+        )
+
     def forget_no_match(
         self, connection: sqlite3.Connection, study_instance_uid: str, analysis: str, revision: int
     ) -> None:
@@ -568,6 +591,10 @@ class Completion:
     ) -> dict[str, Any] | None:
         """The latest run of a series, whatever became of it; ``selected_digest`` says what it saw."""
         return _last_run(connection, study_instance_uid, series_instance_uid, analysis)
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values))
 
 
 # --- reading runs ---------------------------------------------------------------

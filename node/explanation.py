@@ -14,12 +14,22 @@ from node import confirmations
 from node.alarms import DISK_FULL, Alarm
 from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED, WAITS_SINCE
 from node.config.settings import AnalysisConfig, RouteConfig
-from node.errors import AnalysisParked
-from node.index.matching_rules import differs
+from node.errors import (
+    AnalysisParked,
+    MalformedDataSet,
+    NotAnImage,
+    NotAVolume,
+    UnfitInput,
+    UnsupportedPixelData,
+)
+from node.found import listed_facts
+from node.index.matching_rules import differs, wanted
 from node.parking import Parked
 
-State = Literal["done", "running", "waiting", "retrying", "stopped", "idle"]
+State = Literal["done", "refused", "running", "waiting", "retrying", "stopped", "idle"]
 """``stopped`` needs a person; ``retrying`` failed and is tried again; ``waiting`` is as it should be.
+
+``refused`` is a series that an analysis, or its model, cannot use: nothing is wrong with the node.
 
 ``idle`` is where nothing is to happen: an analysis or route that is not for this study, or came later.
 """
@@ -36,6 +46,10 @@ CONFIG_CHANGED = "config-changed"
 NOT_SELECTED = "not-selected"
 IS_THE_SENDER = "is-the-sender"
 DAMAGED = "damaged"
+#: States of runs that say that the series is none for the analysis.
+REFUSALS = frozenset(
+    kind("").name for kind in (MalformedDataSet, NotAVolume, NotAnImage, UnfitInput, UnsupportedPixelData)
+)
 
 
 # rows that say nothing on how far the study has come
@@ -50,7 +64,8 @@ class Row:
 
     ``cause`` is a stable word: that of the error, or ``done``, ``waiting-for-quiet`` and their like.
     ``since`` and ``next_try`` are seconds since the epoch; ``next_try`` is None where none will come
-    by itself. ``command`` is what to run, empty where there is nothing to do.
+    by itself. ``command`` is what to run, empty where there is nothing to do. ``found`` is what a run that
+    came to a result has found: a name, and words.
     """
 
     about: str
@@ -60,6 +75,7 @@ class Row:
     since: float | None = None
     next_try: float | None = None
     command: str = ""
+    found: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,10 +195,11 @@ def state_of(facts: Facts) -> str:
     """Say in one word how far a study has come.
 
     ``receiving``, ``complete`` (analyses are due or running), ``analysed`` (results are on their
-    way), ``returned``, ``stored`` (nothing more was asked for), or ``stopped`` (a person has to look).
+    way), ``returned``, ``stored`` (nothing more was asked for), ``refused`` (by every analysis that saw a
+    series), or ``stopped`` (a person has to look).
     """
     rows = [row for row in explain(facts) if row.about not in _NOT_ITS_WAY and row.state != "idle"]
-    unfinished = [row for row in rows if row.state != "done"]
+    unfinished = [row for row in rows if row.state not in ("done", "refused")]
     if any(row.state == "stopped" for row in unfinished):
         return "stopped"
     if any(row.cause == WAITING_FOR_QUIET for row in unfinished):
@@ -193,7 +210,7 @@ def state_of(facts: Facts) -> str:
     if any(" to " in row.about for row in unfinished):
         return "analysed" if has_results else "complete"
     if not has_results:
-        return "stored"
+        return "refused" if any(row.state == "refused" for row in rows) else "stored"
     return "returned" if any(row.about.startswith("results to ") for row in rows) else "analysed"
 
 
@@ -296,16 +313,42 @@ def _run(facts: Facts, about: str, run: Record) -> Row:
     )
     if job is not None and job["state"] != "done":
         return _job(facts, about, job, "It waits for its turn.")
-    if run["state"] == COMPLETED:
-        objects = len(run["result_sop_instance_uids"])
-        made = f"Completed: {objects} result object{'' if objects == 1 else 's'}."
-        return Row(about, "done", "done", made, since=run["recorded_at"])
+    if run["state"] in (COMPLETED, UNCHANGED):
+        return _completed(about, run)
     if run["state"] == QUEUED:
         return Row(about, "waiting", "queued", "It waits for its turn.", since=run["recorded_at"])
-    if run["state"] == UNCHANGED:
-        return Row(about, "done", "done", _sentence(run["reason"]), since=run["recorded_at"])
-    state: State = "idle" if run["state"] == NO_MATCH else "stopped"
-    return _advised(facts, about, state, run["state"], run["reason"], since=run["recorded_at"])
+    state: State = "refused" if run["state"] in REFUSALS else "stopped"
+    row = _advised(
+        facts,
+        about,
+        "idle" if run["state"] == NO_MATCH else state,
+        run["state"],
+        run["reason"],
+        since=run["recorded_at"],
+    )
+    earlier = _earlier_result(facts, run)
+    return replace(row, explanation=f"{row.explanation} {earlier}") if earlier else row
+
+
+def _completed(about: str, run: Record) -> Row:
+    found: Mapping[str, Sequence[str]] = run["facts"]
+    told = [_sentence(run["reason"])] if run["reason"] else []
+    if run["state"] == COMPLETED:
+        objects = len(run["result_sop_instance_uids"])
+        told.insert(0, f"Completed: {objects} result object{'' if objects == 1 else 's'}.")
+    if found:
+        told.append(f"Found: {listed_facts(found)}.")
+    return Row(about, "done", "done", " ".join(told), since=run["recorded_at"], found=found)
+
+
+def _earlier_result(facts: Facts, run: Record) -> str:
+    """Say that what an earlier run of the series left still stands where it was sent; empty without one."""
+    same = ("analysis", "series_instance_uid")
+    if not run["series_instance_uid"] or not any(
+        one["state"] == COMPLETED and all(one[key] == run[key] for key in same) for one in facts.runs
+    ):
+        return ""
+    return "The result of an earlier run of this series still stands where it was sent."
 
 
 def _deliveries(facts: Facts) -> Iterator[Row]:
@@ -368,7 +411,7 @@ def _idle_route(facts: Facts, number: int, route: RouteConfig) -> Iterator[Row]:
         keyword, pattern, actual = first
         about = f"route {number} to {', '.join(route.send_to)}"
         found = f"is '{actual}'" if actual else "is absent or empty"
-        reason = f"No series matches: {keyword} {found}, the route wants '{pattern}'."
+        reason = f"No series matches: {keyword} {found}, the route wants {wanted(pattern)}."
         yield Row(about, "idle", NO_MATCH, reason)
     elif differences:
         for peer in route.send_to:
@@ -458,6 +501,9 @@ def _advised(
     analysis: str = "",
 ) -> Row:
     advice, command = _ADVICE.get(cause, (_sentence(action), _RETRY))
+    if state == "stopped" and cause != PARKED and analysis in facts.parked:
+        reason = f"{_sentence(reason)} The analysis {analysis} is parked since: none of its jobs is done."
+        advice, command = _ADVICE[PARKED]
     if state == "stopped" and cause in ("peer-unreachable", "association-aborted"):
         advice, command = "It is not tried any more. Once the peer answers, ask for another try.", _RETRY
     return Row(

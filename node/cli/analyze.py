@@ -16,6 +16,7 @@ from node.cli.opening import keep_others_out
 from node.config.config_values import listed, suggestion
 from node.config.settings import AnalysisConfig, Device, JobsConfig, ResultKind
 from node.errors import AnodeError, JobError, StorageFailure, WrongUsage
+from node.found import shown_word
 
 if TYPE_CHECKING:
     from models.types import Findings
@@ -99,10 +100,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     keep_others_out()
     order = _order(arguments)
-    others = {
-        name: file_series.only([Path(path)], f"--input {name}")
-        for name, path in _pairs("--input", arguments.input).items()
-    }
+    pairs = _pairs("--input", arguments.input)
+    for path in (arguments.path, *map(Path, pairs.values())):
+        if not path.exists():
+            raise WrongUsage(f"{path}: there is no such file or folder")
+    others = {name: file_series.only([Path(path)], f"--input {name}") for name, path in pairs.items()}
     _check_inputs(order.description, others)
     found = file_series.find([arguments.path])
     for path, why in found.unusable:
@@ -285,7 +287,7 @@ def _tell(outcome: _Outcome) -> None:
 def _said(findings: Findings) -> list[str]:
     from node.analysis import facts_of
 
-    lines = [f"{name}: {words[0]}" for name, words in facts_of(findings).items()]
+    lines = [f"{name}: {shown_word(words[0])}" for name, words in facts_of(findings).items() if words]
     lines += [f"{one.name}: {one.reason}" for one in findings.checks if not one.passed and one.reason]
     return [*lines, findings.summary] if findings.summary else lines
 
@@ -304,4 +306,5 @@ def _as_json(outcome: _Outcome) -> dict[str, Any]:
     assert outcome.performed is not None
     findings = outcome.performed.findings
     checks = [{"name": one.name, "passed": one.passed, "reason": one.reason} for one in findings.checks]
-    return told | {"found": facts_of(findings), "checks": checks, "summary": findings.summary}
+    found = {name: words for name, words in facts_of(findings).items() if words}
+    return told | {"found": found, "checks": checks, "summary": findings.summary}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +82,9 @@ def _list(arguments: argparse.Namespace) -> int:
                 kind=arguments.kind,
                 limit=arguments.limit,
             )
+            refused = _refusals(opened, connection, found)
     if arguments.json:
-        output.as_json([_for_programs(job) for job in found])
+        output.as_json([_for_programs(job, refused.get(job["id"], [])) for job in found])
         return 0
     now = time.time()
     rows = [
@@ -95,7 +96,9 @@ def _list(arguments: argparse.Namespace) -> int:
             output.short(job["study_instance_uid"]),
             job["attempts"],
             _when(job, now),
-            f"{job['error_name']}: {job['error']}" if job["error_name"] else "",
+            f"{job['error_name']}: {job['error']}"
+            if job["error_name"]
+            else _told(refused.get(job["id"], [])),
         ]
         for job in found
     ]
@@ -103,6 +106,38 @@ def _list(arguments: argparse.Namespace) -> int:
     if len(found) == arguments.limit:
         output.note(f"only the latest {arguments.limit} are shown; --limit shows more")
     return 0
+
+
+def _refusals(
+    opened: Records, connection: sqlite3.Connection, jobs: Sequence[Mapping[str, Any]]
+) -> dict[int, list[dict[str, str]]]:
+    """What a job that is done has refused, by its number: the series that it or its analysis cannot use."""
+    from node.explanation import REFUSALS
+
+    runs: dict[str, list[dict[str, Any]]] = {}
+    refused: dict[int, list[dict[str, str]]] = {}
+    for job in jobs:
+        payload, study = job["payload"], job["study_instance_uid"]
+        if job["kind"] not in ("select", "analyze") or job["state"] != "done":
+            continue
+        if study not in runs:
+            runs[study] = [
+                run for run in opened.completion.runs(connection, study) if run["state"] in REFUSALS
+            ]
+        # A selection refuses where an input is missing, and then there is no job of the run.
+        has_job = job["kind"] == "analyze"
+        refused[job["id"]] = [
+            {name: run[name] for name in ("series_instance_uid", "state", "reason")}
+            for run in runs[study]
+            if (run["analysis"], run["revision"]) == (payload.get("analysis"), payload.get("revision"))
+            and run["series_instance_uid"] == payload.get("series_instance_uid", run["series_instance_uid"])
+            and (run["started_at"] is not None) == has_job
+        ]
+    return refused
+
+
+def _told(refused: Sequence[Mapping[str, str]]) -> str:
+    return "; ".join(dict.fromkeys(f"refused, {one['state']}: {one['reason']}" for one in refused))
 
 
 def _retry(arguments: argparse.Namespace) -> int:
@@ -140,6 +175,8 @@ def _retry(arguments: argparse.Namespace) -> int:
         output.note(f"job {job_id} is neither set aside nor waiting: left as it is")
     if requeued and not is_running(config):
         output.note("the node is not running; they will be done when it is")
+    if requeued and (stale := stale_configuration(config)):
+        output.note(stale)
     return 1 if left else 0
 
 
@@ -172,7 +209,8 @@ def _tell_of_parked(opened: Records) -> None:
     from node import parking
 
     with opened.database.read() as connection:
-        found = parking.parked(connection)
+        names = [analysis.name for analysis in opened.config.analyses]
+        found = parking.configured(parking.parked(connection), names)
     parking.tell(opened.config.node.data_dir, found, opened.clock.timestamp(), of_anyone=True)
 
 
@@ -232,8 +270,9 @@ def _when(job: Mapping[str, Any], now: float) -> str:
     return output.moment(at)
 
 
-def _for_programs(job: Mapping[str, Any]) -> dict[str, Any]:
+def _for_programs(job: Mapping[str, Any], refused: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     # a job that was done once and is wanted again keeps the time in the queue
     finished_at = job["finished_at"] if job["state"] == "done" else None
     shown = {**job, "state": state_shown(job["state"]), "finished_at": finished_at}
-    return {name: output.iso(value) if name in _TIMES else value for name, value in shown.items()}
+    told = {name: output.iso(value) if name in _TIMES else value for name, value in shown.items()}
+    return {**told, "refused": list(refused)}

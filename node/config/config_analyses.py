@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from node.config import config_lines, config_tables
 from node.config.config_reading import TableReading
 from node.config.config_values import listed, pattern_text, shown, suggestion
-from node.config.settings import AnalysisConfig
-from node.index.matching_rules import analysis_of, comparison
+from node.config.settings import AnalysisConfig, Pattern
+from node.index.matching_rules import alternatives, analysis_of, comparison
 
 if TYPE_CHECKING:
     from models.base import Need
@@ -147,7 +147,7 @@ class _Analysis:
 
     def _inputs(
         self, description: Description, comes_from: str, key: str, given: Mapping[str, Any]
-    ) -> dict[str, dict[str, str]]:
+    ) -> dict[str, dict[str, Pattern]]:
         """Which series the further inputs are that come from the study, or from an earlier one."""
         needs = {need.name: need for need in description.needs}
         patterns = {}
@@ -186,7 +186,7 @@ class _Analysis:
             elif one not in self._names:
                 self._problem("after", f"there is no analysis '{one}'{suggestion(one, self._names)}", place)
 
-    def _when(self) -> dict[str, str]:
+    def _when(self) -> dict[str, Pattern]:
         """Attributes, and results of analyses before this one: ``ANALYSIS.NAME``, also as nested tables."""
         raw = self._raw.get("when", {})
         if not isinstance(raw, dict):
@@ -199,7 +199,8 @@ class _Analysis:
             try:
                 self._refuse_unasked(key)
                 patterns[key] = pattern_text(value)
-                comparison(value)
+                for one in alternatives(patterns[key]):
+                    comparison(one)
             except ValueError as error:
                 self._reading.problem((*self._path, "when", *place), f"{_TITLE} when: {key}: {error}")
         return patterns

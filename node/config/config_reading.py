@@ -9,7 +9,8 @@ from typing import Any
 
 from node.config import config_lines, config_tables
 from node.config.config_values import Reader, matchable_keyword, pattern_text, shown, suggestion
-from node.index.matching_rules import comparison
+from node.config.settings import Pattern
+from node.index.matching_rules import alternatives, comparison
 
 ONLY_CALLS_US = "; a peer that is never called has addresses in place of host and port"
 
@@ -87,13 +88,15 @@ class TableReading:
                 self.problem(path, f"{title}: '{key}' is missing{hint}")
         return values
 
-    def patterns(self, path: config_lines.Path, title: str, raw: Any, what: str = "when") -> dict[str, str]:
-        """Read ``when`` or what is like it: DICOM keywords, each with a pattern."""
+    def patterns(
+        self, path: config_lines.Path, title: str, raw: Any, what: str = "when"
+    ) -> dict[str, Pattern]:
+        """Read ``when`` or what is like it: DICOM keywords, each with a pattern or several."""
         if not isinstance(raw, dict):
             message = f'{title} {what}: expected a table such as {{ Modality = "CT" }}, not {shown(raw)}'
             self.problem(path, message)
             return {}
-        patterns = {}
+        patterns: dict[str, Pattern] = {}
         for keyword, pattern in raw.items():
             try:
                 patterns[matchable_keyword(keyword)] = _no_comparison(pattern_text(pattern))
@@ -135,18 +138,19 @@ class TableReading:
                 self.problem((*path, number_of_element), message)
 
 
-def _no_comparison(pattern: str) -> str:
+def _no_comparison(pattern: Pattern) -> Pattern:
     """Refuse what is meant for a number: the text of an attribute would never match it."""
-    try:
-        compared = comparison(pattern)
-    except ValueError:
-        # As text that begins so: "<MPR Range>".
-        return pattern
-    if compared is not None:
-        raise ValueError(
-            f"'{pattern}' compares numbers, which only results of other analyses can be asked for; "
-            "of an attribute give the text, with * and ? for what may vary"
-        )
+    for one in alternatives(pattern):
+        try:
+            compared = comparison(one)
+        except ValueError:
+            # As text that begins so: "<MPR Range>".
+            continue
+        if compared is not None:
+            raise ValueError(
+                f"'{one}' compares numbers, which only results of other analyses can be asked for; "
+                "of an attribute give the text, with * and ? for what may vary"
+            )
     return pattern
 
 

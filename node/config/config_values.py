@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from node.config.settings import SyslogAddress
+from node.config.settings import Pattern, SyslogAddress
 
 Reader = Callable[[Any], Any]
 _TELLING_LETTERS = 3
@@ -20,6 +20,12 @@ _TELLING_LETTERS = 3
 
 def suggestion(wrong: str, right: Iterable[str]) -> str:
     """Return ``"; did you mean 'port'?"`` for the nearest of ``right``, or an empty string."""
+    meant = nearest(wrong, right)
+    return "" if meant is None else f"; did you mean '{meant}'?"
+
+
+def nearest(wrong: str, right: Iterable[str]) -> str | None:
+    """Return that of ``right`` which may have been meant; None where none is like ``wrong``."""
     by_letters = {_letters(name): name for name in right}
     meant = _letters(wrong)
     # "JPEG2000Lossless" begins with what is meant, though it looks more like "jpeg-lossless"
@@ -30,7 +36,7 @@ def suggestion(wrong: str, right: Iterable[str]) -> str:
         found = difflib.get_close_matches(meant, alike, n=1, cutoff=0.8) or [longest]
     else:
         found = difflib.get_close_matches(meant, by_letters, n=1)
-    return f"; did you mean '{by_letters[found[0]]}'?" if found else ""
+    return by_letters[found[0]] if found else None
 
 
 def _letters(name: str) -> str:
@@ -172,8 +178,17 @@ def matchable_keyword(keyword: str) -> str:
     return keyword
 
 
-def pattern_text(value: Any) -> str:
-    """Read a pattern for the value of an attribute: text in which ``*`` and ``?`` stand for others."""
+def pattern_text(value: Any) -> Pattern:
+    """Read a pattern for the value of an attribute: text in which ``*`` and ``?`` stand for others.
+
+    Of a list, any pattern may match.
+    """
+    if isinstance(value, list):
+        return tuple(several(_one_pattern, "pattern")(value))
+    return _one_pattern(value)
+
+
+def _one_pattern(value: Any) -> str:
     if not isinstance(value, str):
         written = isinstance(value, int | float) and not isinstance(value, bool)
         hint = f'; write "{value}"' if written else ""

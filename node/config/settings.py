@@ -24,6 +24,9 @@ CodecName = Literal[
     "jpeg-xl",
     "deflated-frame",
 ]
+#: What the value of an attribute, or a result, has to match: one pattern, or any of several.
+Pattern = str | tuple[str, ...]
+Patterns = Mapping[str, Pattern]
 TransferSyntaxChoice = CodecName | Literal["keep", "best"]
 Verb = Literal["store", "query", "retrieve", "commit"]
 #: Structured Report, Segmentation (or one with a label map), Secondary Capture, derived images, Parametric
@@ -106,7 +109,7 @@ class TranscodeRule:
     """``[[transcode.rules]]``: another ``to`` for the instances that match."""
 
     to: TransferSyntaxChoice
-    when: Mapping[str, str] = field(default_factory=dict)
+    when: Patterns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ class PeerConfig:
 class RouteConfig:
     """``[[routes]]``: received instances that are forwarded as they are."""
 
-    when: Mapping[str, str] = field(default_factory=dict)
+    when: Patterns = field(default_factory=dict)
     send_to: tuple[str, ...] = ()
 
 
@@ -276,14 +279,14 @@ class AnalysisConfig:
 
     name: str
     model: str
-    when: Mapping[str, str] = field(default_factory=dict)
+    when: Patterns = field(default_factory=dict)
     results: tuple[ResultKind, ...] = ("sr", "seg", "sc", "image", "pm", "reg")
     send_to: tuple[str, ...] = ()
     quiet_seconds: float | None = None
     after: tuple[str, ...] = ()
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
-    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    priors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    inputs: Mapping[str, Patterns] = field(default_factory=dict)
+    priors: Mapping[str, Patterns] = field(default_factory=dict)
     timeout_seconds: float | None = None
     memory_mb: int | None = None
     device: Device = "auto"

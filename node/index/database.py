@@ -646,8 +646,11 @@ def _add_columns(
             present = {column.name for column in database[table].columns}
             for column in wanted[table].columns:
                 if column.name not in present:
-                    default = "" if column.default_value is None else f"DEFAULT {column.default_value}"
                     not_null = "NOT NULL" if column.notnull else ""
+                    default = "" if column.default_value is None else f"DEFAULT {column.default_value}"
+                    if not_null and not default:
+                        # The rows that are there need a value.
+                        default = "DEFAULT ''" if column.type == "TEXT" else "DEFAULT 0"
                     connection.execute(
                         f'ALTER TABLE "{table}" ADD COLUMN "{column.name}" {column.type} {not_null} {default}'
                     )

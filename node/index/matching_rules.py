@@ -1,4 +1,4 @@
-"""The ``when`` of routes and analyses: keyword = pattern, and every line must match.
+"""The ``when`` of routes and analyses: keyword = pattern, or any of several, and every line must match.
 
 That of an analysis may also ask what an earlier analysis has found: ``ANALYSIS.NAME`` = pattern.
 """
@@ -12,23 +12,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from node.config.settings import Pattern, Patterns
 from node.index.wild_cards import wild_card_expression
 
 
-def differs(when: Mapping[str, str], header: Mapping[str, str]) -> tuple[str, str, str] | None:
+def differs(when: Patterns, header: Mapping[str, str]) -> tuple[str, Pattern, str] | None:
     """Return (keyword, pattern, actual value) of the first line that does not match; None when all do.
 
     In a pattern ``*`` stands for any characters, ``?`` for one; case makes no difference. Of an
     attribute with several values, which are joined by a backslash, one has to match, or all of them
-    as they stand. What the header does not have is an empty value, so ``*`` matches it as well.
+    as they stand. What the header does not have is an empty value, so ``*`` matches it as well. Of several
+    patterns one has to match.
     """
     for keyword, pattern in when.items():
         actual = str(header.get(keyword, ""))
-        expression = _expression(pattern)
+        expressions = [_expression(one) for one in alternatives(pattern)]
         values = [actual, *(value.strip() for value in actual.split("\\"))]
-        if not any(expression.fullmatch(value) for value in values):
+        if not any(expression.fullmatch(value) for expression in expressions for value in values):
             return keyword, pattern, actual
     return None
+
+
+def alternatives(pattern: Pattern) -> tuple[str, ...]:
+    """The patterns any of which may match."""
+    return (pattern,) if isinstance(pattern, str) else pattern
+
+
+def wanted(pattern: Pattern) -> str:
+    """``'CT'``, or ``'CT' or 'MR'``: what a person reads of a pattern that did not match."""
+    return " or ".join(f"'{one}'" for one in alternatives(pattern))
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Asked:
 
     analysis: str
     name: str
-    pattern: str
+    pattern: Pattern
 
     @property
     def key(self) -> str:
@@ -49,19 +61,23 @@ class Asked:
 
         A pattern is one for texts, as of attributes, or a comparison of numbers: ``<5``, ``>= 0.9``.
         """
-        compared = comparison(self.pattern)
-        if compared is None:
-            return any(_expression(self.pattern).fullmatch(word.strip()) for word in words)
-        is_so, limit = compared
-        return any(is_so(number, limit) for number in map(_number, words) if not math.isnan(number))
+        return any(_is_met(one, words) for one in alternatives(self.pattern))
 
 
-def attributes_of(when: Mapping[str, str]) -> dict[str, str]:
+def _is_met(pattern: str, words: Sequence[str]) -> bool:
+    compared = comparison(pattern)
+    if compared is None:
+        return any(_expression(pattern).fullmatch(word.strip()) for word in words)
+    is_so, limit = compared
+    return any(is_so(number, limit) for number in map(_number, words) if not math.isnan(number))
+
+
+def attributes_of(when: Patterns) -> dict[str, Pattern]:
     """The lines of ``when`` that ask for attributes, whose keywords have no dot."""
     return {key: pattern for key, pattern in when.items() if "." not in key}
 
 
-def results_of(when: Mapping[str, str], analyses: Iterable[str]) -> list[Asked]:
+def results_of(when: Patterns, analyses: Iterable[str]) -> list[Asked]:
     """The lines of ``when`` that ask for results; those that begin with none of ``analyses`` are left out."""
     found = []
     for key, pattern in when.items():

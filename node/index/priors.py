@@ -17,7 +17,8 @@ def earlier_studies(connection: sqlite3.Connection, study_instance_uid: str) -> 
     is left out that has no date, is not known to be earlier, or may be of another person: the patient has
     to be the same by Patient ID and issuer, and nothing that the instances of the two say of the patient
     may contradict (``identity``), nor their sex. Where not all of them say issuer and birth date, their
-    family names may not differ either: such a Patient ID may have been given to many.
+    family names may not differ either: such a Patient ID may have been given to many. Where studies of
+    that Patient ID are known of people born on different days, who says no birth date may be either of them.
     """
     row = connection.execute(
         "SELECT study.patient_id, patient.PatientID, study.StudyDate, study.StudyTime FROM study"
@@ -25,6 +26,10 @@ def earlier_studies(connection: sqlite3.Connection, study_instance_uid: str) -> 
         (study_instance_uid,),
     ).fetchone()
     if row is None or not row[1]:
+        return []
+    told = _told_of(connection, study_instance_uid)
+    is_shared = _is_shared(connection, row[0])
+    if is_shared and not told.says_birth_date:
         return []
     present = _moment(row[2], row[3])
     rows = connection.execute(
@@ -37,12 +42,25 @@ def earlier_studies(connection: sqlite3.Connection, study_instance_uid: str) -> 
         for uid, moment in ((one[0], _moment(one[1], one[2])) for one in rows)
         if _is_earlier(moment, present)
     ]
-    return [
-        uid
-        for _, uid in sorted(earlier, reverse=True)
-        if identity.are_of_one_person(connection, (study_instance_uid, uid))
-        and _may_be_one(_told_of(connection, study_instance_uid), _told_of(connection, uid))
-    ]
+    found = []
+    for _, uid in sorted(earlier, reverse=True):
+        of_other = _told_of(connection, uid)
+        if (
+            identity.are_of_one_person(connection, (study_instance_uid, uid))
+            and _may_be_one(told, of_other)
+            and (of_other.says_birth_date or not is_shared)
+        ):
+            found.append(uid)
+    return found
+
+
+def date_of(connection: sqlite3.Connection, study_instance_uid: str) -> str:
+    """Study Date as ISO 8601, or as it is written where it is no date; empty where there is none."""
+    row = connection.execute(
+        "SELECT StudyDate FROM study WHERE StudyInstanceUID = ?", (study_instance_uid,)
+    ).fetchone()
+    date, _ = _moment(str(row[0]) if row else "", "")
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else date
 
 
 class _Told(NamedTuple):
@@ -50,6 +68,21 @@ class _Told(NamedTuple):
 
     sex: str
     people: tuple[Person, ...]
+
+    @property
+    def says_birth_date(self) -> bool:
+        """Whether any instance says when the patient was born."""
+        return any(person.birth_date for person in self.people)
+
+
+def _is_shared(connection: sqlite3.Connection, patient_id: int) -> bool:
+    """Whether the studies of one Patient ID and issuer say different birth dates."""
+    rows = connection.execute(
+        "SELECT DISTINCT study_patient.identity FROM study_patient"
+        " JOIN study ON study.id = study_patient.study_id WHERE study.patient_id = ?",
+        (patient_id,),
+    )
+    return len({Person.from_text(row[0]).birth_date for row in rows} - {""}) > 1
 
 
 def _told_of(connection: sqlite3.Connection, study_instance_uid: str) -> _Told:

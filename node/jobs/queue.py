@@ -427,16 +427,19 @@ class Queue:
         study_instance_uid: str,
         analysis: str,
         is_of: Callable[[str], bool],
+        *,
+        with_failed: bool = False,
     ) -> list[tuple[str, int]]:
         """End the runs of an analysis that nobody has begun, as a newer selection replaces them.
 
-        Also those that are parked. ``is_of`` says of which series; return (series, revision) of what ended.
+        Also those that are parked, and ``with_failed`` those that were given up. ``is_of`` says of which
+        series; return (series, revision) of what ended.
         """
         jobs = connection.execute(
             "SELECT id, json_extract(payload, '$.series_instance_uid'), json_extract(payload, '$.revision')"
-            f" FROM job WHERE {_OPEN_OF_ANALYSES} AND {_NOT_GIVEN_UP} AND kind = 'analyze'"
+            f" FROM job WHERE {_OPEN_OF_ANALYSES} AND ({_NOT_GIVEN_UP} OR ?) AND kind = 'analyze'"
             f" AND state <> 'leased' AND study_instance_uid = ? AND {_ANALYSIS} = ?",
-            (study_instance_uid, analysis),
+            (with_failed, study_instance_uid, analysis),
         ).fetchall()
         ended = [(job[0], (str(job[1]), int(job[2]))) for job in jobs if is_of(str(job[1]))]
         connection.executemany(

@@ -40,6 +40,7 @@ class Schedule:
         self._scheduler: BackgroundScheduler | None = None
         self._clock_watch = ClockWatch(services, self._begin_ticks)
         self._sweeps = 0
+        self._names = [analysis.name for analysis in services.config.analyses]
         self._parked: Mapping[str, parking.Parked] = {}
 
     def start(self) -> None:
@@ -87,7 +88,7 @@ class Schedule:
         services = self._services
         try:
             with services.database.read() as connection:
-                found = parking.parked(connection)
+                found = parking.configured(parking.parked(connection), self._names)
         except NodeError as error:
             logger.error("parking not looked at", extra={"error": error.name, "reason": str(error)})
             return

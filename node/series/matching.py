@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from node.index.matching_rules import differs
+from node.config.settings import Patterns
+from node.index.matching_rules import differs, wanted
 
 #: Modalities whose objects describe images, not show them (PS3.3 section C.7.3.1.1.1).
 MODALITIES_WITHOUT_IMAGES = frozenset(
@@ -16,7 +17,7 @@ MODALITIES_WITHOUT_IMAGES = frozenset(
 )
 
 
-def why_not(when: Mapping[str, str], header: Mapping[str, str]) -> str:
+def why_not(when: Patterns, header: Mapping[str, str]) -> str:
     """Why an analysis with this ``when`` does not see a series; empty when it does.
 
     Localizers and derived images are seen only where ``when`` names ImageType; objects without
@@ -26,7 +27,7 @@ def why_not(when: Mapping[str, str], header: Mapping[str, str]) -> str:
     if difference is not None:
         keyword, pattern, actual = difference
         shown = f"is '{actual}'" if actual else "is absent or empty"
-        return f"{keyword} {shown}, the analysis wants '{pattern}'"
+        return f"{keyword} {shown}, the analysis wants {wanted(pattern)}"
     image_type = [value.strip().upper() for value in str(header.get("ImageType", "")).split("\\")]
     if "ImageType" not in when:
         named = "name ImageType in 'when' if such series are meant"
@@ -40,7 +41,7 @@ def why_not(when: Mapping[str, str], header: Mapping[str, str]) -> str:
     return ""
 
 
-def why_no_input(patterns: Mapping[str, str], header: Mapping[str, str]) -> str:
+def why_no_input(patterns: Patterns, header: Mapping[str, str]) -> str:
     """Why a series is no further input of an analysis; empty when it is one.
 
     As ``why_not``; what this node made itself is one only where the patterns name what sets it apart:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from models.base import Need
 from models.types import ParameterValue
 from node.completion import COMPLETED, INCOMPLETE, input_digest, standing_run
-from node.config.settings import AnalysisConfig
+from node.config.settings import AnalysisConfig, Patterns
 from node.errors import UnfitInput
 from node.index import priors
 from node.index.index import Index, StoredInstance
@@ -21,6 +22,15 @@ Chosen = Mapping[str, Sequence[StoredInstance]]
 """For each input, by the name of the need, its instances; the primary one first."""
 
 _MOST_REASONS = 3
+_MOST_CANDIDATES = 6
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What an analysis is given, and in words with which earlier studies that compares the series."""
+
+    inputs: Chosen
+    compared: str = ""
 
 
 def choose(
@@ -30,7 +40,7 @@ def choose(
     needs: Sequence[Need],
     study_instance_uid: str,
     series_instance_uid: str,
-) -> dict[str, list[StoredInstance]]:
+) -> Selected:
     """Find the inputs of an analysis of a series, as they are now.
 
     Of several series of the study that match, the one in the Frame of Reference of the primary is
@@ -61,7 +71,7 @@ def choose(
     chosen = {needs[0].name if needs else "": primary}
     for need in needs[1:]:
         is_prior = need.comes_from == "prior"
-        patterns = (analysis.priors if is_prior else analysis.inputs).get(need.name)
+        patterns: Patterns | None = (analysis.priors if is_prior else analysis.inputs).get(need.name)
         if is_prior and patterns is None:
             patterns = attributes_of(analysis.when)
         if patterns is None:
@@ -71,7 +81,7 @@ def choose(
         found = finder.prior(need, patterns) if is_prior else finder.other(need, patterns)
         if found:
             chosen[need.name] = found
-    return chosen
+    return Selected(chosen, finder.compared(sum(need.comes_from == "prior" for need in needs)))
 
 
 def digest_of(chosen: Chosen) -> str:
@@ -117,6 +127,12 @@ class _Finder:
         self._connection = connection
         self._study = study_instance_uid
         self._series = series_instance_uid
+        self._compared: dict[str, str] = {}
+
+    def compared(self, priors_needed: int) -> str:
+        """With which earlier studies the series is compared, or why with none; empty without such inputs."""
+        named = priors_needed > 1
+        return "; ".join(f"{name}: {told}" if named else told for name, told in self._compared.items())
 
     def primary_instances(self) -> list[StoredInstance]:
         """Instances of the primary series that came from outside."""
@@ -125,14 +141,14 @@ class _Finder:
             raise UnfitInput("the series holds no instances that came from outside")
         return found
 
-    def other(self, need: Need, patterns: Mapping[str, str]) -> list[StoredInstance]:
+    def other(self, need: Need, patterns: Patterns) -> list[StoredInstance]:
         """Instances of the one series of the study that matches; none where an optional one is missing."""
         headers = self._headers(self._study)
         others = [one for one in headers if one["SeriesInstanceUID"] != self._series]
         matching, reasons = self._matching(self._study, patterns, others)
         matching = self._like_primary(matching, "FrameOfReferenceUID")
         if len(matching) > 1:
-            raise UnfitInput(f"{len(matching)} series match the input '{need.name}'")
+            raise UnfitInput(f"{len(matching)} series match the input '{need.name}': {_candidates(matching)}")
         if matching:
             return self._of(self._study, matching[0])
         if need.is_optional:
@@ -140,28 +156,38 @@ class _Finder:
         told = "; ".join(reasons[:_MOST_REASONS]) or "there is no other series"
         raise UnfitInput(f"no series of the study matches the input '{need.name}': {told}")
 
-    def prior(self, need: Need, patterns: Mapping[str, str]) -> list[StoredInstance]:
+    def prior(self, need: Need, patterns: Patterns) -> list[StoredInstance]:
         """As ``other``, of the latest earlier study of the patient that has a series which matches."""
         earlier = priors.earlier_studies(self._connection, self._study)
+        reasons: list[str] = []
         for study_instance_uid in earlier:
-            matching, _ = self._matching(study_instance_uid, patterns, self._headers(study_instance_uid))
+            matching, why = self._matching(study_instance_uid, patterns, self._headers(study_instance_uid))
+            reasons += [one for one in why if one not in reasons]
             matching = self._like_primary(matching, "SeriesDescription")
             if len(matching) > 1:
-                raise UnfitInput(f"{len(matching)} series of one earlier study match the input '{need.name}'")
+                raise UnfitInput(
+                    f"{len(matching)} series of one earlier study match the input '{need.name}': "
+                    f"{_candidates(matching)}"
+                )
             if matching:
+                date = priors.date_of(self._connection, study_instance_uid)
+                self._compared[need.name] = f"compared with the study of {date}"
                 return self._of(study_instance_uid, matching[0])
+        told = "no earlier study that is known to be of the same patient is here"
+        if earlier:
+            which = "the earlier study" if len(earlier) == 1 else f"none of {len(earlier)} earlier studies"
+            has_none = "has no series" if len(earlier) == 1 else "has a series"
+            told = f"{which} of the patient {has_none} that matches: {'; '.join(reasons[:_MOST_REASONS])}"
         if need.is_optional:
+            self._compared[need.name] = f"no prior: {told}"
             return []
-        told = f"none of {len(earlier)} earlier studies of the patient has a series that matches"
-        if not earlier:
-            told = "no earlier study that is known to be of the same patient is here"
         raise UnfitInput(f"the input '{need.name}' is missing: {told}")
 
     def _headers(self, study_instance_uid: str) -> list[dict[str, str]]:
         return self._index.series_headers(self._connection, study_instance_uid)
 
     def _matching(
-        self, study_instance_uid: str, patterns: Mapping[str, str], headers: Sequence[dict[str, str]]
+        self, study_instance_uid: str, patterns: Patterns, headers: Sequence[dict[str, str]]
     ) -> tuple[list[dict[str, str]], list[str]]:
         """Headers that match, and why the others do not; of this node's results those that still hold."""
         matching: list[dict[str, str]] = []
@@ -204,3 +230,12 @@ class _Finder:
     def _instances(self, study_instance_uid: str, series_instance_uid: str) -> list[StoredInstance]:
         found = self._index.of_series(self._connection, series_instance_uid)
         return [one for one in found if one.study_instance_uid == study_instance_uid]
+
+
+def _candidates(headers: Sequence[Mapping[str, str]]) -> str:
+    """Series by what a person knows them by: their numbers and modalities."""
+    told = [
+        f"number {one.get('SeriesNumber') or '(none)'} ({one.get('Modality') or 'no modality'})"
+        for one in headers[:_MOST_CANDIDATES]
+    ]
+    return ", ".join([*told, "…"] if len(headers) > _MOST_CANDIDATES else told)

@@ -141,7 +141,7 @@ class AnalyzeTask:
         order = _order(services, run, analysis, description)
         with services.database.read() as connection:
             patients = identity.patients_of_study(connection, run.study_instance_uid)
-            chosen = selection.choose(
+            selected = selection.choose(
                 services.index,
                 connection,
                 analysis,
@@ -157,7 +157,7 @@ class AnalyzeTask:
             return Done(ending.follow)
         if len(patients) > 1:
             raise TwoPatients(f"the study holds instances of {len(patients)} patients, so it is not analysed")
-        digest = selection.digest_of(chosen)
+        digest = selection.digest_of(selected.inputs)
         # An earlier one may have said the same, but what was said since is what stands.
         same = next(iter(completed), None)
         if same is not None and (same["input_digest"], same["model"]) == (digest, order.model):
@@ -167,10 +167,12 @@ class AnalyzeTask:
             return Done(ending.writer(state=UNCHANGED, reason=reason, **facts))
 
         def read(folder: JobFolder) -> Material:
-            return model_inputs.read(services, chosen, description.needs, digest, order.parameters, folder)
+            return model_inputs.read(
+                services, selected.inputs, description.needs, digest, order.parameters, folder
+            )
 
         performed = running.perform(self._workers, order, read, _predecessor(completed))
-        _keep(services, ending, analysis, performed, digest, order.model)
+        _keep(services, ending, analysis, performed, digest, order.model, selected.compared)
         logger.info(
             "analysis completed",
             extra={"analysis": run.analysis, "model": order.model, "objects": len(performed.objects)},
@@ -232,6 +234,7 @@ def _keep(
     performed: Performed,
     digest: str,
     model: str,
+    compared: str,
 ) -> None:
     """Make the results durable; their rows, their delivery and the run in one transaction."""
     run, objects = ending.run, performed.objects
@@ -240,6 +243,7 @@ def _keep(
     record = ending.writer(
         state=COMPLETED,
         is_over=False,
+        reason=compared,
         input_digest=digest,
         model=model,
         sr_series_instance_uid=report.series_instance_uid if report else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from models import registry
@@ -19,10 +19,12 @@ from node.completion import (
     UNCHANGED,
     WAITS_SINCE,
 )
+from node.config.config_values import nearest
 from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients, UnfitInput
+from node.found import Facts, is_withheld, listed_facts
 from node.index import identity, priors
-from node.index.matching_rules import attributes_of, results_of
+from node.index.matching_rules import Asked, attributes_of, results_of, wanted
 from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, SetAside
 from node.series import selection
@@ -36,9 +38,6 @@ _LONGEST_WAIT_SECONDS = 600.0
 # Runs that are not repeated by themselves as long as the series is the same. What a model fails over would be
 # failed again, and park an analysis for the fault of one series.
 _STANDING_STATES = (QUEUED, COMPLETED, INCOMPLETE, UNCHANGED, FAILED)
-
-Facts = Mapping[str, Sequence[str]]
-"""What earlier analyses found of what ``when`` asks for: ``ANALYSIS.NAME`` to words."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,7 @@ class SelectTask:
             chosen = {choice.series_instance_uid for choice in choices if choice.refusal is None}
             # What was chosen before and waits is not what the analysis wants now.
             _supersede(services, connection, job, lambda series: series not in chosen)
+            _drop_unseen(services, connection, job, matching)
             for choice in choices:
                 if choice.refusal is None:
                     _enqueue(services, connection, job, analysis, choice, started_at)
@@ -134,6 +134,16 @@ def _supersede(
     """End the runs that wait for this analysis of this study, of the series that ``is_of`` names."""
     of = str(job.payload["study_instance_uid"]), str(job.payload["analysis"])
     services.completion.supersede(connection, *of, services.queue.supersede_runs(connection, *of, is_of))
+
+
+def _drop_unseen(services: Services, connection: sqlite3.Connection, job: Job, seen: Collection[str]) -> None:
+    """End what was refused or failed of series that the analysis does not see any more."""
+    of = str(job.payload["study_instance_uid"]), str(job.payload["analysis"])
+    ended = services.queue.supersede_runs(
+        connection, *of, lambda series: series not in seen, with_failed=True
+    )
+    services.completion.supersede(connection, *of, ended)
+    services.completion.drop_unseen(connection, *of, seen)
 
 
 def _awaited(
@@ -216,7 +226,7 @@ def _choice(
         )
     except UnfitInput as error:
         return _Choice(series_instance_uid, refusal=error)
-    return _Choice(series_instance_uid, selection.selected_digest(chosen, analysis.parameters, facts))
+    return _Choice(series_instance_uid, selection.selected_digest(chosen.inputs, analysis.parameters, facts))
 
 
 def _enqueue(
@@ -323,10 +333,19 @@ def _found(
         if isinstance(found, str):
             return {}, f"the analysis {asked.analysis} {found}"
         words = found.get(asked.name)
-        if words is None:
-            return {}, f"the analysis {asked.analysis} has not found any '{asked.name}' in the series"
+        if not words:
+            return {}, _not_found(asked, found)
         if not asked.is_met_by(words):
-            actual = words[0] if words else ""
-            return {}, f"{asked.key} is '{actual}', the analysis wants '{asked.pattern}'"
+            return {}, f"{asked.key} is '{words[0]}', the analysis wants {wanted(asked.pattern)}"
         facts[asked.key] = words
     return facts, ""
+
+
+def _not_found(asked: Asked, found: Facts) -> str:
+    """Why there is nothing to match, and what there is."""
+    if is_withheld(found, asked.name):
+        return f"the analysis {asked.analysis} withholds '{asked.name}', as a check of it failed"
+    meant = nearest(asked.name, found)
+    hint = "" if meant is None else f"; did you mean '{asked.analysis}.{meant}'?"
+    told = f"it has found {listed_facts(found)}" if found else "it has found nothing"
+    return f"the analysis {asked.analysis} has not found any '{asked.name}' in the series{hint} ({told})"

@@ -184,3 +184,12 @@ def test_the_built_in_model_measures_real_lungs_in_files(
     assert main([*told, "-o", str(tmp_path / "out"), "--results", "sr"]) == 0
     [outcome] = json.loads(capsys.readouterr().out)
     assert 1.5 < float(outcome["found"]["left-lung.Volume"][0]) / 1000 < 2.3
+
+
+def test_a_path_that_is_not_there_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = tmp_path / "nothing"
+    told = ["analyze", str(nothing), "--model", "brightness", "-o", str(tmp_path / "out")]
+    assert main(told) == 2
+    said = capsys.readouterr().err
+    assert said.count(str(nothing)) == 1
+    assert "there is no such file or folder" in said

@@ -41,7 +41,7 @@ FAULTS: Mapping[str, Fault] = {
         "anode retry --study [0-9.]+ --again",
     ),
     "the geometry is refused": Fault(
-        "analysis lungs", "stopped", "not-a-volume", ("spacing",), False, "anode models",
+        "analysis lungs", "refused", "not-a-volume", ("spacing",), False, "anode models",
     ),
     "the model crashed": Fault(
         "analysis faulty", "stopped", "model-crashed", ("1 try so far",), False,
@@ -56,7 +56,7 @@ FAULTS: Mapping[str, Fault] = {
         "anode retry --analysis faulty",
     ),
     "an input is missing": Fault(
-        "analysis faulty", "stopped", "unfit-input", ("No series", "'other'", "Modality is 'MR'"), False,
+        "analysis faulty", "refused", "unfit-input", ("No series", "'other'", "Modality is 'MR'"), False,
         "anode retry --study [0-9.]+ --again",
     ),
     "another analysis is not over": Fault(

@@ -51,11 +51,13 @@ def run(state: str, **changes: Any) -> dict[str, Any]:
         "reason": "",
         "recorded_at": NOW - 50,
         "result_sop_instance_uids": [],
+        "facts": {},
         **changes,
     }
 
 
 COMPLETED = run("completed", result_sop_instance_uids=["1.1", "1.2", "1.3"])
+OTHER_COMPLETED = {**COMPLETED, "series_instance_uid": "1.2.3.5"}
 DELIVERED = [job("deliver", "done", number) for number in (1, 2, 3)]
 QUIET = {
     "analysis": "lungs", "revision": 1, "last_arrival": NOW - 20, "quiet_seconds": 60.0, "due_at": NOW + 40,
@@ -91,7 +93,10 @@ def test_a_selection_that_waits_for_an_earlier_study_says_so_and_until_when() ->
         ({"analyses": [LUNGS, OTHER], "runs": [COMPLETED], "jobs": DELIVERED}, "returned"),
         ({"analyses": [LUNGS], "stale_configuration": "config.toml was changed"}, "stored"),
         ({"damaged": [("1.2.3", "damaged: its SHA-256 is another")]}, "stopped"),
-        ({"analyses": [LUNGS], "runs": [run("not-a-volume")]}, "stopped"),
+        ({"analyses": [LUNGS], "runs": [run("not-a-volume")]}, "refused"),
+        ({"analyses": [LUNGS], "runs": [run("unfit-input"), OTHER_COMPLETED], "jobs": DELIVERED}, "returned"),
+        ({"analyses": [LUNGS], "runs": [run("unfit-input"), run("failed", revision=2)]}, "stopped"),
+        ({"analyses": [LUNGS], "runs": [run("two-patients", series_instance_uid="")]}, "stopped"),
         (
             {
                 "analyses": [LUNGS],
@@ -244,10 +249,44 @@ def test_a_job_of_a_parked_analysis_says_how_to_let_it_run_again() -> None:
 def test_a_missing_input_says_what_is_missing_and_that_it_may_be_sent() -> None:
     reason = "no series of the study matches the input 'pet': there is no other series"
     row = only(replace(FACTS, analyses=[LUNGS], runs=[run("unfit-input", reason=reason)]))
-    assert (row.state, row.cause) == ("stopped", "unfit-input")
+    assert (row.state, row.cause) == ("refused", "unfit-input")
     assert row.explanation.startswith("No series of the study matches the input 'pet'")
     assert "send what is fit or missing" in row.explanation
     assert row.command == "anode retry --study 1.2.3 --again --config x"
+
+
+def test_a_completed_run_says_what_it_found_and_with_what_it_compared() -> None:
+    facts = {"fat volume": ("2341.71234567",), "bone": ("found",), "mean": (), "quality": ("QC-PASS", "1")}
+    completed = {**COMPLETED, "reason": "compared with the study of 1959-12-09", "facts": facts}
+    row = only(replace(FACTS, analyses=[LUNGS], runs=[completed]))
+    assert row.explanation == (
+        "Completed: 3 result objects. Compared with the study of 1959-12-09. "
+        "Found: fat volume 2341.71, bone found, mean withheld, quality QC-PASS."
+    )
+    assert row.found == facts
+    many = {f"number {number}": (str(number),) for number in range(300)}
+    row = only(replace(FACTS, analyses=[LUNGS], runs=[run("unchanged", reason="as it was", facts=many)]))
+    assert row.explanation.startswith("As it was. Found: number 0 0, number 1 1")
+    assert row.explanation.endswith("and 292 more.")
+
+
+def test_a_refusal_says_that_an_earlier_result_stands() -> None:
+    refused = run("unfit-input", revision=2, reason="2 series match")
+    earlier = "The result of an earlier run of this series still stands where it was sent."
+    row = only(replace(FACTS, analyses=[LUNGS], runs=[COMPLETED, refused]))
+    assert (row.state, row.explanation.endswith(earlier)) == ("refused", True)
+    row = explain(replace(FACTS, analyses=[LUNGS], runs=[OTHER_COMPLETED, refused]))[1]
+    assert (row.cause, earlier in row.explanation) == ("unfit-input", False)
+
+
+def test_a_failure_that_led_to_parking_says_that_the_analysis_is_parked() -> None:
+    aside = job("analyze", "set_aside", error_name="model-crashed", error="it crashed")
+    facts = replace(FACTS, analyses=[LUNGS], runs=[run("failed")], jobs=[aside])
+    assert only(facts).command == "anode retry --study 1.2.3 --config x"
+    row = only(replace(facts, parked={"lungs": Parked("it crashed", NOW)}))
+    assert (row.state, row.cause) == ("stopped", "model-crashed")
+    assert row.explanation.startswith("It crashed. 1 try so far. The analysis lungs is parked since")
+    assert row.command == "anode retry --analysis lungs --config x"
 
 
 def test_a_result_that_did_not_match_is_told_as_it_is() -> None:

@@ -288,3 +288,43 @@ def test_a_text_that_begins_as_a_comparison_does_is_a_pattern(folder: Path) -> N
     assert only(folder, 'when = { SeriesDescription = "<MPR Range*" }', PET).when == {
         "SeriesDescription": "<MPR Range*"
     }
+
+
+def test_several_patterns_may_be_given_wherever_one_may(tmp_path: Path) -> None:
+    text = (
+        '[[peers]]\nae_title = "PACS"\nhost = "h"\nport = 104\n'
+        '[[routes]]\nwhen = { Modality = ["CT", "MR"] }\nsend_to = ["PACS"]\n'
+        '[[transcode.rules]]\nto = "rle"\nwhen = { Modality = ["CR", "DX"] }\n'
+        '[[analyses]]\nname = "a"\nmodel = "series-quality"\nwhen = { Modality = ["CT", "MR"] }\n'
+        '[[analyses]]\nname = "b"\nmodel = "series-quality"\nafter = "a"\n'
+        'when = { "a.kind" = ["t1*", "<5"], SeriesDescription = "x" }\n'
+    )
+    config = load(tmp_path, text)
+    assert config.routes[0].when == config.analyses[0].when == {"Modality": ("CT", "MR")}
+    assert config.transcode.rules[0].when == {"Modality": ("CR", "DX")}
+    assert config.analyses[1].when == {"a.kind": ("t1*", "<5"), "SeriesDescription": "x"}
+
+
+def test_inputs_and_priors_may_be_any_of_several(folder: Path) -> None:
+    analysis = only(
+        folder,
+        'inputs = { pet = { Modality = ["PT", "NM"] } }',
+        'priors = { before = { Modality = ["CT", "MR"] } }',
+    )
+    assert analysis.inputs == {"pet": {"Modality": ("PT", "NM")}}
+    assert analysis.priors == {"before": {"Modality": ("CT", "MR")}}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[]", "Modality: expected at least one pattern"),
+        ('["CT", 3]', 'Modality: expected a pattern in quotes, not 3; write "3"'),
+        ('["CT", "CT"]', "Modality: pattern 'CT' is listed twice"),
+        ('["CT", "<5"]', "Modality: '<5' compares numbers"),
+        ('[["CT"]]', "Modality: expected a pattern in quotes, not a list"),
+    ],
+)
+def test_a_list_that_is_none_of_patterns_is_a_fault(folder: Path, written: str, said: str) -> None:
+    (problem,) = problems(folder, stanza(f"when = {{ Modality = {written} }}", PET))
+    assert said in problem

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from node import parking
 from node.clock import Clock
 from node.errors import ArchiveUnavailable, DatabaseFailure, OutOfSpace
+from node.index import schema
 from node.index.database import SCHEMA_VERSION, Database
 from tests.support.waiting import wait_until
 
@@ -266,6 +268,38 @@ def test_columns_and_tables_that_are_new_are_added_to_an_older_file(tmp_path: Pa
         assert row == {"id": 1, "name": "kept", "Modality": "", "seen": None}
         assert connection.execute("SELECT COUNT(*) FROM other").fetchone()[0] == 0
     newer.close()
+
+
+def test_rows_that_are_there_take_a_new_column_that_has_no_default(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    older = Database(path, clock=Clock(), schema=SCHEMA)
+    older.write(insert("kept"))
+    older.close()
+    wider = SCHEMA[0].replace("UNIQUE", "UNIQUE, kind TEXT NOT NULL, count INTEGER NOT NULL")
+    assert wider != SCHEMA[0]
+    newer = Database(path, clock=Clock(), schema=(wider,))
+    with newer.read() as connection:
+        row = dict(connection.execute("SELECT * FROM thing").fetchone())
+    assert (row["name"], row["kind"], row["count"]) == ("kept", "", 0)
+    newer.close()
+
+
+def test_failures_that_an_older_anode_counted_keep_nobody_from_counting(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    counted = (
+        "CREATE TABLE IF NOT EXISTS analysis_failure (analysis TEXT PRIMARY KEY, failures INTEGER NOT NULL,"
+        " reason TEXT NOT NULL, parked_at REAL) WITHOUT ROWID"
+    )
+    older = Database(path, clock=Clock(), schema=(counted,))
+    older.write(lambda connection: connection.execute("INSERT INTO analysis_failure VALUES ('a', 2, '', 0)"))
+    older.close()
+    newer = Database(path, clock=Clock(), schema=schema.STATEMENTS)
+    is_parked = [
+        newer.write(lambda connection, over=over: parking.crashed(connection, "a", over, "it crashed", 1.0))
+        for over in map(str, range(parking.FAILURES_TO_PARK))
+    ]
+    newer.close()
+    assert is_parked == [False, False, True]
 
 
 def test_a_file_of_a_newer_anode_is_refused(tmp_path: Path) -> None:

@@ -334,7 +334,18 @@ def test_an_analysis_sees_the_series_in_which_another_found_what_it_wants(chaine
             {"kind": ("t1w",), "Score": ("0.8",)},
             "is '0.8', the analysis wants '>= 0.9'",
         ),
-        (COMPLETED, {"kind": ("t1w",)}, "the analysis mr.type has not found any 'Score' in the series"),
+        (
+            COMPLETED,
+            {"kind": ("t1w",), "score 2": ("2341.71234567",)},
+            "the analysis mr.type has not found any 'Score' in the series; did you mean 'mr.type.score 2'? "
+            "(it has found kind t1w, score 2 2341.71)",
+        ),
+        (COMPLETED, {}, "has not found any 'kind' in the series (it has found nothing)"),
+        (
+            COMPLETED,
+            {"kind": ("t1w",), "Score": ()},
+            "the analysis mr.type withholds 'Score', as a check of it failed",
+        ),
         (COMPLETED, {"kind": ("t1w",), "Score": ("high",)}, "mr.type.Score is 'high'"),
         (FAILED, {}, "the analysis mr.type has no result for this series (failed)"),
     ],
@@ -387,6 +398,57 @@ def test_the_end_of_a_selection_without_runs_begins_those_behind_it(chained: Stu
         write(lambda connection, name=name: completion.fired(connection, chained.uid, name, 1))
     chained.select("mr.type")
     assert [job["payload"]["analysis"] for job in chained.bench.jobs(kind="select")] == ["brain"]
+
+
+def states(study: Study, analysis: str = "lungs") -> dict[str, str]:
+    """The state of the latest run of each series that is not superseded."""
+    return {series: state for series, state, _ in of(study, analysis) if state != SUPERSEDED}
+
+
+@pytest.mark.parametrize("is_job", [True, False])
+def test_what_was_refused_or_failed_goes_with_a_series_that_is_seen_no_more(
+    study: Study, is_job: bool
+) -> None:
+    for series, modality in (("1.2.1", "CT"), ("1.2.2", "PT"), ("1.2.3", "PT")):
+        study.add(series, Modality=modality)
+    reconfigure(study, when={"Modality": ("CT", "PT")})
+    study.select()
+    study.complete("1.2.1")
+    if is_job:
+        (job,) = study.bench.lease("analyze")
+        crashed = ModelCrashed("out of luck")
+        study.bench.database.write(lambda connection: study.bench.queue.set_aside(connection, job, crashed))
+    else:
+        study.complete("1.2.2", "unfit-input")
+    study.complete("1.2.3", "unfit-input")
+    reconfigure(study, when={"Modality": "CT"})
+    study.select()
+    assert states(study) == {"1.2.1": COMPLETED}
+    assert study.bench.jobs(state="set_aside") == []
+    # When it is meant after all, it is looked at again.
+    reconfigure(study, when={"Modality": ("CT", "PT")})
+    study.select()
+    assert states(study) == {"1.2.1": COMPLETED, "1.2.2": QUEUED, "1.2.3": QUEUED}
+
+
+def test_a_result_stays_on_record_when_its_series_is_seen_no_more(study: Study) -> None:
+    study.add("1.2.1")
+    study.add("1.2.2")
+    study.select()
+    study.complete("1.2.1")
+    study.complete("1.2.2")
+    reconfigure(study, when={"SeriesInstanceUID": "1.2.1"})
+    study.select()
+    assert states(study) == {"1.2.1": COMPLETED, "1.2.2": COMPLETED}
+
+
+def test_a_refusal_stays_while_its_series_is_seen(study: Study) -> None:
+    study.add("1.2.1")
+    study.select()
+    study.complete("1.2.1", "not-a-volume")
+    study.add("1.2.9", Modality="MR")
+    study.select()
+    assert ("1.2.1", "not-a-volume", "") in of(study, "lungs")
 
 
 # --- parameters and further inputs -----------------------------------------------

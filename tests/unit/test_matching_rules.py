@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.index.matching_rules import Asked, attributes_of, comparison, differs, results_of
+from node.config.settings import Pattern, Patterns
+from node.index.matching_rules import Asked, attributes_of, comparison, differs, results_of, wanted
 
 HEADER = {
     "Modality": "CT",
@@ -28,9 +29,11 @@ HEADER = {
         {"Laterality": "*"},
         {"Laterality": ""},
         {"PatientComments": "two*"},
+        {"Modality": ("MR", "CT")},
+        {"ImageType": ("*LOCALIZER*", "AXIAL")},
     ],
 )
-def test_every_line_matches(when: dict[str, str]) -> None:
+def test_every_line_matches(when: Patterns) -> None:
     assert differs(when, HEADER) is None
 
 
@@ -41,10 +44,11 @@ def test_every_line_matches(when: dict[str, str]) -> None:
         ({"Modality": "C"}, ("Modality", "C", "CT")),
         ({"Modality": "CT", "Laterality": "L"}, ("Laterality", "L", "")),
         ({"ImageType": "LOCALIZER"}, ("ImageType", "LOCALIZER", "ORIGINAL\\PRIMARY\\AXIAL")),
+        ({"Modality": ("MR", "PT")}, ("Modality", ("MR", "PT"), "CT")),
         ({"SeriesDescription": "Thorax [15]*"}, ("SeriesDescription", "Thorax [15]*", "Thorax [1.5] (B30f)")),
     ],
 )
-def test_the_first_line_that_differs_is_named(when: dict[str, str], difference: tuple[str, str, str]) -> None:
+def test_the_first_line_that_differs_is_named(when: Patterns, difference: tuple[str, Pattern, str]) -> None:
     assert differs(when, HEADER) == difference
 
 
@@ -64,9 +68,14 @@ def test_the_first_line_that_differs_is_named(when: dict[str, str], difference: 
         ("<5", ("few", "3"), True),
         ("<5", ("few",), False),
         ("5", ("5",), True),
+        (("t1w", "<5"), ("T2", "4"), True),
+        (("t1w", "<5"), ("T2", "6"), False),
+        (("t1w",), (), False),
     ],
 )
-def test_a_result_is_met_by_a_word_or_a_number(pattern: str, words: tuple[str, ...], is_met: bool) -> None:
+def test_a_result_is_met_by_a_word_or_a_number(
+    pattern: Pattern, words: tuple[str, ...], is_met: bool
+) -> None:
     assert Asked("a", "x", pattern).is_met_by(words) is is_met
 
 
@@ -76,6 +85,11 @@ def test_a_result_belongs_to_the_analysis_with_the_longest_name_that_fits() -> N
     assert results_of(when, ("mr",))[0] == Asked("mr", "type.kind", "t1w")
     assert attributes_of(when) == {"Modality": "CT"}
     assert Asked("mr.type", "kind", "").key == "mr.type.kind"
+
+
+def test_of_several_patterns_all_are_shown() -> None:
+    assert wanted("CT") == "'CT'"
+    assert wanted(("CT", "MR")) == "'CT' or 'MR'"
 
 
 def test_a_comparison_without_a_number_is_a_fault() -> None:

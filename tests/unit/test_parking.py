@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from node import alarms, parking
-from node.config.settings import Config, NodeConfig
+from node.config.settings import AnalysisConfig, Config, NodeConfig
 from node.errors import ModelCrashed
 from node.jobs.schedule import Schedule
 from node.parking import FAILURES_TO_PARK, Parked
@@ -22,7 +22,8 @@ SERIES = itertools.count()
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    config = Config(node=NodeConfig(data_dir=tmp_path))
+    analyses = (AnalysisConfig("lungs", "m"), AnalysisConfig("other", "m"))
+    config = Config(node=NodeConfig(data_dir=tmp_path), analyses=analyses)
     with job_bench(tmp_path, ManualClock(), config) as opened:
         yield opened
 
@@ -97,7 +98,10 @@ def test_the_alarm_stands_as_long_as_it_lasts(bench: Bench, tmp_path: Path) -> N
     schedule.tell_of_parked()
     (alarm,) = alarms.standing(tmp_path)
     assert (alarm.name, alarm.times) == (alarms.ANALYSIS_PARKED, 1)
-    assert "analysis lungs (segmentation fault); 'anode retry --analysis lungs'" in alarm.message
+    assert alarm.message == (
+        "analysis lungs is parked; 'anode retry --analysis lungs' lets it run again. Its model failed over 3 "
+        "series in a row, the last time: segmentation fault"
+    )
     # A start begins without alarms, and finds this one again.
     alarms.reset(tmp_path)
     schedule = Schedule(bench.services)
@@ -106,6 +110,32 @@ def test_the_alarm_stands_as_long_as_it_lasts(bench: Bench, tmp_path: Path) -> N
     write(bench, parking.unpark)
     schedule.tell_of_parked()
     assert alarms.standing(tmp_path) == []
+
+
+def test_each_parked_analysis_has_an_alarm_of_its_own_that_keeps_its_time(
+    bench: Bench, tmp_path: Path
+) -> None:
+    trace = "Traceback (most recent call last):\n" + "  File x, line 1\n" * 100 + "ValueError: no such organ"
+    since = bench.clock.timestamp()
+    for name in ("lungs", "other"):
+        for _ in range(FAILURES_TO_PARK):
+            crash(bench, name, reason=trace)
+    bench.clock.advance(1000)
+    # Nobody misses one that is not configured any more.
+    for _ in range(FAILURES_TO_PARK):
+        crash(bench, "removed")
+    schedule = Schedule(bench.services)
+    alarms.reset(tmp_path)
+    schedule.tell_of_parked()
+    found = {alarm.about: alarm for alarm in alarms.standing(tmp_path)}
+    assert sorted(found) == ["lungs", "other"]
+    assert {alarm.since for alarm in found.values()} == {since}
+    for name, alarm in found.items():
+        assert alarm.message.startswith(f"analysis {name} is parked; 'anode retry --analysis {name}'")
+        assert alarm.message.endswith("ValueError: no such organ")
+    write(bench, parking.unpark)
+    schedule.tell_of_parked()
+    assert [alarm.about for alarm in alarms.standing(tmp_path)] == ["other"]
 
 
 def test_an_alarm_that_was_raised_and_is_past_between_two_looks_is_cleared(

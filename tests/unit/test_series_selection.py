@@ -89,7 +89,15 @@ def chosen(
     """The series that are chosen, by input."""
     with index.database.read() as connection:
         found = selection.choose(index.index, connection, analysis, needs, study, f"{study}.1")
-    return {name: sorted({one.series_instance_uid for one in instances}) for name, instances in found.items()}
+    return {
+        name: sorted({one.series_instance_uid for one in instances})
+        for name, instances in found.inputs.items()
+    }
+
+
+def compared(index: Indexed, analysis: AnalysisConfig = ANALYSIS) -> str:
+    with index.database.read() as connection:
+        return selection.choose(index.index, connection, analysis, NEEDS, "1.2", "1.2.1").compared
 
 
 def refusal(index: Indexed, needs: tuple[Need, ...] = NEEDED, analysis: AnalysisConfig = ANALYSIS) -> str:
@@ -122,7 +130,7 @@ def test_several_that_cannot_be_told_apart_are_refused_by_name(
     add(index, "1.2", "1", FrameOfReferenceUID="1.9.1")
     for series, frame in zip(("2", "3"), frames, strict=True):
         add(index, "1.2", series, Modality="PT", FrameOfReferenceUID=frame)
-    assert refusal(index, NEEDS) == "2 series match the input 'pet'"
+    assert refusal(index, NEEDS) == "2 series match the input 'pet': number 1 (PT), number 1 (PT)"
 
 
 def test_a_missing_optional_input_is_left_out_and_a_needed_one_is_refused_with_what_is_there(
@@ -160,7 +168,7 @@ def test_a_series_of_the_same_uid_in_another_study_is_not_taken(index: Indexed) 
     index.add(made.ct_image(study_instance_uid="1.7", series_instance_uid="1.2.1"))
     with index.database.read() as connection:
         found = selection.choose(index.index, connection, ANALYSIS, NEEDS, "1.2", "1.2.1")
-    assert [one.study_instance_uid for one in found["ct"]] == ["1.2"]
+    assert [one.study_instance_uid for one in found.inputs["ct"]] == ["1.2"]
 
 
 def test_a_series_that_holds_nothing_from_outside_is_refused(index: Indexed) -> None:
@@ -342,7 +350,42 @@ def test_of_several_priors_in_one_study_the_one_with_the_same_description_is_tak
         add(index, "1.3", series, StudyDate="20200101", SeriesDescription=description)
     assert chosen(index)["before"] == ["1.3.2"]
     add(index, "1.3", "3", StudyDate="20200101", SeriesDescription="thin")
-    assert refusal(index, NEEDS) == "2 series of one earlier study match the input 'before'"
+    assert refusal(index, NEEDS) == (
+        "2 series of one earlier study match the input 'before': number 1 (CT), number 1 (CT)"
+    )
+
+
+def test_it_is_told_with_which_study_a_series_is_compared_or_why_with_none(index: Indexed) -> None:
+    add(index, "1.2", "1")
+    assert compared(index) == ("no prior: no earlier study that is known to be of the same patient is here")
+    add(index, "1.3", "1", StudyDate="19591209", SeriesDescription="")
+    assert compared(index) == "compared with the study of 1959-12-09"
+    adc = replace(ANALYSIS, priors={"before": {"SeriesDescription": "ADC"}})
+    assert compared(index, adc) == (
+        "no prior: the earlier study of the patient has no series that matches: "
+        "SeriesDescription is absent or empty, the analysis wants 'ADC'"
+    )
+    add(index, "1.4", "1", StudyDate="19601209", SeriesDescription="T2")
+    assert compared(index, adc).startswith(
+        "no prior: none of 2 earlier studies of the patient has a series that matches: "
+        "SeriesDescription is 'T2', the analysis wants 'ADC'; SeriesDescription is absent"
+    )
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_where_a_patient_id_has_two_birth_dates_who_says_none_is_nobody_s_prior(
+    index: Indexed, later: bool
+) -> None:
+    one = {"PatientName": "Doe^Jane"}
+    add(index, "1.2", "1", PatientBirthDate="19700101", **one)
+    add(index, "1.3", "1", StudyDate="20200101", **one)
+    add(index, "1.4", "1", StudyDate="20190101", PatientBirthDate="19700101", **one)
+    assert earlier(index) == ["1.3", "1.4"]
+    other = {"StudyDate": "20250101" if later else "20180101", "PatientBirthDate": "19770101"}
+    add(index, "1.5", "1", **one, **other)
+    assert earlier(index) == ["1.4"]
+    add(index, "1.6", "1", StudyDate="20260101", **one)
+    assert earlier(index, "1.6") == []
 
 
 def test_a_needed_prior_that_is_missing_is_refused_by_name(index: Indexed) -> None:
@@ -353,7 +396,8 @@ def test_a_needed_prior_that_is_missing_is_refused_by_name(index: Indexed) -> No
     )
     add(index, "1.3", "1", StudyDate="20200101", Modality="MR")
     assert refusal(index, needs).endswith(
-        "none of 1 earlier studies of the patient has a series that matches"
+        "the earlier study of the patient has no series that matches: "
+        "Modality is 'MR', the analysis wants 'CT'"
     )
 
 
@@ -364,7 +408,7 @@ def test_a_digest_covers_all_inputs_parameters_and_facts(index: Indexed) -> None
     add(index, "1.2", "1")
     add(index, "1.2", "2", Modality="PT")
     with index.database.read() as connection:
-        both = selection.choose(index.index, connection, ANALYSIS, NEEDS, "1.2", "1.2.1")
+        both = selection.choose(index.index, connection, ANALYSIS, NEEDS, "1.2", "1.2.1").inputs
     alone = {"ct": both["ct"]}
     plain = input_digest((one.sop_instance_uid, one.data_set_sha256) for one in both["ct"])
     assert selection.digest_of(alone) == selection.selected_digest(alone, {}, {}) == plain

@@ -1,0 +1,79 @@
+"""What was found is told by name and value, in few words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.types import Check, Code, Findings, Mark, Measurement
+from node.analysis import facts_of
+from node.found import is_withheld, listed_facts, shown_word
+from node.results.withholding import withheld
+
+MM3 = Code("mm3", "UCUM", "cubic millimetre")
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("2341.71234567891", "2341.71"),
+        ("-0.000123456789", "-0.000123457"),
+        ("2341712.49", "2341712"),
+        ("1.23456789012345e-07", "1.23457e-07"),
+        ("1.23456789012345e+20", "1.23457e+20"),
+        ("42", "42"),
+        ("123456789", "123456789"),
+        ("-123456789", "-123456789"),
+        ("0.5", "0.5"),
+        ("QC-PASS", "QC-PASS"),
+        ("1.2.840.10008", "1.2.840.10008"),
+        ("20240229.101500 or so", "20240229.101500 or so"),
+    ],
+)
+def test_a_number_is_shown_with_six_digits_and_a_word_as_it_is(word: str, shown: str) -> None:
+    assert shown_word(word) == shown
+
+
+def test_a_list_of_what_was_found_is_bounded() -> None:
+    facts = {f"number {number}": (f"{number}.123456789",) for number in range(300)} | {"text": ("x" * 500,)}
+    told = listed_facts(facts, most=2)
+    assert told == "number 0 0.123457, number 1 1.12346, and 299 more"
+    assert len(listed_facts({"text": ("x" * 500,)})) < 100
+
+
+def measured(name: str) -> Measurement:
+    return Measurement(Code("118565006", "SCT", "Volume"), 2341.5, MM3, name=name)
+
+
+SPOT = Code("52988006", "SCT", "Lesion")
+MARK = Mark("spot", "Spot", "point", np.zeros((1, 3)), SPOT, SPOT, measurements=(measured("size"),))
+
+
+@pytest.mark.parametrize(
+    ("names", "gone", "kept"),
+    [
+        (("total",), ["total"], ["spot.size", "other"]),
+        (("spot",), ["spot.size"], ["total", "spot"]),
+        (("size",), ["spot.size"], ["total"]),
+        (("*",), ["total", "spot.size", "anything"], ["spot"]),
+    ],
+)
+def test_what_a_failed_check_withholds_is_known_by_its_name(
+    names: tuple[str, ...], gone: list[str], kept: list[str]
+) -> None:
+    findings = Findings(
+        measurements=(measured("total"),),
+        marks=(MARK,),
+        checks=(Check("fits", False, "it does not fit", withholds=names),),
+    )
+    facts = facts_of(withheld(findings))
+    for name in gone:
+        assert not facts.get(name)
+        assert is_withheld(facts, name)
+    for name in kept:
+        assert facts.get(name) or not is_withheld(facts, name)
+    assert facts["spot"] == ("found",)
+    passed = replace(findings, checks=(Check("fits", True, withholds=names),))
+    assert not any(is_withheld(facts_of(withheld(passed)), name) for name in gone)
