@@ -109,6 +109,10 @@ class RefusedByModel(UnfitInput):
         return "unfit-input"
 
 
+class ResultImpossible(ObjectError):
+    """The source cannot hold what was found: its class or its geometry has no room for it."""
+
+
 class TwoPatients(ObjectError):
     """The study holds instances of more than one patient, so it is not analysed."""
 

@@ -10,13 +10,13 @@ The same inputs give the same bytes, so a job that is repeated after a crash sen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydicom.dataset import Dataset
 
 from models.types import Findings, ParameterValue
 from node.config.settings import ResultKind
-from node.errors import ResultInvalid
+from node.errors import ResultImpossible, ResultInvalid
 from node.results.check import check
 from node.results.encoding import part10
 from node.results.facts import (
@@ -47,7 +47,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Making:
-    """What the makers are given; ``made`` has what those before them have made."""
+    """What the makers are given; ``made`` has what those before them have made, ``left_out`` why not all."""
 
     findings: Findings
     source: Source
@@ -56,6 +56,7 @@ class _Making:
     given: AllGiven
     outline: Outline
     made: dict[ResultKind, list[Dataset]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 def build(
@@ -65,25 +66,31 @@ def build(
 
     There is always one Structured Report and one Secondary Capture at least, where they are asked for; of
     the other kinds there is one where the findings have something that it can hold. A Segmentation
-    is left out when no segment has a voxel, or when the masks cannot be laid on the source's grid (the
-    Structured Report then says why). An object refers to another of the run only when both are made.
+    is left out when no segment has a voxel, or when the masks cannot be laid on the source's grid, and a
+    derived image, a map or a registration when the source cannot hold it; the Structured Report then says
+    why. An object refers to another of the run only when both are made.
 
     Raises
     ------
     ResultInvalid
         when an object breaks the checklist of ``check``; nothing is returned then
+    ResultImpossible
+        when an image, a map or a registration is left out, and no report is asked for that could say so
     ValueError
         when ``source`` has no instances, or a mask has not the shape of the volume
     """
     if not source.data_sets:
         raise ValueError("a result needs at least one source instance")
     findings = withheld(findings)
+    run = replace(run, kinds=tuple(kinds))
     header = SourceHeader.of(source)
     given = AllGiven.of(source, header)
     making = _Making(findings, source, header, run, given, outline(findings, given, kinds))
     for kind, make in _MAKERS.items():
         if kind in kinds:
             making.made[kind] = make(making)
+    if making.left_out and "sr" not in kinds:
+        raise ResultImpossible("; ".join(making.left_out))
     return [
         _finished(kind, data_set, making)
         for kind in dict.fromkeys(kinds)
@@ -107,9 +114,15 @@ def _label_maps(making: _Making) -> list[Dataset]:
 def _reports(making: _Making) -> list[Dataset]:
     outlined = [*making.made.get("seg", []), *making.made.get("labelmap", [])]
     derived = [one for kind in _DERIVED for one in making.made.get(kind, [])]
+    reasons = (*making.outline.reasons, *making.left_out)
     return [
         structured_report.structured_report(
-            making.findings, making.given, making.run, making.outline, outlined, derived
+            making.findings,
+            making.given,
+            making.run,
+            replace(making.outline, reasons=reasons),
+            outlined,
+            derived,
         )
     ]
 
@@ -123,6 +136,20 @@ _DERIVED: tuple[ResultKind, ...] = ("image", "pm", "reg")
 _PlainMaker = Callable[[Findings, Source, SourceHeader, RunFacts], list[Dataset]]
 
 
+_PartialMaker = Callable[[Findings, Source, SourceHeader, RunFacts], tuple[list[Dataset], list[str]]]
+
+
+def _as_held(make: _PartialMaker) -> Callable[[_Making], list[Dataset]]:
+    """A maker that leaves out what the source cannot hold, and says why."""
+
+    def held(making: _Making) -> list[Dataset]:
+        made, reasons = make(making.findings, making.source, making.header, making.run)
+        making.left_out.extend(reasons)
+        return made
+
+    return held
+
+
 def _from(make: _PlainMaker) -> Callable[[_Making], list[Dataset]]:
     """A maker that needs nothing of what others have made."""
     return lambda making: make(making.findings, making.source, making.header, making.run)
@@ -132,9 +159,9 @@ def _from(make: _PlainMaker) -> Callable[[_Making], list[Dataset]]:
 _MAKERS: dict[ResultKind, Callable[[_Making], list[Dataset]]] = {
     "seg": _segmentations,
     "labelmap": _label_maps,
-    "image": _from(derived_image.derived_images),
-    "pm": _from(parametric_map.parametric_maps),
-    "reg": _from(registration.registrations),
+    "image": _as_held(derived_image.derived_images),
+    "pm": _as_held(parametric_map.parametric_maps),
+    "reg": _as_held(registration.registrations),
     "rtstruct": _from(rt_structure_set.rt_structure_sets),
     "sr": _reports,
     "pr": _from(presentation_state.presentation_states),

@@ -51,7 +51,7 @@ def unplaced_image(header: SourceHeader, index: int) -> Dataset:
 
 def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Dataset:
     """Return a multi-frame image with the geometry of the source, the frames in their order."""
-    positions = frame_positions_mm(header)
+    positions = frame_positions_mm(header.first)
     image = placed_images(header, slice_thickness_mm)[0]
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = image.PixelSpacing
@@ -71,10 +71,10 @@ def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Datas
     return image
 
 
-def frame_positions_mm(header: SourceHeader) -> list[tuple[float, ...]]:
-    """Return (x, y, z) of each frame of a multi-frame source; empty when a frame has none."""
+def frame_positions_mm(data_set: Dataset) -> list[tuple[float, ...]]:
+    """Return (x, y, z) of each frame of a multi-frame instance; empty when a frame has none."""
     positions: list[tuple[float, ...]] = []
-    for frame in items(header.first, "PerFrameFunctionalGroupsSequence"):
+    for frame in items(data_set, "PerFrameFunctionalGroupsSequence"):
         found = [numbers(item, "ImagePositionPatient") for item in items(frame, "PlanePositionSequence")]
         if not found or len(found[0]) != 3:
             return []
@@ -96,6 +96,19 @@ def frames_are_parallel(header: SourceHeader) -> bool:
         if len(stated) > 1:
             return False
     return True
+
+
+def frame_orientation(data_set: Dataset, frame: int) -> tuple[float, ...]:
+    """Return Image Orientation (Patient) of a frame, from 0; empty when it has none."""
+    groups = [
+        *items(data_set, "PerFrameFunctionalGroupsSequence")[frame : frame + 1],
+        *items(data_set, "SharedFunctionalGroupsSequence")[:1],
+    ]
+    for group in groups:
+        for item in items(group, "PlaneOrientationSequence"):
+            if len(found := numbers(item, "ImageOrientationPatient")) == 6:
+                return found
+    return ()
 
 
 def _reference(header: SourceHeader, instance: SourceInstance) -> Dataset:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import Volume
-from node.results.evidence import frames_are_parallel
 from node.results.given import Given
 from node.results.source_grid import NotOnTheGrid, SourceGrid, source_grid
 from node.results.source_header import SourceHeader
@@ -31,7 +30,7 @@ class Grid:
     steps_mm
         (2, 3) float64: from row to row, and from column to column.
     is_multi_frame
-        Whether the source is one instance of several frames.
+        Whether an instance of the source has several of the slices as its frames.
     """
 
     shape: tuple[int, int, int]
@@ -64,8 +63,7 @@ def grid_of(given: Given) -> Grid | None:
     if len(given.header.images) != 1:
         return None
     placed = source_grid(given.source, given.header)
-    is_parallel = len(placed.slices) == 1 or frames_are_parallel(given.header)
-    return _of_source(placed, given.header, is_placed=placed.is_placed and is_parallel)
+    return _of_source(placed, given.header, is_placed=placed.is_placed)
 
 
 def _of_volume(volume: Volume, given: Given) -> Grid:

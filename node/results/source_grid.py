@@ -6,13 +6,13 @@ numbers are the centres of voxels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node.results.evidence import frame_positions_mm
+from node.results.evidence import frame_positions_mm, frames_are_parallel
 from node.results.facts import Source
 from node.results.header_values import integer, items
 from node.results.source_header import SourceHeader, SourceInstance
@@ -21,6 +21,8 @@ from node.results.source_header import SourceHeader, SourceInstance
 _DIRECTION_TOLERANCE = 1e-2
 #: A slice may lie a little off an even grid, never as far as half way to its neighbour.
 _POSITION_TOLERANCE = 0.45
+#: Of a place in mm; what differs less is the same place.
+_PLACE_DIGITS = 4
 
 
 class NotOnTheGrid(ValueError):
@@ -47,7 +49,8 @@ class SourceGrid:
 
     ``along_row`` and ``along_column`` are the unit vectors of Image Orientation (Patient): in their
     directions the column index and the row index grow. ``pixel_spacing_mm`` is (between rows, between
-    columns). All three are empty when the source has no geometry.
+    columns). All three are empty when the source has no geometry, and when its frames do not lie in one
+    stack: orientation and spacing are then those of each alone.
     """
 
     slices: tuple[Slice, ...]
@@ -118,23 +121,35 @@ def source_grid(source: Source, header: SourceHeader, slice_count: int | None = 
             np.linalg.norm(step)
         ):
             raise NotOnTheGrid("the volume is not on the grid of the source")
-    positions = frame_positions_mm(header) if len(header.instances) == 1 else []
-    is_multi_frame = bool(positions)
-    if not is_multi_frame:
-        positions = [instance.position_mm for instance in header.instances]
-    order = _order(positions, affine, source.volume.voxels.shape[0])
-    slices = []
-    for index, image in enumerate(order):
-        instance = first if is_multi_frame else header.instances[image]
-        slices.append(Slice(index, instance, image + 1 if is_multi_frame else None, positions[image]))
+    frames = _frames(source, header)
+    order = _order([place for *_, place in frames], affine, source.volume.voxels.shape[0])
     return SourceGrid(
-        tuple(slices),
+        tuple(Slice(index, *frames[image]) for index, image in enumerate(order)),
         first.rows,
         first.columns,
         first.orientation[:3],
         first.orientation[3:],
         first.pixel_spacing_mm,
     )
+
+
+def lie_apart(positions: Iterable[Sequence[float]]) -> bool:
+    """Return whether no two of some places in mm are the same."""
+    places = [tuple(round(one, _PLACE_DIGITS) for one in position) for position in positions]
+    return len(set(places)) == len(places)
+
+
+def _frames(
+    source: Source, header: SourceHeader
+) -> list[tuple[SourceInstance, int | None, tuple[float, ...]]]:
+    """Every frame of every instance: the instance, the Frame Number where it has several, the place."""
+    found: list[tuple[SourceInstance, int | None, tuple[float, ...]]] = []
+    for data_set, instance in zip(source.data_sets, header.instances, strict=True):
+        if positions := frame_positions_mm(data_set):
+            found += [(instance, number, position) for number, position in enumerate(positions, 1)]
+        else:
+            found.append((instance, None, instance.position_mm))
+    return found
 
 
 def _image_grid(header: SourceHeader, slice_count: int | None) -> SourceGrid:
@@ -148,10 +163,11 @@ def _image_grid(header: SourceHeader, slice_count: int | None) -> SourceGrid:
         raise NotOnTheGrid(f"the image has {frames} frames, and {slice_count} were found something in")
     # The class of an image with one frame may be one that has no frames.
     is_multi_frame = frames > 1 or has_functional_groups(header)
-    positions: Sequence[tuple[float, ...]] = frame_positions_mm(header)
+    positions: Sequence[tuple[float, ...]] = frame_positions_mm(data_set)
     if len(positions) != frames:
         positions = [image.position_mm] if frames == 1 else [()] * frames
     is_placed = len(image.orientation) == 6 and len(image.pixel_spacing_mm) == 2
+    is_placed = is_placed and (frames == 1 or frames_are_parallel(header))
     return SourceGrid(
         tuple(
             Slice(index, image, index + 1 if is_multi_frame else None, positions[index])

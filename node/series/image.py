@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import RTDoseStorage
 
 from models.types import Image
 from node.errors import NotAnImage, UnsupportedPixelData
@@ -69,6 +70,9 @@ def build(
         raise NotAnImage(f"the series holds {len(shown)} images, and the model takes one")
     (instance,) = shown
     header = instance.header
+    if text(header, "Modality") == "RTDOSE" or text(header, "SOPClassUID") == RTDoseStorage:
+        # Its values are in DoseGridScaling (PS3.3 section C.8.8.3), and mean nothing without it.
+        raise NotAnImage("the image is an RT Dose, whose grid of doses is not read here")
     if not instance.is_decodable:
         raise NotAnImage("the image is a video, which is not decoded here")
     count = max(1, whole(header, "NumberOfFrames", 1))

@@ -19,6 +19,7 @@ from pydicom.uid import (
 )
 
 from models.types import Code, DerivedImage, Findings
+from node.errors import ResultImpossible
 from node.results.build import Source
 from tests.support.made_findings import HOUNSFIELD, all_built, image_source, made_source, read, source_of
 from tests.support.made_series import LYING, enhanced_ct, numbered, places_mm
@@ -122,7 +123,7 @@ def test_a_grid_that_no_image_can_have_is_refused_with_the_reason(change: Any, r
 
 
 def test_a_place_in_the_patient_is_refused_where_the_source_has_none() -> None:
-    with pytest.raises(ValueError, match="its source has none"):
+    with pytest.raises(ResultImpossible, match="its source has none"):
         derived(image_source(), image(np.zeros((1, 4, 6), np.int16), affine=np.eye(4)))
 
 
@@ -176,7 +177,7 @@ def test_a_number_of_pet_has_no_intercept() -> None:
 
 def test_what_a_radiograph_cannot_hold_is_refused_by_name() -> None:
     source = image_source(SOPClassUID=DigitalXRayImageStorageForPresentation, Modality="DX")
-    with pytest.raises(ValueError, match="smooth has values from -1 to 5"):
+    with pytest.raises(ResultImpossible, match="smooth has values from -1 to 5"):
         derived(source, image(np.resize(np.array([-1, 5], np.int16), (1, 4, 6)), unit=ONE))
     [made] = derived(source, image(np.full((1, 4, 6), 9, np.int16), unit=ONE))
     assert (made.RescaleSlope, made.RescaleIntercept, made.RescaleType) == (1, 0, "US")

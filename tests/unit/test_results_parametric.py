@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.types import Code, DerivedImage, Findings
+from node.errors import ResultImpossible
 from node.results.build import Source
 from tests.support.made_findings import all_built, image_source, made_source, read, source_of
 from tests.support.made_series import LYING, numbered, places_mm
@@ -130,5 +131,5 @@ def test_a_map_of_an_earlier_study_names_it_among_other_studies() -> None:
 
 
 def test_a_map_on_an_image_without_a_place_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ValueError, match="give it as an image or as a picture"):
+    with pytest.raises(ResultImpossible, match="give it as an image or as a picture"):
         maps(image_source(), image(np.ones((1, 4, 6), np.float32)))

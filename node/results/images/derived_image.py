@@ -15,7 +15,6 @@ from typing import Any
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import (
-    ComputedRadiographyImageStorage,
     CTImageStorage,
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
@@ -24,13 +23,15 @@ from pydicom.uid import (
     MRImageStorage,
     PositronEmissionTomographyImageStorage,
     SecondaryCaptureImageStorage,
-    UltrasoundImageStorage,
 )
 
 from models.types import DerivedImage, Findings
+from node.errors import ResultImpossible
 from node.results.concepts import code_dataset, coding_schemes
 from node.results.facts import RunFacts, Source
 from node.results.header_values import as_decimal_string, numbers, text
+from node.results.images.classes import ONE_FRAME, refuse_unless_held
+from node.results.images.conditions import take_out_what_no_mr_asks_for
 from node.results.images.derivation import (
     About,
     derivation,
@@ -43,6 +44,7 @@ from node.results.images.derivation import (
 )
 from node.results.images.derived_multi_frame import enhanced
 from node.results.images.inheritance import acquisition_equipment, inherited, set_lossy, source_image_items
+from node.results.images.pet import set_pet_series, set_pet_units
 from node.results.images.planes import Plane, planes
 from node.results.images.stored_values import Storing, storing
 from node.results.laterality import set_laterality
@@ -73,13 +75,6 @@ _REPAIRS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-#: Their IODs have no frames, though some sources say that they have one.
-_ONE_FRAME: set[str] = {
-    CTImageStorage, ComputedRadiographyImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage,
-    SecondaryCaptureImageStorage, UltrasoundImageStorage, *_WITH_FIXED_RESCALE,
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Series:
     """One derived image, with all that its instances share; ``base`` and ``header`` are of its input."""
@@ -99,21 +94,29 @@ class _Series:
         return f"{self.image.label or self.image.name}: made by {card.name} {card.version}"
 
 
-def derived_images(findings: Findings, source: Source, header: SourceHeader, run: RunFacts) -> list[Dataset]:
+def derived_images(
+    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
+) -> tuple[list[Dataset], list[str]]:
     """Return the instances of all derived images of kind ``"image"``, a series for each.
+
+    With them come the reasons why others were not made: their source cannot hold them.
 
     Raises
     ------
     ValueError
-        when an image cannot be what it should be, with the reason
+        when an image is none, whatever its source
     """
-    made = []
+    made: list[Dataset] = []
+    reasons: list[str] = []
     for index, image in enumerate(one for one in findings.images if one.kind == "image"):
         base = source.of(image.on)
         own = header if base is source else SourceHeader.of(base)
         series = _Series(image, index, base, own, header, source, run)
-        made += _instances(series)
-    return made
+        try:
+            made += _instances(series)
+        except ResultImpossible as impossible:
+            reasons.append(str(impossible))
+    return made, reasons
 
 
 def _instances(series: _Series) -> list[Dataset]:
@@ -123,8 +126,8 @@ def _instances(series: _Series) -> list[Dataset]:
     if is_colour and not has_colour(header.first):
         made = [_colour_capture(series, plane) for plane in placed]
     else:
-        class_uid = header.instances[0].sop_class_uid
-        how = Storing("u1") if is_colour else storing(image.voxels, class_uid, image.name)
+        refuse_unless_held(image, placed, header)
+        how = Storing("u1") if is_colour else _storing(image, header.instances[0].sop_class_uid)
         about = About(
             series.description + f"; {how.words}; {NOT_FOR_DIAGNOSIS}", derivation(image), how,
             *window(image, base), rescale_type(image),
@@ -139,6 +142,13 @@ def _instances(series: _Series) -> list[Dataset]:
     for number, data_set in enumerate(made, 1):
         _finish(data_set, series, number)
     return made
+
+
+def _storing(image: DerivedImage, class_uid: str) -> Storing:
+    try:
+        return storing(image.voxels, class_uid, image.name)
+    except ValueError as error:
+        raise ResultImpossible(str(error)) from error
 
 
 def _finish(data_set: Dataset, series: _Series, number: int) -> None:
@@ -171,7 +181,7 @@ def _plain(series: _Series, placed: tuple[Plane, ...], voxels: NDArray[Any], abo
     data_set.Modality = header.modality
     data_set.ImageType = image_type(template, class_uid)
     _set_geometry(data_set, series, plane)
-    if "NumberOfFrames" in template and (len(placed) > 1 or class_uid not in _ONE_FRAME):
+    if "NumberOfFrames" in template and (len(placed) > 1 or class_uid not in ONE_FRAME):
         data_set.NumberOfFrames = len(placed)
     is_colour = series.image.voxels.ndim == 4
     set_pixels(
@@ -181,7 +191,10 @@ def _plain(series: _Series, placed: tuple[Plane, ...], voxels: NDArray[Any], abo
         is_inverse=text(template, "PhotometricInterpretation") == "MONOCHROME1",
     )
     if class_uid == PositronEmissionTomographyImageStorage:
-        _set_pet_series(data_set, series.image.voxels.shape[0], plane.index)
+        set_pet_series(data_set, series.image.voxels.shape[0], plane.index)
+        set_pet_units(data_set, series.image)
+    if class_uid == MRImageStorage:
+        take_out_what_no_mr_asks_for(data_set)
     if not is_colour:
         _set_values(data_set, class_uid, about)
     data_set.DerivationDescription = about.description[:_SHORT_TEXT]
@@ -190,19 +203,6 @@ def _plain(series: _Series, placed: tuple[Plane, ...], voxels: NDArray[Any], abo
         one for each in placed for one in (each.sources if len(placed) == 1 else each.sources[:1])
     )
     return data_set
-
-
-def _set_pet_series(data_set: Dataset, count: int, index: int) -> None:
-    """Say how many slices there are, and leave out what other types of series have (PS3.3 C.8.9.1)."""
-    data_set.NumberOfSlices, data_set.ImageIndex = count, index + 1
-    kind = str(next(iter(data_set.get("SeriesType") or [""])))
-    for keyword, of in (
-        ("NumberOfTimeSlices", "DYNAMIC"),
-        ("NumberOfTimeSlots", "GATED"),
-        ("NumberOfRRIntervals", "GATED"),
-    ):
-        if keyword in data_set and kind != of:
-            delattr(data_set, keyword)
 
 
 def _template(series: _Series, plane: Plane) -> Dataset:
@@ -221,6 +221,10 @@ def _set_geometry(data_set: Dataset, series: _Series, plane: Plane) -> None:
         # One or the other (PS3.3 section C.7.3.1).
         del data_set.PatientPosition
     if not plane.is_placed:
+        # Half of a place is none.
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
+            if keyword in data_set:
+                delattr(data_set, keyword)
         # A type 2C of the General Image module, where there is no orientation.
         if "PatientOrientation" not in data_set:
             data_set.PatientOrientation = None

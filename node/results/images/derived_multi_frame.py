@@ -6,6 +6,7 @@ another grid the frames have their place, and what all frames of the source shar
 
 from __future__ import annotations
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     EnhancedCTImageStorage,
@@ -16,11 +17,14 @@ from pydicom.uid import (
 )
 
 from models.types import DerivedImage
+from node.errors import ResultImpossible
 from node.results.concepts import code_dataset
 from node.results.header_values import as_decimal_string, items, text
+from node.results.images.conditions import mend_frames
 from node.results.images.derivation import About, set_pixels, set_window
 from node.results.images.inheritance import inherited, source_image_items, valid
 from node.results.images.planes import Plane
+from node.results.source_grid import lie_apart
 from node.results.source_header import SourceHeader
 
 #: Of stored values, or said anew.
@@ -43,7 +47,8 @@ _OF_ORIGINALS = (
     "EchoPlanarPulseSequence", "SaturationRecovery", "SpectrallySelectedSuppression",
     "OversamplingPhase", "GeometryOfKSpaceTraversal", "RectilinearPhaseEncodeReordering",
     "SegmentedKSpaceTraversal", "CoverageOfKSpace", "NumberOfKSpaceTrajectories",
-    "BulkMotionCompensationTechnique",
+    "BulkMotionCompensationTechnique", "VelocityEncodingDirection", "VelocityEncodingMinimumValue",
+    "VelocityEncodingMaximumValue",
 )  # fmt: skip
 #: What a source may lack though it must not.
 _REPAIRS = {
@@ -51,11 +56,16 @@ _REPAIRS = {
     "VolumeBasedCalculationTechnique": "NONE", "PresentationLUTShape": "IDENTITY",
     "BurnedInAnnotation": "NO", "AcquisitionContextSequence": [],
 }  # fmt: skip
-_MR_REPAIRS = {"ComplexImageComponent": "MAGNITUDE", "AcquisitionContrast": "UNKNOWN"}
+_MR_REPAIRS = {
+    "ComplexImageComponent": "MAGNITUDE", "AcquisitionContrast": "UNKNOWN",
+    "ApplicableSafetyStandardAgency": "UNKNOWN",
+}  # fmt: skip
 _CT_AND_MR: set[str] = {
     EnhancedCTImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
 }  # fmt: skip
+#: Their Multi-frame Dimension module is mandatory (PS3.3 tables A.38-1 and A.36-1).
+_INDEXED: set[str] = {EnhancedCTImageStorage, EnhancedMRImageStorage}
 _LEGACY: set[str] = {
     LegacyConvertedEnhancedCTImageStorage, LegacyConvertedEnhancedMRImageStorage,
     LegacyConvertedEnhancedPETImageStorage,
@@ -98,6 +108,9 @@ def enhanced(
         _set_dimensions(data_set, dimension_organization_uid)
     else:
         per_frame = [valid(groups[(plane.sources[0].frame or 1) - 1]) for plane in frames]
+        if not items(data_set, "DimensionIndexSequence") and _are_counted(per_frame, frames, data_set, image):
+            _set_dimensions(data_set, dimension_organization_uid)
+    mend_frames(data_set, [shared, *per_frame])
     for group, plane in zip(per_frame, frames, strict=True):
         _take_out(group, _REPLACED)
         group.DerivationImageSequence = [_derivation_of(plane, about)]
@@ -211,6 +224,32 @@ def _set_place(shared: Dataset, plane: Plane) -> None:
     orientation.ImageOrientationPatient = [as_decimal_string(value) for value in plane.orientation]
     shared.PixelMeasuresSequence = [measures]
     shared.PlaneOrientationSequence = [orientation]
+
+
+def _are_counted(
+    groups: list[Dataset], frames: tuple[Plane, ...], data_set: Dataset, image: DerivedImage
+) -> bool:
+    """Give frames of a source that has no index their numbers by place, from one end of the stack.
+
+    Where they do not lie in one, there are none, which only some classes allow.
+    """
+    if not frames[0].is_placed or not lie_apart([plane.position_mm for plane in frames]):
+        if data_set.SOPClassUID not in _INDEXED:
+            return False
+        raise ResultImpossible(
+            f"the image {image.name} cannot be of its source's SOP class: the frames of the source have no "
+            "index, and do not lie in one stack, so they have no order"
+        )
+    along, down = np.array(frames[0].orientation[:3]), np.array(frames[0].orientation[3:])
+    heights = np.array([plane.position_mm for plane in frames]) @ np.cross(along, down)
+    for number, index in enumerate(np.argsort(heights, kind="stable").tolist(), 1):
+        group = groups[index]
+        content = (items(group, "FrameContentSequence") or [Dataset()])[0]
+        content.StackID = text(content, "StackID") or "1"
+        content.InStackPositionNumber = number
+        content.DimensionIndexValues = [1, number]
+        group.FrameContentSequence = [content]
+    return True
 
 
 def _set_dimensions(data_set: Dataset, organization_uid: str) -> None:

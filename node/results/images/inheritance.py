@@ -16,6 +16,7 @@ from pydicom.valuerep import validate_value
 from models.types import Code
 from node.results.concepts import code_dataset
 from node.results.header_values import as_decimal_string, numbers, text
+from node.results.patient_orientation import directions
 from node.results.source_grid import Slice
 from node.results.source_header import SourceHeader
 from node.undecodable import UNDECODABLE_IN_MEMORY
@@ -80,7 +81,10 @@ def inherited(data_set: Dataset) -> Dataset:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _valid(data_set, _NOT_INHERITED)
+        kept = _valid(data_set, _NOT_INHERITED)
+    if "PatientOrientation" in kept and directions(kept) is None:
+        kept.PatientOrientation = None
+    return kept
 
 
 def valid(data_set: Dataset) -> Dataset:

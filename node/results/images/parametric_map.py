@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
 from models.types import Code, DerivedImage, Findings
+from node.errors import ResultImpossible
 from node.results.concepts import code_dataset, coding_schemes, concept
 from node.results.evidence import placed_images
 from node.results.facts import RunFacts, Source
@@ -24,6 +25,7 @@ from node.results.images.planes import Plane, planes
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, device_serial_number, stamp
 from node.results.references import set_references
+from node.results.source_grid import lie_apart
 from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 
@@ -40,8 +42,12 @@ class _Map(ParametricMap):
         """Copy nothing."""
 
 
-def parametric_maps(findings: Findings, source: Source, header: SourceHeader, run: RunFacts) -> list[Dataset]:
+def parametric_maps(
+    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
+) -> tuple[list[Dataset], list[str]]:
     """Return a Parametric Map for each image of kind ``"map"``, all in one series.
+
+    With them come the reasons why others were not made: their source cannot hold them.
 
     Values are Float Pixel Data, or Double Float Pixel Data where they came as float64, and are the real
     values; Real World Value Mapping (PS3.3 section C.7.6.16.2.11) says of what, and in which unit.
@@ -49,13 +55,19 @@ def parametric_maps(findings: Findings, source: Source, header: SourceHeader, ru
     Raises
     ------
     ValueError
-        when a map cannot be laid on its source, with the reason
+        when a map is on a grid that no image can have
     """
-    made = []
+    made: list[Dataset] = []
+    reasons: list[str] = []
     for number, image in enumerate((one for one in findings.images if one.kind == "map"), 1):
         base = source.of(image.on)
         own = header if base is source else SourceHeader.of(base)
-        placed = planes(image, base, own)
+        try:
+            placed = planes(image, base, own)
+            _refuse_unless_held(image, placed)
+        except ResultImpossible as impossible:
+            reasons.append(str(impossible))
+            continue
         data_set = _map(image, placed, own, run)
         set_lossy(data_set, own)
         stamp(data_set, source, header, run, "pm", what=f"pm {image.name}", number=number)
@@ -68,7 +80,20 @@ def parametric_maps(findings: Findings, source: Source, header: SourceHeader, ru
         if schemes := coding_schemes(data_set):
             data_set.CodingSchemeIdentificationSequence = schemes
         made.append(data_set)
-    return made
+    return made, reasons
+
+
+def _refuse_unless_held(image: DerivedImage, placed: tuple[Plane, ...]) -> None:
+    if not placed[0].is_placed:
+        raise ResultImpossible(
+            f"the map {image.name} is on an image without one place in the patient, which a Parametric Map "
+            "needs; give it as an image or as a picture"
+        )
+    if not lie_apart([one.position_mm for one in placed]):
+        raise ResultImpossible(
+            f"the map {image.name} has several frames in one place, which a Parametric Map cannot have; "
+            "give it as an image or as a picture"
+        )
 
 
 def _map(image: DerivedImage, placed: tuple[Plane, ...], header: SourceHeader, run: RunFacts) -> Dataset:
@@ -78,11 +103,6 @@ def _map(image: DerivedImage, placed: tuple[Plane, ...], header: SourceHeader, r
         values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     low, high = value_range(image)
     first = placed[0]
-    if not first.is_placed:
-        raise ValueError(
-            f"the map {image.name} is on an image without a place in the patient, which a Parametric Map "
-            "needs; give it as an image or as a picture"
-        )
     shown = placed_images(header, first.thickness_mm or 1.0)[0]
     shown.SOPClassUID = CTImageStorage  # the library does not know retired and private ones
     quantity = image.quantity or Code("112187", "DCM", "Unspecified method of calculation")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import DerivedImage
+from node.errors import ResultImpossible
 from node.results.facts import Source
 from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
 from node.results.source_header import SourceHeader
@@ -44,12 +45,14 @@ def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[P
     Raises
     ------
     ValueError
-        when its own grid is one that no image can have, or its source has no place in the patient
+        when its own grid is one that no image can have
+    ResultImpossible
+        when its source has no place in the patient, or not the slices of the volume
     """
     try:
         grid = source_grid(source, header, None if image.affine is not None else image.voxels.shape[0])
     except NotOnTheGrid as error:
-        raise ValueError(f"the image {image.name} cannot be laid on its source: {error}") from error
+        raise ResultImpossible(f"the image {image.name} cannot be laid on its source: {error}") from error
     if image.affine is not None:
         return _own(image, image.affine, grid)
     thickness = header.slice_thickness_mm
@@ -70,7 +73,7 @@ def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[P
 
 def _own(image: DerivedImage, affine: NDArray[np.float64], grid: SourceGrid) -> tuple[Plane, ...]:
     if not grid.is_placed:
-        raise ValueError(f"the image {image.name} has a place in the patient, and its source has none")
+        raise ResultImpossible(f"the image {image.name} has a place in the patient, and its source has none")
     steps = affine[:3, :3]
     lengths = np.linalg.norm(steps, axis=0)
     if not np.isfinite(affine).all() or (lengths <= 0).any():

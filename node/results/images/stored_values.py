@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import (
+    BreastTomosynthesisImageStorage,
     ComputedRadiographyImageStorage,
     DigitalIntraOralXRayImageStorageForPresentation,
     DigitalIntraOralXRayImageStorageForProcessing,
@@ -42,6 +43,7 @@ _BYTES = {
 }  # fmt: skip
 #: Their IODs have no Modality LUT, or one that changes nothing.
 _AS_THEY_ARE = _BYTES | {
+    BreastTomosynthesisImageStorage,
     DigitalIntraOralXRayImageStorageForPresentation, DigitalIntraOralXRayImageStorageForProcessing,
     DigitalMammographyXRayImageStorageForPresentation, DigitalMammographyXRayImageStorageForProcessing,
     DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing,
@@ -122,6 +124,9 @@ def storing(values: NDArray[Any], sop_class_uid: str, what: str) -> Storing:
         return Storing("<u2" if low >= 0 else "<i2", step, 0.0, step / 2)
     if is_whole and high - low <= 65535:
         return Storing("<u2", 1.0, low)
+    if low == high:
+        # Of one value alone it is the intercept, which has as many digits as the value.
+        return Storing("<u2", 1.0, float(as_decimal_string(low)))
     step = _step((high - low) / 65533)
     intercept = float(as_decimal_string(math.floor(low / step) * step))
     return Storing("<u2", step, intercept, step / 2)

@@ -18,8 +18,8 @@ from node.results.concepts import code_dataset, coding_schemes, concept
 from node.results.evidence import placed_images, placed_multi_frame, unplaced_image
 from node.results.facts import RunFacts
 from node.results.given import AllGiven
-from node.results.header_values import put, text
 from node.results.overlays.segmentation_plan import MAXIMUM_FRACTIONAL_VALUE, Plan
+from node.results.patient_orientation import directions
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, device_serial_number, stamp
 from node.results.uids import run_uid, tracking_uid
 
@@ -94,7 +94,7 @@ def segmentation(plan: Plan, given: AllGiven, run: RunFacts) -> Dataset:
     data_set.BurnedInAnnotation = "NO"
     if plan.grid.positions_mm is None:
         # Of type 2C where no Image Plane says it (PS3.3 table C.7-9).
-        put(data_set, "PatientOrientation", text(plan.given.header.first, "PatientOrientation"))
+        data_set.PatientOrientation = directions(plan.given.header.first)
     _set_dimension_organization(data_set, run_uid(f"{plan.what} dimension organization", source, run))
     _set_study_of_source(data_set, plan)
     if schemes := coding_schemes(data_set):
@@ -150,7 +150,12 @@ def _description(segment: Segment, number: int, given: AllGiven, run: RunFacts) 
         segmented_property_type=concept(segment.type),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
-        tracking_uid=tracking_uid(given.first.header.study_instance_uid, run.analysis, segment.name),
+        tracking_uid=tracking_uid(
+            given.first.header.study_instance_uid,
+            given.first.header.series_instance_uid,
+            run.analysis,
+            segment.name,
+        ),
         tracking_id=segment.name[:_MAX_LONG_STRING],
         display_color=CIELabColor.from_rgb(*segment.colour),
     )

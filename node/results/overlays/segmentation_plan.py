@@ -12,6 +12,7 @@ from models.types import Findings, Segment
 from node.config.settings import ResultKind
 from node.results.given import AllGiven, Given
 from node.results.grid import Grid, grid_of
+from node.results.source_grid import lie_apart
 
 Form = Literal["BINARY", "FRACTIONAL", "LABELMAP"]
 #: As many steps as a fractional Segmentation of eight bits has (PS3.3 section C.8.20.2).
@@ -168,7 +169,11 @@ def _reason(given: Given, grid: Grid | None) -> str:
     if grid is None:
         return "the analysis had no volume"
     if given.source.volume is None and grid.positions_mm is None and grid.shape[0] > 1:
-        return "the frames of the source do not say where they lie"
+        return "the frames of the source do not lie in one stack, or do not say where they lie"
+    if grid.is_multi_frame and len({instance for instance, _ in grid.frames}) > 1:
+        return "the frames of the source are in several multi-frame images"
+    if grid.positions_mm is not None and not lie_apart(grid.positions_mm.tolist()):
+        return "several frames of the source lie in one place"
     return grid.reason
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import Findings, Mark, Segment
+from node.results.evidence import frame_orientation
 from node.results.given import AllGiven, Given
-from node.results.header_values import numbers, text
+from node.results.header_values import items, numbers
+from node.results.patient_orientation import directions
 from node.results.regions import outlines_of
 from node.results.source_header import SourceHeader
 
@@ -182,7 +184,7 @@ def _slice(here: _Here, one: Given, index: int) -> Anatomy:
     else:
         assert source.image is not None
         spacing_mm = source.image.spacing_mm or (1.0, 1.0)
-        edges, unit, instance = _edges_of(header, 0), source.image.unit, 0
+        edges, unit, instance = _edges_of(header, 0, index), source.image.unit, 0
     return Anatomy(
         _grey(here.pixels[index], unit == CT_UNIT or header.modality == "CT", header),
         tuple((segment, segment.mask[index]) for segment in here.segments if segment.mask[index].any()),
@@ -250,13 +252,17 @@ def _ct_window(header: SourceHeader) -> tuple[float, float]:
 # --- which way round ---------------------------------------------------------
 
 
-def _edges_of(header: SourceHeader, instance: int) -> tuple[str, str, str, str]:
+def _edges_of(header: SourceHeader, instance: int, frame: int | None = None) -> tuple[str, str, str, str]:
+    """What is beyond the edges of an instance; with ``frame``, from 0, of that frame of the first one."""
     orientation: Sequence[float] = header.instances[instance].orientation
+    # Frames may lie each in a way of its own.
+    if frame is not None and items(header.first, "PerFrameFunctionalGroupsSequence"):
+        orientation = frame_orientation(header.first, frame)
     if len(orientation) == 6:
         return _edges(np.array(orientation[:3]), np.array(orientation[3:]))
     # A projection says it in letters: to the right, and down (PS3.3 section C.7.6.1.1.1).
-    stated = text(header.first, "PatientOrientation").split("\\")
-    if len(stated) != 2 or not all(one and set(one) <= set(_OPPOSITE) for one in stated):
+    stated = directions(header.first)
+    if stated is None:
         return "", "", "", ""
     right, down = stated
     left, up = ("".join(_OPPOSITE[letter] for letter in one) for one in stated)

@@ -15,7 +15,6 @@ from pydicom.uid import SpatialRegistrationStorage
 from models.types import Code, Findings, Transform
 from node.results.concepts import code_dataset, coding_schemes
 from node.results.facts import RunFacts, Source
-from node.results.header_values import text
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.references import instance_item, set_references
@@ -28,20 +27,26 @@ _IDENTITY = Code("125021", "DCM", "Frame of Reference Identity")
 _MAX_LONG_STRING = 64
 
 
-def registrations(findings: Findings, source: Source, header: SourceHeader, run: RunFacts) -> list[Dataset]:
+def registrations(
+    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
+) -> tuple[list[Dataset], list[str]]:
     """Return a Spatial or a Deformable Spatial Registration for each transform.
 
-    Those to one frame of reference lie in one series.
+    Those to one frame of reference lie in one series. With them come the reasons why others were not made.
 
     Raises
     ------
     ValueError
         when a transform is none: its matrix has no inverse, or its grid is sheared
     """
-    made = []
+    made: list[Dataset] = []
+    reasons: list[str] = []
     numbers: dict[str, int] = {}
     for transform in findings.transforms:
         moving, fixed = (_header_of(name, source, header) for name in (transform.moving, transform.fixed))
+        if not (moving.images and fixed.images):
+            reasons.append(f"the transform {transform.name} is between inputs one of which has no images")
+            continue
         frame = fixed.frame_of_reference_uid
         numbers[frame] = numbers.get(frame, 0) + 1
         series_index = list(numbers).index(frame)
@@ -66,7 +71,7 @@ def registrations(findings: Findings, source: Source, header: SourceHeader, run:
         if schemes := coding_schemes(data_set):
             data_set.CodingSchemeIdentificationSequence = schemes
         made.append(data_set)
-    return made
+    return made, reasons
 
 
 def _header_of(name: str, source: Source, header: SourceHeader) -> SourceHeader:
@@ -94,7 +99,8 @@ def _item(
     transform: Transform,
 ) -> Dataset:
     item, registration = Dataset(), Dataset()
-    if not share_a_frame and text(header.first, "FrameOfReferenceUID"):
+    if not share_a_frame:
+        # One that the source lacks is made up for it, the same for all of its results.
         item.FrameOfReferenceUID = header.frame_of_reference_uid
     item.ReferencedImageSequence = [instance_item(one) for one in header.images]
     comment = f"{transform.moving or 'moving'} to {transform.fixed or 'fixed'}"
