@@ -120,6 +120,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     (ENHANCED, "Number of Frames", lambda d: d.PerFrameFunctionalGroupsSequence.pop()),
     (ENHANCED, "no Plane Position", at(FRAME, 2, fault=without("PlanePositionSequence"))),
     (ENHANCED, "Rescale Slope is 0", at(SHARED, "PixelValueTransformationSequence", fault=put("RescaleSlope", 0))),
+    (ENHANCED, "no functional groups", lambda d: (delattr(d, SHARED), delattr(d, FRAME))),
     (MAP, "DeviceSerialNumber", put("DeviceSerialNumber", "0000")),
     (MAP, "one element of floating", without("FloatPixelData")),
     (MAP, "FloatPixelData has not", put("FloatPixelData", b"\0\0\0\0")),

@@ -6,10 +6,24 @@ from collections.abc import Iterator
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    BreastTomosynthesisImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+)
 
 from node.results.header_values import numbers
 
 _UNIT_TOLERANCE = 1e-3
+_ENHANCED: set[str] = {
+    BreastTomosynthesisImageStorage, EnhancedCTImageStorage, EnhancedMRImageStorage, EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage, LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+}  # fmt: skip
 
 
 def image_problems(data_set: Dataset) -> Iterator[str]:
@@ -23,6 +37,10 @@ def image_problems(data_set: Dataset) -> Iterator[str]:
     yield from _pixels(data_set)
     yield from _values(data_set)
     yield from plane_problems(data_set)
+    if str(data_set.get("SOPClassUID", "")) in _ENHANCED and not (
+        data_set.get("SharedFunctionalGroupsSequence") and data_set.get("PerFrameFunctionalGroupsSequence")
+    ):
+        yield "an enhanced image has no functional groups"
     for keyword in ("PixelPaddingValue", "IconImageSequence"):
         if keyword in data_set:
             yield f"{keyword} is that of the source"
