@@ -303,8 +303,11 @@ def _parked(config: Config) -> dict[str, parking.Parked]:
     """The analyses that are parked; none where there are no records yet, or they cannot be read."""
     from node.index.database import Database
 
+    path = database_path(config)
+    if not os.path.exists(path):
+        return {}
     try:
-        database = Database.open_read_only(database_path(config))
+        database = Database.open_read_only(path)
     except AnodeError:
         return {}
     try:

@@ -23,8 +23,9 @@ def register(commands: Commands) -> None:
         _run,
         summary="list studies and how far each has come, the latest first",
         description="Receiving, complete, analysed, returned; stored, where nothing more was asked for; "
-        "refused, where no analysis that looked can use its series; stopped, where something was set aside or "
-        "damaged, and a person has to look ('anode why STUDY'). An analysis or a route that no series matches changes nothing here.",
+        "refused, where no analysis that looked can use its series; stopped, where something was set aside "
+        "or damaged, and a person has to look ('anode why STUDY'). An analysis or a route that no series "
+        "matches changes nothing here.",
         examples="anode studies\nanode studies --limit 10 --json\n"
         "anode studies 1.2.840.113619.2.55.3 --instances",
     )

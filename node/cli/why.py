@@ -26,9 +26,10 @@ def register(commands: Commands) -> None:
         "why",
         _run,
         summary="say what became of a study: the cause, since when, the next try, the command to run",
-        description="Each row has a state: done, with what was found; refused, where a series is none for the "
-        "analysis; running, waiting, retrying; stopped, where a person has to look; idle, where nothing is to happen: no series matches, no instance came since the analysis "
-        "was configured, or a route leads back to the sender.",
+        description="Each row has a state: done, with what was found; refused, where a series is none for "
+        "the analysis; running, waiting, retrying; stopped, where a person has to look; idle, where nothing "
+        "is to happen: no series matches, no instance came since the analysis was configured, or a route "
+        "leads back to the sender.",
         examples="anode why 1.2.840.113619.2.55.3\nanode why A1234567 --json",
     )
     why.add_argument(

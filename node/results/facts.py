@@ -41,6 +41,8 @@ class Source:
         Whether it is of an earlier study of the same patient.
     image
         What the model was given, when it was given an image.
+    lacks_prior
+        Of the first: whether its model compares with an earlier study, and was given none.
     """
 
     data_sets: Sequence[Dataset]
@@ -52,6 +54,7 @@ class Source:
     others: Mapping[str, Source] = field(default_factory=dict)
     is_prior: bool = False
     image: Image | None = None
+    lacks_prior: bool = False
 
     def of(self, name: str) -> Source:
         """Return the input that findings call ``name``, this one for the empty name.
@@ -84,7 +87,8 @@ class RunFacts:
 
     ``started_at`` is frozen when the job is made: it is the Content Date and Time of every
     result, so that a repeated job makes the same objects. It should know its time zone; without
-    one it is taken as local time. ``weights_sha256`` is that of the card unless given.
+    one it is taken as local time. ``weights_sha256`` is that of the card unless given. ``kinds`` are those
+    of the results that are made together, which refer to one another.
     """
 
     analysis: str
@@ -93,6 +97,7 @@ class RunFacts:
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     weights_sha256: str = ""
     predecessor: PredecessorReference | None = None
+    kinds: tuple[ResultKind, ...] = ()
 
     @property
     def weights(self) -> str:

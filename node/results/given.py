@@ -51,6 +51,15 @@ class AllGiven:
         yield self.first
         yield from self.others
 
+    @property
+    def compared(self) -> list[str]:
+        """With which earlier studies the series is compared, or that it is with none, a sentence for each."""
+        dates = dict.fromkeys(
+            text(one.header.first, "StudyDate") for one in self.others if one.source.is_prior
+        )
+        told = [f"Compared with the study of {_day(date)}." for date in dates]
+        return ["Compared with no earlier study."] if self.first.source.lacks_prior else told
+
     def on(self, name: str) -> Given:
         """Return the input that findings call ``name``, the first for the empty name.
 
@@ -61,3 +70,10 @@ class AllGiven:
         """
         wanted = self.first.source.of(name)
         return next(one for one in self if one.source is wanted)
+
+
+def _day(date: str) -> str:
+    """A DICOM date (PS3.5 section 6.2) as ISO 8601, and anything else as it is written."""
+    if len(date) == 8 and date.isdecimal():
+        return f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    return date or "an unknown date"

@@ -98,7 +98,12 @@ def of_sources(
         elif not need.is_optional:
             raise UnfitInput(f"the input '{need.name}' is missing")
     primary, *others = sources
-    source = replace(sources[primary], others={name: sources[name] for name in others})
+    source = replace(
+        sources[primary],
+        others={name: sources[name] for name in others},
+        lacks_prior=any(need.comes_from == "prior" for need in needs)
+        and not any(one.is_prior for one in sources.values()),
+    )
     return Material(Inputs(inputs, dict(parameters)), source)
 
 

@@ -224,6 +224,7 @@ def test_a_model_is_given_another_series_of_the_study_and_an_earlier_study(make:
     assert [state for _, state, _ in of(scene, "sums")] == ["unfit-input", "completed"]
     run = scene.runs()[-1]
     assert run["facts"] == {"ct": ["20"], "other": ["40"], "before": ["60"]}
+    assert run["reason"] == "compared with the study of 2020-01-01"
 
 
 def test_a_prior_that_comes_later_changes_nothing_by_itself(make: Any, sums: str) -> None:
@@ -243,6 +244,10 @@ def test_a_prior_that_comes_later_changes_nothing_by_itself(make: Any, sums: str
     scene.quiet()
     runs = [run for run in scene.runs() if run["analysis"] == "sums"]
     assert [run["facts"].get("before") for run in runs] == [None, ["30"]]
+    assert [run["reason"] for run in runs] == [
+        "no prior: no earlier study that is known to be of the same patient is here",
+        "compared with the study of 2020-01-01",
+    ]
 
 
 def test_an_earlier_study_that_is_still_being_sent_is_waited_for(make: Any, sums: str) -> None:

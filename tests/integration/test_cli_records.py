@@ -343,8 +343,13 @@ def parked(records: Records) -> list[str]:
 
 def test_a_parked_analysis_is_shown_and_runs_again_when_an_operator_says_so(records: Records) -> None:
     park(records)
-    assert "analysis quality (segmentation fault)" in records.run("status", status=1)
-    assert "analysis-parked" in records.run("check", "--no-peers")
+    said = "is parked; 'anode retry --analysis quality"
+    assert f"analysis quality {said}" in records.run("status", status=1)
+    (row,) = [one for one in records.json("check", "--no-peers") if "parked since" in one["detail"]]
+    assert (row["what"], row["state"]) == ("analysis quality", "warning")
+    assert row["detail"].startswith("parked since ")
+    assert f"{said} --config {records.config.source}'" in row["detail"]
+    assert row["detail"].endswith("segmentation fault")
     assert records.json("retry", "--analysis", "quality") == {
         "jobs_to_be_done": 2,
         "left_as_they_are": [],
@@ -392,6 +397,56 @@ def test_an_analysis_that_is_not_there_is_not_retried(records: Records) -> None:
 def test_an_analysis_that_was_taken_out_can_still_be_unparked(records: Records) -> None:
     park(records, "old")
     assert records.json("retry", "--analysis", "old")["unparked"] == ["old"]
+
+
+def test_the_alarm_of_an_analysis_that_is_not_configured_goes_with_the_next_retry(records: Records) -> None:
+    park(records)
+    park(records, "old")
+    assert [one["about"] for one in records.json("status", status=1)["alarms"]] == ["quality", "old"]
+    records.json("retry", "--analysis", "quality")
+    assert records.json("status", status=1)["alarms"] == []
+
+
+def record(records: Records, analysis: str, state: str, **facts: Any) -> None:
+    """Record a run, and a job of it that is done."""
+    job = {"study_instance_uid": "1.2.3", "analysis": analysis, "revision": 1}
+    of_series = {} if facts.get("started_at") is None else {"series_instance_uid": "1.2.3.1"}
+
+    def work(connection: sqlite3.Connection) -> None:
+        kind = "analyze" if of_series else "select"
+        records.completion.record_run(connection, series_instance_uid="1.2.3.1", state=state, **job, **facts)
+        records.queue.enqueue(
+            connection, kind, key=analysis, payload={**job, **of_series}, study_instance_uid="1.2.3"
+        )
+
+    records.database.write(work)
+    for kind in ("analyze", "select"):
+        for leased in records.queue.lease({kind: 9}, seconds=60, owner="test"):
+            records.database.write(lambda connection, leased=leased: records.queue.finish(connection, leased))
+
+
+def test_jobs_and_studies_show_what_was_refused_and_why_what_was_found(records: Records) -> None:
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+    reason = "no series of the study matches the input 'pet'"
+    record(records, "quality", "not-a-volume", started_at=1.0, reason="missing slices: 2 of 7")
+    record(records, "fusion", "unfit-input", reason=reason)
+    refused = {job["key"]: job["refused"] for job in records.json("jobs", "--state", "done")}
+    assert refused == {
+        "quality": [
+            {"series_instance_uid": "1.2.3.1", "state": "not-a-volume", "reason": "missing slices: 2 of 7"}
+        ],
+        "fusion": [{"series_instance_uid": "1.2.3.1", "state": "unfit-input", "reason": reason}],
+    }
+    table = " ".join(records.run("jobs").split())
+    assert "refused, not-a-volume: missing slices: 2 of 7" in table
+    assert f"refused, unfit-input: {reason}" in table
+    records.database.write(lambda connection: records.completion.fired(connection, "1.2.3", "quality", 1))
+    assert records.json("studies")[0]["state"] == "refused"
+    facts = {"fat volume": ("2341.71234567",), "bone": ("found",)}
+    record(records, "quality", "completed", started_at=1.0, facts=facts)
+    assert "Found: fat volume 2341.71, bone found." in records.run("why", "1.2.3")
+    (row,) = [row for row in records.json("why", "1.2.3")["rows"] if row["cause"] == "done"]
+    assert row["found"] == {"fat volume": ["2341.71234567"], "bone": ["found"]}
 
 
 def test_retry_again_arms_the_study_anew(records: Records) -> None:
@@ -620,17 +675,19 @@ def test_a_configuration_that_the_node_has_not_read_is_told_everywhere(records: 
     changed = "config.toml was changed after the node started; restart it so that it counts"
 
     def said() -> list[bool]:
+        park(records)
         return [
             changed in records.run("status", status=1),
             changed in records.run("check", "--no-peers"),
             changed in records.run("why", "1.2.3").replace("\n  ", " "),
             changed in records.told("retry", "--study", "1.2.3", "--again"),
+            changed in records.told("retry", "--analysis", "quality"),
         ]
 
     running.record(data_dir, port=1, config_sha256=running.digest_of(source), started_at=5.0)
-    assert said() == [False] * 4
+    assert said() == [False] * 5
     records.configure(("quality", "other"))
-    assert said() == [True] * 4
+    assert said() == [True] * 5
     assert records.json("status", status=1)["configuration_changed"] == changed
     assert records.json("retry", "--study", "1.2.3", "--again")["configuration_changed"] is True
     assert "config-changed" in [row["cause"] for row in records.json("why", "1.2.3")["rows"]]

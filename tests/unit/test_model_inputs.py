@@ -43,6 +43,7 @@ def test_each_input_comes_by_its_name_with_the_primary_first(tmp_path: Path) -> 
     assert found.inputs.parameters == {"limit": 3}
     source_of = found.source
     assert (source_of.name, source_of.input_digest, len(source_of.data_sets)) == ("ct", "digest", 5)
+    assert source_of.lacks_prior is False
     assert {name: (one.name, one.is_prior) for name, one in source_of.others.items()} == {
         "mask": ("mask", False),
         "before": ("before", True),
@@ -54,6 +55,7 @@ def test_each_input_comes_by_its_name_with_the_primary_first(tmp_path: Path) -> 
 def test_an_optional_input_may_lack_and_another_may_not(tmp_path: Path) -> None:
     found = material(tmp_path, {"ct": ct_series(), "mask": ct_series()}, CT_AND_PRIOR)
     assert list(found.inputs.given) == [found.source.name, *found.source.others] == ["ct", "mask"]
+    assert found.source.lacks_prior
     with pytest.raises(UnfitInput, match="the input 'mask' is missing"):
         material(tmp_path, {"ct": ct_series()}, CT_AND_PRIOR)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import highdicom
@@ -11,6 +12,9 @@ from pydicom.dataset import Dataset
 
 from models.types import Check, Findings
 from node.results.checks.check_report import concept_of, content
+from node.results.given import AllGiven
+from node.results.pictures.picture_words import words
+from node.results.source_header import SourceHeader
 from tests.support.made_findings import (
     built,
     card,
@@ -145,3 +149,23 @@ def test_groups_without_a_region_stand_beside_those_that_have_one(source: Any) -
     assert tracked == ["left-lung", "right-lung", "nodule-1", "missing", "lungs"]
     assert len(named(document, "125007")) == 3
     assert len(named(document, "NO-REGION")) == 2
+
+
+def test_a_result_says_with_which_earlier_study_the_series_is_compared(source: Any) -> None:
+    prior = made_source(4)
+    for one in prior.data_sets:
+        one.StudyDate = "19591209"
+    both = replace(source, name="now", others={"before": replace(prior, name="before", is_prior=True)})
+    none = replace(source, lacks_prior=True)
+    for of, told in (
+        (both, ["Compared with the study of 1959-12-09."]),
+        (none, ["Compared with no earlier study."]),
+        (source, []),
+    ):
+        given = AllGiven.of(of, SourceHeader.of(of))
+        assert given.compared == told
+        comments = [str(item.TextValue) for item in named(report(quality(), of), "121106")]
+        assert [one for one in comments if one.startswith("Compared")] == told
+        footer = words(quality(), given.first.header, run_facts(), None, given.compared).footer
+        assert list(footer[: len(told)]) == told
+        assert not any(line.startswith("Compared") for line in footer[len(told) :])

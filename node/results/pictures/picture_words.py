@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from models.types import Code, Evaluation, Findings, Mark, Measurement, Segment
 from node.results.concepts import CERTAINTY, unit_symbol
@@ -19,8 +19,14 @@ _MAX_NUMBERS, _MAX_ROWS = 24, 14
 _LARGEST_WRITTEN_OUT = 1e12
 
 
-def words(findings: Findings, header: SourceHeader, run: RunFacts, shown: Anatomy | None) -> Words:
-    """Return all that the panel says."""
+def words(
+    findings: Findings,
+    header: SourceHeader,
+    run: RunFacts,
+    shown: Anatomy | None,
+    compared: Sequence[str] = (),
+) -> Words:
+    """Return all that the panel says; ``compared`` is with which earlier studies the series is compared."""
     card = run.card
     checks = _checks(findings)
     # A summary is worth its place where it says more than the rows.
@@ -29,7 +35,7 @@ def words(findings: Findings, header: SourceHeader, run: RunFacts, shown: Anatom
     remarks = [shortened(findings.summary)] if findings.summary and not has_rows else []
     if not (regions or findings.measurements or checks or remarks):
         remarks.append("Nothing was found.")
-    footer = [f"model {card.name}, version {card.version}, {card.manufacturer}"]
+    footer = [*compared, f"model {card.name}, version {card.version}, {card.manufacturer}"]
     footer.append(header.local(run).strftime("%Y-%m-%d %H:%M") + _slice_text(shown))
     numbers = list(_number_rows(findings))
     if len(numbers) > _MAX_NUMBERS:

@@ -39,7 +39,7 @@ def secondary_captures(findings: Findings, given: AllGiven, run: RunFacts) -> li
     its pixels. Of the model's own, those of several frames are Multi-frame True Color Secondary Captures.
     """
     shown = anatomy(findings, given)
-    key = draw(shown, words(findings, given.first.header, run, shown))
+    key = draw(shown, words(findings, given.first.header, run, shown, given.compared))
     made = [_capture(key, given, run, "sc", 1, shown)]
     for number, one in enumerate(findings.pictures, 2):
         pixels = fitted(one.pixels)

@@ -95,7 +95,7 @@ def structured_report(
             *list(root.ContentSequence)[:-1],
             *image_library(given),
             measurements,
-            *evaluations(findings, remarks),
+            *evaluations(findings, [*given.compared, *remarks]),
             *derived_objects([*label_maps, *derived]),
         ]
     )
