@@ -147,6 +147,105 @@ def test_a_radiograph_that_is_dark_where_high_is_shown_so() -> None:
     assert "ReferencedFrameNumber" not in made.GraphicAnnotationSequence[0].ReferencedImageSequence[0]
 
 
+@pytest.mark.parametrize("function", ["SIGMOID", "LINEAR_EXACT"])
+def test_a_window_keeps_its_function(function: str) -> None:
+    [made] = states(
+        made_source(2, WindowCenter=40, WindowWidth=400, VOILUTFunction=function),
+        segment(np.ones((2, 4, 6), dtype=bool)),
+    )
+    [voi] = made.SoftcopyVOILUTSequence
+    assert (voi.VOILUTFunction, voi.WindowWidth) == (function, 400)
+
+
+def table(first: int, kind: str = "", data: Any = range(8)) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [8, first, 16])
+    item.LUTExplanation = "as it was calibrated"
+    if kind:
+        item.ModalityLUTType = kind
+    item.add_new(
+        "LUTData", "OW" if isinstance(data, bytes) else "US", data if isinstance(data, bytes) else list(data)
+    )
+    return item
+
+
+@pytest.mark.parametrize("data", [range(8), np.arange(8, dtype="<u2").tobytes()], ids=["US", "OW"])
+def test_look_up_tables_of_the_source_are_those_of_the_state(data: Any) -> None:
+    of = image_source(ModalityLUTSequence=[table(0, "OD", data)], VOILUTSequence=[table(3, "", data)])
+    [made] = states(of, segment(np.ones((1, 4, 6), dtype=bool)))
+    [modality], [voi] = made.ModalityLUTSequence, made.SoftcopyVOILUTSequence[0].VOILUTSequence
+    assert "RescaleSlope" not in made
+    assert "WindowCenter" not in made.SoftcopyVOILUTSequence[0]
+    assert modality.ModalityLUTType == "OD"
+    for item, first in ((modality, 0), (voi, 3)):
+        assert list(item.LUTDescriptor) == [8, first, 16]
+        assert np.frombuffer(item.LUTData, "<u2").tolist() == list(range(8))
+        assert item.LUTExplanation == "as it was calibrated"
+
+
+def test_a_table_whose_values_begin_below_zero_is_signed() -> None:
+    of = made_source(2, VOILUTSequence=[table(-1024)])
+    [made] = states(of, segment(np.ones((2, 4, 6), dtype=bool)))
+    [voi] = made.SoftcopyVOILUTSequence[0].VOILUTSequence
+    assert voi["LUTDescriptor"].VR == "SS"
+    assert list(voi.LUTDescriptor) == [8, -1024, 16]
+
+
+@pytest.mark.parametrize("descriptor", [[8, 0], [9, 0, 16], [8, 0, 40]])
+def test_a_table_that_is_not_whole_is_left_out(descriptor: list[int]) -> None:
+    item = table(0)
+    item.LUTDescriptor = descriptor
+    [made] = states(made_source(2, VOILUTSequence=[item]), segment(np.ones((2, 4, 6), dtype=bool)))
+    assert "SoftcopyVOILUTSequence" not in made
+
+
+@pytest.mark.parametrize(
+    ("attributes", "aspect"),
+    [
+        ({}, [1, 1]),
+        ({"PixelAspectRatio": [6, 5]}, [6, 5]),
+        ({"ImagerPixelSpacing": [0.2, 0.1]}, [2, 1]),
+        ({"NominalScannedPixelSpacing": [0.14, 0.21]}, [2, 3]),
+        ({"PixelAspectRatio": [0, 5]}, [1, 1]),
+    ],
+)
+def test_pixels_that_are_not_square_are_shown_so(attributes: dict[str, Any], aspect: list[int]) -> None:
+    of = image_source(PixelSpacing=None, **attributes)
+    [made] = states(of, segment(np.ones((1, 4, 6), dtype=bool)))
+    [area] = made.DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelAspectRatio) == aspect
+    assert "PresentationPixelSpacing" not in area
+
+
+def test_a_radiograph_with_a_spacing_is_shown_in_it() -> None:
+    [made] = states(image_source(), segment(np.ones((1, 4, 6), dtype=bool)))
+    assert list(made.DisplayedAreaSelectionSequence[0].PresentationPixelSpacing) == [0.8, 0.5]
+
+
+def test_a_palette_of_colours_has_no_state_in_grey() -> None:
+    of = image_source(PhotometricInterpretation="PALETTE COLOR")
+    assert states(of, segment(np.ones((1, 4, 6), dtype=bool))) == []
+
+
+def test_many_regions_in_many_slices_are_each_drawn_in_their_own() -> None:
+    of = made_source(60)
+    masks = [np.zeros((60, 4, 6), dtype=bool) for _ in range(4)]
+    for index in range(60):
+        for layer, mask in enumerate(masks):
+            mask[index, layer, index % 6] = True
+    [made] = states(of, *(segment(mask, f"part-{number}") for number, mask in enumerate(masks)))
+    seen = {
+        (one.GraphicLayer, one.ReferencedImageSequence[0].ReferencedSOPInstanceUID): one.GraphicObjectSequence
+        for one in made.GraphicAnnotationSequence
+    }
+    assert len(seen) == len(made.GraphicAnnotationSequence) == 240
+    assert {len(objects) for objects in seen.values()} == {1}
+    for layer in range(4):
+        for index, data_set in enumerate(of.data_sets):
+            [graphic] = seen[f"PART {layer} {layer + 1}", data_set.SOPInstanceUID]
+            assert list(graphic.GraphicData[:2]) == [index % 6, layer]
+
+
 def test_frames_are_named_by_their_number() -> None:
     mask = np.zeros((4, 4, 6), dtype=bool)
     mask[2, 1, 1] = True

@@ -106,6 +106,34 @@ def test_contours_of_any_region_enclose_it() -> None:
         assert np.array_equal(inside, mask)
 
 
+def test_the_contour_of_a_noisy_slice_encloses_it() -> None:
+    # One part with hundreds of holes.
+    mask = np.random.default_rng(5).random((160, 160)) < 0.85
+    found = list(contours(mask))
+    inside = np.zeros_like(mask)
+    for contour in found:
+        inside ^= polygon2mask(mask.shape, contour)
+    assert np.array_equal(inside, mask)
+    assert max(len(contour) for contour in found) > 5_000
+
+
+@pytest.mark.parametrize(
+    ("shape", "points", "kind"),
+    [
+        ("polygon", [(1, 1, 1)] * 4, "POINT"),
+        ("polyline", [(1, 1, 1)] * 2, "POINT"),
+        ("polygon", [(1, 1, 1), (1, 2, 3), (1, 2, 3), (1, 1, 1)], "OPEN_PLANAR"),
+        ("polygon", [(1, 1, 1), (1, 1, 1), (1, 2, 3), (1, 3, 1)], "CLOSED_PLANAR"),
+    ],
+)
+def test_a_mark_of_repeated_points_is_what_is_left_of_it(shape: Any, points: Any, kind: str) -> None:
+    mark = Mark("m", "M", shape, np.array(points, float), LESION, NODULE)
+    [made] = all_built(Findings(marks=(mark,)), made_source(), kinds=("rtstruct",))
+    [contour] = read(made).ROIContourSequence[0].ContourSequence
+    assert contour.ContourGeometricType == kind
+    assert contour.NumberOfContourPoints == len({tuple(one) for one in points})
+
+
 @pytest.mark.parametrize("name", [one for one in LYING if not one.startswith("multi-frame")])
 @pytest.mark.checklist("R2")
 def test_single_voxels_come_back_from_every_series(name: str) -> None:

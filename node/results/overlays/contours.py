@@ -57,9 +57,10 @@ def _loops(part: NDArray[np.bool_]) -> list[list[Corner]]:
         for row, column in np.argwhere(part & ~outside).tolist():
             edges[(row + down, column + right), direction] = None
     found = []
-    while edges:
-        first = edge = next(iter(edges))
-        loop = []
+    for first in list(edges):
+        if first not in edges:
+            continue
+        edge, loop = first, []
         while True:
             corner, direction = edge
             del edges[edge]
@@ -83,29 +84,36 @@ def _onward(corner: Corner, direction: tuple[int, int], edges: dict[Edge, None],
 
 
 def _keyholed(loops: list[list[Corner]]) -> list[Corner]:
-    """Return one contour: each hole is joined to what lies on its right, along the edges of voxels."""
-    contour = loops[0]
-    on_contour = set(contour)
+    """Return one contour: each hole is joined to what lies on its right, along the edges of voxels.
+
+    The contour is a chain, in which a hole is put in without moving the rest: a noisy region has thousands.
+    """
+    corners = list(loops[0])
+    onward = [*range(1, len(corners)), 0]
+    place = {corner: index for index, corner in enumerate(corners)}
     # From the right, so that what is met on the way has been joined before.
     for hole in sorted(loops[1:], key=lambda one: -max(column for _, column in one)):
         start = max(range(len(hole)), key=lambda index: hole[index][1])
         row, column = hole[start]
         met = (row, column)
-        while met not in on_contour:
+        while met not in place:
             met = (row, met[1] + 1)
-        at = contour.index(met)
-        around = [*hole[start:], *hole[: start + 1]]
-        contour = [*contour[: at + 1], *around, *contour[at:]]
-        on_contour.update(hole)
+        # There, around the hole, back, and on as before.
+        at, first = place[met], len(corners)
+        corners += [*hole[start:], *hole[: start + 1], met]
+        onward += [*range(first + 1, len(corners)), onward[at]]
+        onward[at] = first
+        for index in range(first, len(corners) - 1):
+            place.setdefault(corners[index], index)
+    contour, index = [], 0
+    for _ in corners:
+        contour.append(corners[index])
+        index = onward[index]
     return _without_straight_corners(contour)
 
 
 def _without_straight_corners(contour: list[Corner]) -> list[Corner]:
-    kept = []
-    for index, (row, column) in enumerate(contour):
-        before, after = contour[index - 1], contour[(index + 1) % len(contour)]
-        come = (np.sign(row - before[0]), np.sign(column - before[1]))
-        go = (np.sign(after[0] - row), np.sign(after[1] - column))
-        if come != go:
-            kept.append((row, column))
-    return kept
+    corners = np.array(contour)
+    come = np.sign(corners - np.roll(corners, 1, axis=0))
+    turns = (come != np.roll(come, -1, axis=0)).any(axis=1)
+    return [contour[index] for index in np.flatnonzero(turns).tolist()]

@@ -20,10 +20,11 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from models.types import Findings, Mark, Segment
 from node.results.concepts import coding_schemes
 from node.results.facts import RunFacts, Source
-from node.results.header_values import as_decimal_string, integer, text
+from node.results.header_values import as_decimal_string, text
+from node.results.images.derivation import has_colour
 from node.results.laterality import set_laterality
 from node.results.overlays.contours import contours
-from node.results.overlays.display_values import DisplayValues, display_values
+from node.results.overlays.display_values import DisplayValues, LookUpTable, Window, aspect_of, display_values
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.regions import outlines_of
 from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
@@ -45,11 +46,15 @@ class _Graphic:
     words: str = ""
 
 
+#: Graphics by slice, and there by layer.
+_Drawn = dict[int, dict[int, list[_Graphic]]]
+
+
 def presentation_states(
     findings: Findings, source: Source, header: SourceHeader, run: RunFacts
 ) -> list[Dataset]:
     """Return the states of the primary series; none when nothing can be drawn on it."""
-    if integer(header.first, "SamplesPerPixel") == 3 or not header.images:
+    if has_colour(header.first) or not header.images:
         return []
     regions: list[Segment | Mark] = [one for one in findings.segments if one.on in ("", source.name)]
     regions += [one for one in findings.marks if one.on in ("", source.name)]
@@ -57,19 +62,21 @@ def presentation_states(
         grid = source_grid(source, header)
     except NotOnTheGrid:
         return []
-    drawn = [one for layer, region in enumerate(regions, 1) for one in _graphics(region, layer, grid)]
+    drawn: _Drawn = {}
+    for layer, region in enumerate(regions, 1):
+        for one in _graphics(region, layer, grid):
+            drawn.setdefault(one.slice_index, {}).setdefault(layer, []).append(one)
     if not drawn:
         return []
     values = [display_values(source.data_sets, header, one) for one in grid.slices]
-    states: dict[tuple[float, float, str], list[Slice]] = {}
-    for one, value in zip(grid.slices, values, strict=True):
-        states.setdefault(value.rescale, []).append(one)
+    states: dict[tuple[float, float, str] | LookUpTable, list[Slice]] = {}
+    for place, value in zip(grid.slices, values, strict=True):
+        states.setdefault(value.modality, []).append(place)
     if len(states) > 1:
-        with_something = {graphic.slice_index for graphic in drawn}
         states = {
             key: kept
             for key, slices in states.items()
-            if (kept := [one for one in slices if one.index in with_something])
+            if (kept := [place for place in slices if place.index in drawn])
         }
     made = []
     for number, slices in enumerate(list(states.values())[:_MOST_STATES], 1):
@@ -107,7 +114,7 @@ def _words(mark: Mark) -> str:
 
 def _state(
     regions: list[Segment | Mark],
-    drawn: list[_Graphic],
+    drawn: _Drawn,
     slices: list[Slice],
     grid: SourceGrid,
     values: list[DisplayValues],
@@ -122,19 +129,20 @@ def _state(
     series.SeriesInstanceUID = header.series_instance_uid
     series.ReferencedImageSequence = _images(slices, len(grid.slices))
     data_set.ReferencedSeriesSequence = [series]
-    data_set.DisplayedAreaSelectionSequence = [_displayed_area(grid)]
-    indices = {one.index for one in slices}
-    here = [one for one in drawn if one.slice_index in indices]
-    layers = sorted({one.layer for one in here})
+    data_set.DisplayedAreaSelectionSequence = [_displayed_area(grid, header)]
+    places = sorted((layer, one.index) for one in slices for layer in drawn.get(one.index, ()))
+    layers = sorted({layer for layer, _ in places})
     data_set.GraphicAnnotationSequence = [
-        _annotation([one for one in here if (one.layer, one.slice_index) == place], grid, regions)
-        for place in sorted({(one.layer, one.slice_index) for one in here})
+        _annotation(drawn[index][layer], grid, regions) for layer, index in places
     ]
     data_set.GraphicLayerSequence = [
         _layer(regions[layer - 1], layer, order) for order, layer in enumerate(layers, 1)
     ]
-    slope, intercept, kind = values[slices[0].index].rescale
-    if (slope, intercept) != (1.0, 0.0) or kind:
+    modality = values[slices[0].index].modality
+    if isinstance(modality, LookUpTable):
+        data_set.ModalityLUTSequence = [modality.item()]
+    elif modality != (1.0, 0.0, ""):
+        slope, intercept, kind = modality
         data_set.RescaleIntercept = as_decimal_string(intercept)
         data_set.RescaleSlope = as_decimal_string(slope)
         data_set.RescaleType = kind or "US"
@@ -164,16 +172,17 @@ def _images(slices: Iterable[Slice], slice_count: int) -> list[Dataset]:
     return found
 
 
-def _displayed_area(grid: SourceGrid) -> Dataset:
+def _displayed_area(grid: SourceGrid, header: SourceHeader) -> Dataset:
     """Return a selection of the whole image (PS3.3 section C.10.4)."""
     item = Dataset()
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
     item.DisplayedAreaBottomRightHandCorner = [grid.columns, grid.rows]
     item.PresentationSizeMode = "SCALE TO FIT"
-    if grid.pixel_spacing_mm:
-        item.PresentationPixelSpacing = [as_decimal_string(value) for value in grid.pixel_spacing_mm]
+    spacing_mm, aspect = aspect_of(header)
+    if spacing_mm := grid.pixel_spacing_mm or spacing_mm:
+        item.PresentationPixelSpacing = [as_decimal_string(value) for value in spacing_mm]
     else:
-        item.PresentationPixelAspectRatio = [1, 1]
+        item.PresentationPixelAspectRatio = list(aspect)
     return item
 
 
@@ -230,16 +239,17 @@ def _layer_name(region: Segment | Mark, layer: int) -> str:
 
 def _windows(slices: list[Slice], values: list[DisplayValues], slice_count: int) -> list[Dataset]:
     """Return Softcopy VOI LUT items, which name their images where windows differ."""
-    by_window: dict[tuple[float, float], list[Slice]] = {}
+    by_window: dict[Window | LookUpTable, list[Slice]] = {}
     for one in slices:
         if (window := values[one.index].window) is not None:
             by_window.setdefault(window, []).append(one)
     found = []
-    for (centre, width), of in by_window.items():
-        item = Dataset()
-        item.WindowCenter, item.WindowWidth = as_decimal_string(centre), as_decimal_string(width)
-        if width < 1:
-            item.VOILUTFunction = "LINEAR_EXACT"
+    for window, of in by_window.items():
+        if isinstance(window, Window):
+            item = window.item()
+        else:
+            item = Dataset()
+            item.VOILUTSequence = [window.item()]
         if len(of) < len(slices):
             item.ReferencedImageSequence = _images(of, slice_count)
         found.append(item)

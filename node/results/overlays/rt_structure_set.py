@@ -109,10 +109,15 @@ def _outlines(region: Segment | Mark, grid: SourceGrid) -> Iterator[_Contour]:
             for places in contours(region.mask[index]):
                 yield _Contour(index, "CLOSED_PLANAR", grid.in_slice_mm(index, places))
         return
-    kind = {"point": "POINT", "polyline": "OPEN_PLANAR"}.get(region.shape, "CLOSED_PLANAR")
+    is_closed = region.shape in ("box", "polygon")
     for outline in outlines_of(region, (len(grid.slices), grid.rows, grid.columns)):
-        # The last vertex of a closed contour is not written again (PS3.3 section C.8.8.6.3).
-        vertices = outline[:-1] if kind == "CLOSED_PLANAR" else outline
+        # The last vertex of a closed contour is not written again (PS3.3 section C.8.8.6.3), and no vertex
+        # twice in a row: what is left of a shape that has no extent is a line, or a point.
+        vertices = outline[[True, *(outline[1:] != outline[:-1]).any(axis=1)]]
+        if is_closed and len(vertices) > 1:
+            vertices = vertices[:-1]
+        least = "CLOSED_PLANAR" if is_closed and len(vertices) > 2 else "OPEN_PLANAR"
+        kind = "POINT" if len(vertices) == 1 else least
         yield _Contour(grid.nearest(float(outline[0, 0])), kind, grid.to_mm(vertices))
 
 
