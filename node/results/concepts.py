@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from models.types import Code
 from node.results.header_values import code_items, text
@@ -42,19 +44,6 @@ NONE_REPORTED = Code("NONE", PRIVATE_SCHEME, "None reported")
 #: Segmented property categories that are places in the body (PS3.16 CID 7150).
 ANATOMICAL_CATEGORIES = {("123037004", "SCT"), ("91723000", "SCT"), ("T-D0050", "SRT"), ("T-D000A", "SRT")}
 
-_MODALITIES = {
-    "CR": "Computed Radiography",
-    "CT": "Computed Tomography",
-    "DX": "Digital Radiography",
-    "MG": "Mammography",
-    "MR": "Magnetic Resonance",
-    "NM": "Nuclear Medicine",
-    "OT": "Other",
-    "PT": "Positron emission tomography",
-    "RF": "Radio Fluoroscopy",
-    "US": "Ultrasound",
-    "XA": "X-Ray Angiography",
-}
 # PS3.16 CID 100, Quantitative Diagnostic Imaging Procedures: the values of row 4 of TID 1500.
 _PROCEDURES = {
     "CT": Code("25045-6", "LN", "CT unspecified body region"),
@@ -102,9 +91,21 @@ def private_code(name: str) -> Code:
 
 
 def modality(header: SourceHeader) -> Code:
-    """Return the acquisition modality as CID 29 has it."""
-    meaning = _MODALITIES.get(header.modality, header.modality)
-    return Code(header.modality[:16], "DCM", meaning)
+    """Return the acquisition modality as CID 29 or CID 33 has it, what neither has in the private scheme."""
+    meaning = _modalities().get(header.modality)
+    return private_code(header.modality) if meaning is None else Code(header.modality, "DCM", meaning)
+
+
+@functools.cache
+def _modalities() -> dict[str, str]:
+    """Return the meanings of modalities, as the library's table has them."""
+    table = {"OT": "Other Modality"}
+    for group in (codes.cid33, codes.cid29):
+        for name in group.dir():
+            code = getattr(group, name)
+            if code.scheme_designator == "DCM":
+                table.setdefault(code.value, code.meaning)
+    return table
 
 
 def procedures_reported(header: SourceHeader) -> list[Code]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from copy import deepcopy
-from importlib import metadata
 
 from pydicom.dataset import Dataset
 
@@ -12,7 +11,7 @@ from node.config.settings import ResultKind
 from node.ingest.made_here import MANUFACTURER, PROCESSING_EQUIPMENT_CODE
 from node.results.facts import RunFacts, Source
 from node.results.source_header import SourceHeader
-from node.results.uids import device_uid, run_uid
+from node.results.uids import device_uid, node_version, run_uid
 
 NOT_FOR_DIAGNOSIS = "not for diagnosis"
 #: The last digits of Series Number. Derived images come last: there may be several series of them.
@@ -30,11 +29,6 @@ def device_uid_of(run: RunFacts) -> str:
 def device_serial_number(run: RunFacts) -> str:
     """Return a serial number: one per algorithm, version, weights and release of anode."""
     return hashlib.sha256(f"{device_uid_of(run)} {node_version()}".encode()).hexdigest()[:16].upper()
-
-
-def node_version() -> str:
-    """Return the installed version of anode."""
-    return metadata.version("anode")
 
 
 def algorithm_parameters(source: Source, run: RunFacts) -> list[str]:

@@ -73,6 +73,7 @@ def segment_group_without_region(
 def group_content(found: Segment | Mark, given: AllGiven, run: RunFacts) -> dict[str, Any]:
     """Return what the groups of segments and of marks have in common, as the library takes it."""
     evaluations = []
+    header = given.first.header
     site = _site(found)
     if found.laterality is not None and site is None:
         evaluations.append(
@@ -90,7 +91,7 @@ def group_content(found: Segment | Mark, given: AllGiven, run: RunFacts) -> dict
         )
     return {
         "tracking_identifier": TrackingIdentifier(
-            uid=tracking_uid(given.first.header.study_instance_uid, run.analysis, found.name),
+            uid=tracking_uid(header.study_instance_uid, header.series_instance_uid, run.analysis, found.name),
             identifier=found.name[:_MAX_LONG_STRING],
         ),
         "finding_type": concept(found.type),
@@ -108,7 +109,12 @@ def series_group(findings: Findings, given: AllGiven, run: RunFacts) -> Measurem
     header = given.first.header
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=tracking_uid(header.study_instance_uid, run.analysis, f"series {header.series_instance_uid}"),
+            uid=tracking_uid(
+                header.study_instance_uid,
+                header.series_instance_uid,
+                run.analysis,
+                f"series {header.series_instance_uid}",
+            ),
             identifier=run.analysis[:_MAX_LONG_STRING],
         ),
         finding_type=concept(concepts.SERIES),
