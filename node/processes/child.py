@@ -27,12 +27,15 @@ from node import subordinate
 from node.processes import confinement, process_tree
 from node.processes.refusals import is_refusal
 from node.processes.traces import Traces
+from node.runners.failures import RunFailed
 
 NICENESS = 10
 #: What a run is called in the folders of the worker, and where its process says things.
 ERRORS = "stderr.txt"
 READY, DONE, FAILED = "ready", "done", "failed"
 OUT_OF_MEMORY, OUT_OF_SPACE = "out of memory", "out of space"
+#: Of a run: what failed has words of its own, and they say all.
+EXPLAINED = "explained"
 #: About ``DONE``: files of before the run are not what they were, so another process has to do the next.
 SPENT = "spent"
 #: Of what is said about a failure.
@@ -164,6 +167,9 @@ def _exit_status(error: BaseException | None) -> int:
     status = 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else 1 if error.code else 0
+    elif isinstance(error, RunFailed):
+        sys.stderr.write(f"{error}\n")
+        status = 1
     elif error is not None:
         _say_traceback(error)
         status = 1
@@ -255,13 +261,14 @@ def _explained(say: Callable[[str, str], None], otherwise: str = "") -> Iterator
     try:
         yield
     except Exception as error:
-        about = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
+        told = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+        about = " ".join(told.split())[:MOST_CHARACTERS]
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
             say(OUT_OF_SPACE, about)
         elif isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY):
             say(OUT_OF_MEMORY, about)
-        elif otherwise:
-            say(otherwise, about)
+        elif otherwise or isinstance(error, RunFailed):
+            say(otherwise or EXPLAINED, about)
         raise
 
 

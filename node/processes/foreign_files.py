@@ -21,7 +21,8 @@ from node.processes.texts import clean
 #: How much of standard error an error message quotes.
 LAST_LINES, LAST_CHARACTERS = 4, 600
 _LAST_BYTES = 8192
-_REMOVAL_SECONDS = 60.0
+#: Whoever waits has other runs to do.
+_REMOVAL_SECONDS = 20.0
 #: Names that are read of a folder before they are removed, which may have any number of them.
 _MOST_AT_ONCE = 10_000
 
@@ -75,7 +76,7 @@ def last_words(folder: Path, name: str) -> str:
 def remove(folder: Path) -> bool:
     """Remove a folder with all that is in it, and return whether it is gone.
 
-    What cannot be removed within a minute stays: the process that made it may still be making more. No
+    What cannot be removed within 20 seconds stays: the process that made it may still be making more. No
     link is followed, not even one that is put there meanwhile.
     """
     until = time.monotonic() + _REMOVAL_SECONDS

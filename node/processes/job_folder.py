@@ -103,7 +103,7 @@ class JobFolder:
 
     def write_refusal(self, reason: str) -> None:
         """Write that the model refuses the input."""
-        self._write(self.results / RESULT, {"contract": CONTRACT, "refused": reason})
+        self._write(self.results / RESULT, {"contract": CONTRACT, "refused": clean(reason, MOST_REASON)})
 
     def read_result(self, inputs: Inputs) -> Findings | str:
         """Read the findings, or the reason of a refusal.

@@ -4,7 +4,7 @@
 
     order       how to begin, as the argument of the command
     commands    the name of a job; its folders are below ``given`` and ``made``
-    answers     [what, about]: ready, done, failed, out of memory, out of space
+    answers     [what, about]: ready, done, failed, explained, out of memory, out of space
     ending      {status} of the model's process, {unconfined} or {memory}; then the end of the pipe
 
 The node holds its end of a further pipe open for as long as the process is to live.

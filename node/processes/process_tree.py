@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -24,32 +25,43 @@ def descendants(process_id: int) -> list[int]:
 
 def resident_bytes(process_id: int) -> int:
     """Memory that a process holds and that no file backs, shared or its own; 0 for one that has ended."""
-    return sum(_resident(process_id).values())
+    facts = _facts(process_id)
+    return 1024 * (facts["RssAnon"] + facts["RssShmem"])
 
 
-def held_bytes(process_ids: Sequence[int]) -> int:
-    """Memory that these processes hold together, and that no file of a disk backs.
+@dataclass(frozen=True)
+class Held:
+    """What processes hold together: memory that no file of a disk backs, and threads."""
+
+    bytes: int
+    threads: int
+
+
+def held(process_ids: Sequence[int]) -> Held:
+    """Return what these processes hold.
 
     Files in memory count, mapped or not: those without a name that one of them has open, and those below
     the ``/dev/shm`` that they see where it is not that of this process. What is mapped of them counts for
     the processes, too, so of both the larger counts.
     """
-    own = shared = 0
+    own = shared = threads = 0
     for process_id in process_ids:
-        kinds = _resident(process_id)
-        own += kinds["RssAnon"]
-        shared += kinds["RssShmem"]
-    return own + max(shared, _nameless_bytes(process_ids) + _shared_memory_bytes(process_ids))
+        facts = _facts(process_id)
+        own += 1024 * facts["RssAnon"]
+        shared += 1024 * facts["RssShmem"]
+        threads += facts["Threads"]
+    in_files = _nameless_bytes(process_ids) + _shared_memory_bytes(process_ids)
+    return Held(own + max(shared, in_files), threads)
 
 
-def _resident(process_id: int) -> dict[str, int]:
-    kinds = {"RssAnon": 0, "RssShmem": 0}
+def _facts(process_id: int) -> dict[str, int]:
+    facts = {"RssAnon": 0, "RssShmem": 0, "Threads": 0}
     with suppress(OSError):
         for line in (_PROC / str(process_id) / "status").read_text().splitlines():
             name, _, value = line.partition(":")
-            if name in kinds:
-                kinds[name] = 1024 * int(value.split()[0])
-    return kinds
+            if name in facts:
+                facts[name] = int(value.split()[0])
+    return facts
 
 
 def _nameless_bytes(process_ids: Sequence[int]) -> int:

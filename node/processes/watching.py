@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from node.errors import ModelOutOfMemory, OutOfSpace
+from node.errors import ModelCrashed, ModelOutOfMemory, OutOfSpace
 from node.processes import process_tree
 from node.storage import disk
 
 MEMORY_SECONDS, DISK_SECONDS = 0.05, 0.5
 FLOOR_BYTES = 256 * 1024 * 1024
 """What the machine has to have left, so that the system need not choose a process to end."""
+
+MOST_THREADS, LEAST_NAMES = 4096, 10_000
+"""Of all processes of a model; of files that a disk still has to have space for, beside their content."""
 
 # Of the models that live now, by the number of their process: when memory is short, the largest has to go.
 _taken: dict[int, int] = {}
@@ -72,8 +75,10 @@ class Watch:
         ------
         ModelOutOfMemory
             the model holds more memory than it may, or the most of all when the machine has no more
+        ModelCrashed
+            it has more processes and threads than any needs
         OutOfSpace
-            less of the disk is free than the reserve
+            less of the disk is free than the reserve, or few files more have space in it
         """
         now = time.monotonic()
         if now >= self._memory_at:
@@ -85,7 +90,7 @@ class Watch:
 
     def resident_bytes(self) -> int:
         """Memory that the model and what it started hold now."""
-        return process_tree.held_bytes(self._models())
+        return process_tree.held(self._models()).bytes
 
     def is_alone(self) -> bool:
         """Whether the model has no other process running."""
@@ -101,9 +106,17 @@ class Watch:
                 f"{free} bytes are free, {self._reserve_bytes} are held in reserve; model {self._model} was "
                 "ended"
             )
+        names, most_names = disk.free_names(self._folder)
+        if names < min(LEAST_NAMES, most_names // 20):
+            raise OutOfSpace(f"there is space for {names} more files; model {self._model} was ended")
 
     def _look_at_memory(self) -> None:
-        taken = self.resident_bytes()
+        held = process_tree.held(self._models())
+        taken = held.bytes
+        if held.threads > MOST_THREADS:
+            raise ModelCrashed(
+                f"model {self._model} had more than {MOST_THREADS} processes and threads, and was ended"
+            )
         if self._memory_mb and taken > self._memory_mb * 1024 * 1024:
             raise ModelOutOfMemory(
                 f"model {self._model} needed more than the {self._memory_mb} MB it may use"

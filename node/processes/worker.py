@@ -113,7 +113,7 @@ class Worker:
         self._is_ready = self._is_stopped = self._is_gone = False
         # Who looks after it at the time: the run, or else the thread that looks at all of them.
         self._turn = threading.RLock()
-        self._excess: ModelOutOfMemory | OutOfSpace | None = None
+        self._excess: ModelCrashed | ModelOutOfMemory | OutOfSpace | None = None
         self._hidden = {one: _identity(one) for one in hidden}
         try:
             work = work_folder.of(data_dir.resolve())
@@ -190,7 +190,7 @@ class Worker:
                 return
             try:
                 self._watch.look()
-            except (ModelOutOfMemory, OutOfSpace) as error:
+            except (ModelCrashed, ModelOutOfMemory, OutOfSpace) as error:
                 logger.warning("model process ended between runs", extra={"why": str(error)})
                 self._excess = error
                 self._end()
@@ -205,7 +205,8 @@ class Worker:
         with self._turn:
             self._is_gone = True
             self._end()
-        foreign_files.remove(self._folder)
+        if not foreign_files.remove(self._folder):
+            logger.warning("files of a model are left until the next start", extra={"model": self._model})
 
     def _end(self) -> None:
         if self._process is not None:
@@ -334,6 +335,8 @@ class Worker:
         what, about = answer
         if what == child.FAILED:
             raise ModelCrashed(f"model {self._model} cannot be loaded: {about}")
+        if what == child.EXPLAINED:
+            raise ModelCrashed(f"model {self._model} failed: {about}")
         if what == child.OUT_OF_MEMORY:
             raise ModelOutOfMemory(f"model {self._model} found no more memory: {about}")
         if what == child.OUT_OF_SPACE:

@@ -214,6 +214,15 @@ def free_bytes(path: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
+def free_names(path: Path) -> tuple[int, int]:
+    """How many more files the file system of ``path`` can name, and how many at all; (0, 0): no limit."""
+    try:
+        facts = os.statvfs(path)
+    except OSError as error:
+        raise failure(error, "asking for the free space") from error
+    return facts.f_favail, facts.f_files
+
+
 def check_free_space(path: Path, reserve_bytes: int) -> None:
     """Raise OutOfSpace when the file system of ``path`` has less than ``reserve_bytes`` free."""
     free = free_bytes(path)

@@ -253,8 +253,13 @@ def test_what_numpy_has_for_a_number_or_a_truth_value_is_as_good(folder: JobFold
     assert (found.measurements[0].value, found.checks[0].passed) == (2.5, True)
 
 
-def test_the_reason_of_a_refusal_is_one_line_that_can_be_printed(folder: JobFolder) -> None:
-    folder.write_refusal("a\n2026-01-01 ERROR not of the node \x1b[2J" + "very " * 1_000_000)
+@pytest.mark.parametrize("is_honest", [True, False])
+def test_the_reason_of_a_refusal_is_one_line_that_can_be_printed(folder: JobFolder, is_honest: bool) -> None:
+    said = "a\n2026-01-01 ERROR not of the node \x1b[2J" + "very " * 1_000_000
+    if is_honest:
+        folder.write_refusal(said)
+    else:
+        (folder.results / RESULT).write_text(json.dumps({"contract": 2, "refused": said}))
     reason = folder.read_result(volume())
     assert isinstance(reason, str)
     assert reason.startswith("a 2026-01-01 ERROR not of the node [2Jvery very")

@@ -318,6 +318,24 @@ def test_a_machine_without_memory_ends_idle_workers_first_and_then_the_model(
     assert not idle.exists()
 
 
+@pytest.mark.parametrize(
+    "starting",
+    [
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+        "os.fork() or time.sleep(600)",
+    ],
+    ids=["threads", "processes"],
+)
+def test_a_model_that_starts_without_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch, runs: ModelRuns, starting: str
+) -> None:
+    monkeypatch.setattr(watching, "MOST_THREADS", 40)
+    code = f"import os, threading, time\nfor _ in range(60): {starting}\ntime.sleep(600)"
+    with pytest.raises(ModelCrashed, match="more than 40 processes and threads"):
+        runs.told(code)
+    assert runs.processes() == []
+
+
 # --- disk --------------------------------------------------------------------
 
 
@@ -344,6 +362,17 @@ def test_a_model_is_ended_before_it_takes_what_is_held_in_reserve(small_disk: Pa
     runs = ModelRuns(small_disk, reserve_bytes=8 << 20)
     with pytest.raises(OutOfSpace, match="held in reserve; model told was ended"):
         runs.told("open('big', 'wb').write(b'1' * (12 << 20)); import time; time.sleep(600)")
+    assert runs.left() == []
+    runs.workers.stop()
+
+
+def test_a_model_is_ended_before_the_disk_can_name_no_more_files(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=2000", small_disk], check=True)
+    runs = ModelRuns(small_disk)
+    names = os.statvfs(small_disk).f_favail
+    code = f"import time\nfor n in range({names - 30}): open(str(n), 'w').close()\ntime.sleep(600)"
+    with pytest.raises(OutOfSpace, match=r"space for \d+ more files; model told was ended"):
+        runs.told(code)
     assert runs.left() == []
     runs.workers.stop()
 
