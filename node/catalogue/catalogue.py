@@ -16,7 +16,7 @@ from typing import Any
 from models import registry
 from models.base import ModelCard, Need, Parameter
 from models.types import ParameterValue
-from node.catalogue import model_folder, parameters, pinned_files
+from node.catalogue import folder_names, model_folder, parameters, pinned_files
 from node.catalogue.folder_tables import ModelFolder, RunnerKind
 from node.catalogue.pinned_files import PinnedFile
 from node.config.config_values import suggestion
@@ -31,7 +31,8 @@ class Description:
     """What a model is, known without its weights.
 
     ``folder`` is that of a model folder, None for a name; ``files`` are then what has to be in it,
-    ``unpinned`` what else may be, and ``stated_sha256`` is the digest of its ``analysis.toml``.
+    ``unpinned`` what else may be, and ``stated_sha256`` is the digest of its ``analysis.toml``. ``askable``
+    are names that ``when`` of a later analysis can ask for, each with what it is; the model may find more.
     """
 
     reference: str
@@ -43,6 +44,7 @@ class Description:
     files: tuple[PinnedFile, ...] = ()
     unpinned: tuple[str, ...] = ()
     stated_sha256: str = ""
+    askable: tuple[tuple[str, str], ...] = ()
 
 
 def is_folder(reference: str) -> bool:
@@ -92,6 +94,7 @@ def of_folder(reference: str, folder: ModelFolder) -> Description:
         folder.runner.files,
         folder.runner.unpinned,
         folder.stated_sha256,
+        tuple(folder_names.askable(folder)),
     )
 
 
@@ -119,6 +122,25 @@ def faults(description: Description) -> list[str]:
     except OSError as error:
         return [*found, f"{folder / pinned_files.STATED} cannot be read: {error.strerror}"]
     return found if is_as_stated else [*found, f"{folder / pinned_files.STATED} is another one than was read"]
+
+
+def all_faults(reference: str) -> list[str]:
+    """Say everything that is wrong with a model, of its files also where its tables have faults.
+
+    Raises
+    ------
+    registry.UnknownModel
+        when there is no such model or folder
+    """
+    try:
+        return faults(describe(reference))
+    except model_folder.FolderFaults as error:
+        of_files = [one for one in error.pins if one.sha256]
+        found = pinned_files.faults(Path(reference), of_files)
+        found += pinned_files.unpinned(Path(reference), error.pins, error.unpinned)
+        return [*error.problems, *found]
+    except registry.UnusableModel as error:
+        return str(error).splitlines()
 
 
 def unpinned(description: Description) -> list[str]:

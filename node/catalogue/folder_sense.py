@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from node.catalogue.folder_tables import CheckTable, InputTable, ModelFolder, OutputTable, Setting
+from node.catalogue.folder_names import REGIONS, finds_more, is_withholdable, region_names, withholdable
+from node.catalogue.folder_tables import (
+    DERIVED_KINDS,
+    CheckTable,
+    InputTable,
+    MeasurementTable,
+    ModelFolder,
+    OutputTable,
+    Setting,
+)
 from node.config.config_lines import Path as Place
 from node.config.config_values import suggestion
 
@@ -13,7 +22,8 @@ Fault = tuple[Place, str]
 _NETWORKS = ("onnx", "torch")
 _SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".pt", ".ts")}
 _KEYS_OF_A_KIND = {"argv": "command", "environment": "command", "unpinned": "command", "entry": "python"}
-_REGIONS = ("segmentation", "fractional")
+#: What is computed is in these; another unit would make another number of it.
+_UNITS_OF = {"volume": ("ml", "mL", "cm3", "mm2"), "share": ("%",), "count": ("1",)}
 
 
 def faults(folder: ModelFolder) -> Iterator[Fault]:
@@ -72,7 +82,10 @@ def _runner(folder: ModelFolder) -> Iterator[Fault]:
         yield place, f"the runner {runner.kind} needs an [[output]]: nothing says what its tensors mean"
     for path in wanted:
         if path not in pinned:
-            yield (*place, "files"), f"files: '{path}' is not pinned; add its path and sha256"
+            yield (
+                (*place, "files"),
+                f"files: '{path}' is not pinned; add its path and sha256 ('anode models pin' tells them)",
+            )
     for key, kind in _KEYS_OF_A_KIND.items():
         if getattr(runner, key) and runner.kind != kind:
             yield (*place, key), f"{key}: counts for the runner {kind} alone"
@@ -91,8 +104,7 @@ def _names(folder: ModelFolder) -> Iterator[Fault]:
             if name in seen:
                 yield (array, number, "name"), f"name: '{name}' is the name of another {array} already"
             seen.add(name)
-    regions = Counter(label.name for one in folder.outputs if one.kind in _REGIONS for label in one.labels)
-    for name, count in regions.items():
+    for name, count in Counter(region_names(folder)).items():
         if count > 1:
             yield (
                 ("output",),
@@ -140,7 +152,7 @@ def _output(folder: ModelFolder, place: Place, one: OutputTable) -> Iterator[Fau
     if one.on and one.on not in {each.need.name for each in folder.inputs}:
         names = [each.need.name for each in folder.inputs]
         yield (*place, "on"), f"on: there is no input '{one.on}'{suggestion(one.on, names)}"
-    if one.kind in _REGIONS and not one.labels:
+    if one.kind in REGIONS and not one.labels:
         yield place, "'labels' are missing: what the output is a mask of"
     if one.kind == "fractional" and one.activation in ("argmax", "labels"):
         yield (*place, "activation"), f"activation: {one.activation} leaves no probabilities"
@@ -173,19 +185,64 @@ def _output(folder: ModelFolder, place: Place, one: OutputTable) -> Iterator[Fau
 
 
 def _measurements(folder: ModelFolder) -> Iterator[Fault]:
+    seen: dict[tuple[object, ...], str] = {}
     for number, one in enumerate(folder.measurements):
         place: Place = ("measurement", number)
         yield from _segment(folder, (*place, "of"), one.of)
-        inputs = {each.need.name: each.need.kind for each in folder.inputs}
-        if one.over and inputs.get(one.over) in (None, "series"):
+        yield from _over(folder, (*place, "over"), one)
+        allowed = _UNITS_OF.get(one.kind)
+        if one.unit is not None and allowed is not None and one.unit.value not in allowed:
             yield (
-                (*place, "over"),
-                f"over: there is no volume or image '{one.over}'{suggestion(one.over, inputs)}",
+                (*place, "unit"),
+                f"unit: a {one.kind} is taken in {' or '.join(allowed)}, not {one.unit.value}",
             )
+        what = _what_is_measured(folder, one)
+        if what in seen:
+            yield place, f"name: {one.name} and {seen[what]} are the same number, or have the same codes"
+        seen.setdefault(what, one.name)
         if one.kind == "share" and (one.above is None) == (one.below is None):
             yield place, "a share needs either 'above' or 'below'"
         for key in ("above", "below"):
             yield from _setting(folder, (*place, key), key, getattr(one, key))
+
+
+def _over(folder: ModelFolder, place: Place, one: MeasurementTable) -> Iterator[Fault]:
+    needs = {each.need.name: each.need for each in folder.inputs}
+    if not one.over:
+        return
+    need = needs.get(one.over)
+    if need is None or need.kind == "series":
+        yield place, f"over: there is no volume or image '{one.over}'{suggestion(one.over, needs)}"
+        return
+    own = needs.get(_lies_on(folder, one.of) or "", need)
+    if own is need:
+        return
+    if own.kind != need.kind:
+        yield place, f"over: '{one.over}' is no {own.kind}, as '{own.name}' is, on which {one.of} lies"
+    elif need.kind == "volume" and "prior" in (need.comes_from, own.comes_from):
+        yield (
+            place,
+            f"over: '{one.over}' and '{own.name}', on which {one.of} lies, are of different studies: nothing "
+            "says where one lies on the other",
+        )
+
+
+def _lies_on(folder: ModelFolder, label: str) -> str | None:
+    """Return the input that a label lies on; None where a program may say which."""
+    for one in folder.outputs:
+        if one.kind in REGIONS and any(each.name == label for each in one.labels):
+            first = folder.inputs[0].need.name if folder.inputs else None
+            return one.on or (None if finds_more(folder) else first)
+    return None
+
+
+def _what_is_measured(folder: ModelFolder, one: MeasurementTable) -> tuple[object, ...]:
+    """Return what sets a measurement apart from others in a result."""
+    over = "" if one.kind in ("volume", "count") or one.over == _lies_on(folder, one.of) else one.over
+    if one.concept is not None:
+        return one.of, over, one.concept.value, one.concept.scheme, one.kind in DERIVED_KINDS and one.kind
+    details = {"percentile": (one.percentile,), "share": (one.above, one.below)}
+    return one.of, over, one.kind, *details.get(one.kind, ())
 
 
 def _check(folder: ModelFolder, place: Place, one: CheckTable) -> Iterator[Fault]:
@@ -198,6 +255,10 @@ def _check(folder: ModelFolder, place: Place, one: CheckTable) -> Iterator[Fault
     numbers = [each.name for each in folder.measurements]
     numbers += [each.name for each in folder.outputs if each.kind == "regression"]
     is_free = folder.runner.kind in ("python", "command")
+    for name in one.withholds:
+        if not finds_more(folder) and not is_withholdable(folder, name):
+            hint = suggestion(name, withholdable(folder)) or ", and it is no name of a measurement or a label"
+            yield (*place, "withholds"), f"withholds: nothing is called '{name}'{hint}"
     if one.measurement and one.measurement not in numbers and not is_free:
         hint = suggestion(one.measurement, numbers)
         yield (*place, "measurement"), f"measurement: there is no measurement '{one.measurement}'{hint}"
@@ -210,12 +271,9 @@ def _check(folder: ModelFolder, place: Place, one: CheckTable) -> Iterator[Fault
 
 
 def _segment(folder: ModelFolder, place: Place, name: str) -> Iterator[Fault]:
-    known = [label.name for one in folder.outputs if one.kind in _REGIONS for label in one.labels]
+    known = region_names(folder)
     # what a program or a bundle finds may be told by itself alone
-    is_free = folder.runner.kind in ("python", "command") or (
-        folder.runner.kind == "monai_bundle" and not known
-    )
-    if name not in known and not is_free:
+    if name not in known and not finds_more(folder):
         yield place, f"of: there is no label '{name}'{suggestion(name, known)}"
 
 

@@ -23,6 +23,9 @@ Quantity = Literal[
     "edge_share", "mean_probability", "uncertain_share", "volume_ml", "components", "probability"
 ]
 
+#: Kinds of measurements that are told by how they are derived, whatever the quantity.
+DERIVED_KINDS = frozenset({"mean", "sd", "minimum", "maximum", "median"})
+
 #: A number, or ``"$NAME"``, the value of a parameter.
 Setting = float | str
 TISSUE = Code("85756007", "SCT", "Tissue")

@@ -36,6 +36,12 @@ UNIT_MEANINGS = {
     "s": "second", "deg": "degree", "mm2/s": "square millimeter per second", "g/ml{SUVbw}": "SUV body weight",
     "kg": "kilogram", "{ratio}": "ratio", "{counts}": "counts", "Bq/ml": "becquerels per milliliter",
 }  # fmt: skip
+_UNIT_SYMBOLS = {"[hnsf'U]": "HU", "1": "", "{ratio}": "", "{counts}": "counts", "mm2/s": "mm²/s"}
+
+
+def unit_symbol(code: str) -> str:
+    """Return what people write for a UCUM code; nothing for numbers without a unit."""
+    return _UNIT_SYMBOLS.get(code, code)
 
 
 def sha256(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,19 @@ _NETWORK = Code("123110", "DCM", "Artificial Intelligence")
 
 
 class FolderFaults(UnusableModel):
-    """``problems`` lists every fault of a model folder with its place."""
+    """``problems`` lists every fault of a model folder with its place.
 
-    def __init__(self, problems: list[str]) -> None:
+    ``pins`` are the files that it pins all the same, those that it does wrongly without a digest, and
+    ``unpinned`` what it leaves out.
+    """
+
+    def __init__(
+        self, problems: list[str], pins: Sequence[PinnedFile] = (), unpinned: Sequence[str] = ()
+    ) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.pins = tuple(pins)
+        self.unpinned = tuple(unpinned)
 
 
 def read(folder: Path) -> ModelFolder:
@@ -80,6 +88,8 @@ class _Reading:
         self._folder = folder
         self._digest = digest
         self._problems: list[tuple[int, str]] = []
+        self._pins: list[PinnedFile] = []
+        self._unpinned: tuple[str, ...] = ()
 
     def folder(self) -> ModelFolder:
         known = ("analysis", "runner", *_ARRAYS)
@@ -116,7 +126,8 @@ class _Reading:
     def _refuse_faults(self) -> None:
         if self._problems:
             ordered = sorted(set(self._problems))
-            raise FolderFaults([f"{self._folder / FILE}:{line}: {message}" for line, message in ordered])
+            told = [f"{self._folder / FILE}:{line}: {message}" for line, message in ordered]
+            raise FolderFaults(told, self._pins, self._unpinned)
 
     # --- tables --------------------------------------------------------------
 
@@ -134,10 +145,13 @@ class _Reading:
                 **self._values(("runner", "bundle"), bundle_raw, folder_keys.BUNDLE, required=())
             )
         values = self._values(("runner",), raw, folder_keys.RUNNER)
+        self._unpinned = values.get("unpinned", ())
         return RunnerTable(**{"kind": "python", **values}, files=tuple(filter(None, files)), bundle=bundle)
 
     def _file(self, path: config_lines.Path, raw: dict[str, Any]) -> PinnedFile | None:
         values = self._values(path, raw, folder_keys.FILE, required=("path", "sha256"))
+        if "path" in values:
+            self._pins.append(PinnedFile(values["path"], values.get("sha256", "")))
         if not {"path", "sha256"} <= values.keys():
             return None
         package = {key: raw[key] for key in folder_keys.PACKAGE if key in raw}
@@ -150,7 +164,8 @@ class _Reading:
                 )
             else:
                 source = PackageSource(*(values.get(key, "") for key in folder_keys.PACKAGE))
-        return PinnedFile(values["path"], values["sha256"], source)
+        self._pins[-1] = PinnedFile(values["path"], values["sha256"], source)
+        return self._pins[-1]
 
     def _input(self, path: config_lines.Path, raw: dict[str, Any], kind: str) -> InputTable:
         readers = (

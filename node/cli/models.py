@@ -106,20 +106,17 @@ def _check(folder: Path, *, as_json: bool) -> int:
     from models import registry
     from node.catalogue import catalogue
 
-    problems: list[str] = []
     try:
-        description = catalogue.describe(str(folder))
-        problems = catalogue.faults(description)
+        problems = catalogue.all_faults(str(folder))
     except registry.UnknownModel as error:
         problems = [str(error)]
-    except registry.UnusableModel as error:
-        problems = str(error).splitlines()
     if as_json:
         output.as_json({"folder": str(folder), "problems": problems})
     elif problems:
         for one in problems:
             output.line(one)
     else:
+        description = catalogue.describe(str(folder))
         files = output.count(len(description.files), "file")
         output.line(f"{folder}: {description.card.name} {description.card.version}, {files} as pinned")
     return 1 if problems else 0
@@ -196,6 +193,7 @@ def _plain(one: Description) -> dict[str, Any]:
         "needs": [asdict(need) for need in one.needs],
         "parameters": [asdict(parameter) for parameter in one.parameters],
         "files": [asdict(file) for file in one.files],
+        "when": [{"name": name, "what": what} for name, what in one.askable],
     }
 
 
@@ -208,6 +206,8 @@ def _print(one: Description) -> None:
         facts.append(("folder", one.folder))
     facts += [("input", _told_need(need)) for need in one.needs]
     facts += [("parameter", _told_parameter(parameter)) for parameter in one.parameters]
+    # of a later analysis; as docs/analyses.md has it
+    facts += [("when", f"ANALYSIS.{name}: {what}") for name, what in one.askable]
     facts += [("file", f"{file.path} {file.sha256}") for file in one.files]
     output.facts(facts)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,8 @@ from node.runners import command_result, nifti
 from node.runners.command_result import CONTRACT, BrokenResult
 from node.runners.conclusions import concluded
 
-LAST_BYTES = 8192
+#: Of what a program said, so much is said again, and so much is in the reason of a failure.
+LAST_BYTES, LAST_LINES, LAST_CHARACTERS = 8192, 4, 400
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -63,7 +65,9 @@ class CommandModel:
         ValueError
             when the program refuses the input, with its reason
         BrokenResult
-            when it fails, or leaves no result or one that is not as agreed; with the end of what it said
+            when it fails, or leaves no result or one that is not as agreed
+
+        The end of what the program says is said again on standard error.
         """
         with tempfile.TemporaryDirectory(prefix="job-", ignore_cleanup_errors=True) as work:
             job = Path(work).resolve()
@@ -137,10 +141,13 @@ class CommandModel:
                 )
             except OSError as error:
                 raise BrokenResult(f"the program {argv[0]} cannot be started: {error.strerror}") from error
+        words = _last_words(said)
+        sys.stderr.write(words)
+        sys.stderr.flush()
         if ended.returncode:
-            raise BrokenResult(f"the program ended with status {ended.returncode}: {_last_words(said)}")
+            raise BrokenResult(f"the program {_how(ended.returncode)}: {_in_a_line(words)}")
         if not (job / "out" / command_result.RESULT).is_file():
-            raise BrokenResult(f"the program left no {command_result.RESULT}: {_last_words(said)}")
+            raise BrokenResult(f"the program left no {command_result.RESULT}: {_in_a_line(words)}")
 
     def _filled(self, text: str, places: Mapping[str, str]) -> str:
         known = {
@@ -227,5 +234,15 @@ def _plain(value: Any) -> Any:
 def _last_words(said: Path) -> str:
     with said.open("rb") as file:
         file.seek(max(0, said.stat().st_size - LAST_BYTES))
-        text = file.read().decode("utf-8", "replace")
-    return text.strip() or "it said nothing"
+        return file.read().decode("utf-8", "replace")
+
+
+def _in_a_line(words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return " | ".join(lines[-LAST_LINES:])[-LAST_CHARACTERS:] or "it said nothing"
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    return f"was ended by signal {-status} ({signal.strsignal(-status)})"

@@ -28,6 +28,7 @@ from node.catalogue.folder_tables import LabelTable, ModelFolder, OutputTable
 from node.catalogue.model_folder import private_code
 from node.config.config_values import suggestion
 from node.runners import nifti
+from node.runners.failures import RunFailed
 from node.runners.placement import onto
 from node.runners.regions import after
 
@@ -41,7 +42,7 @@ _KEYS = (
 _COLOURS = ((255, 196, 0), (86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0))
 
 
-class BrokenResult(RuntimeError):
+class BrokenResult(RunFailed):
     """The program failed, or what it left is not as agreed."""
 
 

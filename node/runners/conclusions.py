@@ -8,37 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.types import (
-    Check,
-    Code,
-    Findings,
-    Image,
-    Inputs,
-    Measurement,
-    Segment,
-    Volume,
-)
-from node.catalogue.folder_tables import CheckTable, MeasurementTable, ModelFolder, setting
-from node.catalogue.folder_values import UNIT_MEANINGS
+from models.types import Check, Findings, Inputs, Measurement, Volume
+from node.catalogue.folder_tables import CheckTable, ModelFolder, setting
+from node.runners.measuring import measured
 from node.runners.regions import components, edge_share
 
-HOUNSFIELD = "[hnsf'U]"
-_VOLUME = Code("118565006", "SCT", "Volume")
-_AREA = Code("42798000", "SCT", "Area")
-_ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
-_VALUE = Code("VOXEL-VALUE", "99ANODE", "Voxel value")
-_SHARE = Code("VOXEL-SHARE", "99ANODE", "Share of voxels")
-_COUNT = Code("COMPONENTS", "99ANODE", "Number of components")
-_ML = Code("ml", "UCUM", "milliliter")
-_PERCENT = Code("%", "UCUM", "percent")
-_NO_UNIT = Code("1", "UCUM", "no units")
-_DERIVATIONS = {
-    "mean": Code("373098007", "SCT", "Mean"),
-    "sd": Code("386136009", "SCT", "Standard deviation"),
-    "minimum": Code("255605001", "SCT", "Minimum"),
-    "maximum": Code("56851009", "SCT", "Maximum"),
-    "median": Code("373099004", "SCT", "Median"),
-}
 #: Between these a probability is uncertain.
 _UNCERTAIN = (0.1, 0.9)
 
@@ -53,17 +27,18 @@ def concluded(
 
     Raises
     ------
-    ValueError
-        when a measurement needs what the model did not find or was not given
+    FolderFault, ValueError
+        as ``measured`` does
     """
     segments = {one.name: one for one in findings.segments}
+    not_taken = []
     for table in folder.measurements:
-        if table.of not in segments:
-            raise ValueError(f"measurement {table.name}: nothing called '{table.of}' was found")
-        segment = segments[table.of]
-        number = _measured(table, segment, inputs)
-        if number is not None:
+        number = measured(table, folder, segments, inputs)
+        if isinstance(number, Measurement):
+            segment = segments[table.of]
             segments[table.of] = replace(segment, measurements=(*segment.measurements, number))
+        elif number:
+            not_taken.append(Check(f"{table.name} taken", False, number))
     with_numbers = replace(findings, segments=tuple(segments.values()))
     # What could not be taken is in no result: a check need not withhold it, and its reason says so.
     taken = {_name_of(one) for one in _all_measurements(with_numbers)}
@@ -73,77 +48,7 @@ def concluded(
         for one in folder.checks
     ]
     checks = tuple(_checked(one, with_numbers, inputs, probabilities) for one in tables)
-    return replace(with_numbers, checks=(*with_numbers.checks, *checks))
-
-
-def _measured(table: MeasurementTable, segment: Segment, inputs: Inputs) -> Measurement | None:
-    """Take one number over a segment; None where there is nothing to take it over."""
-    own = inputs.given[segment.on] if segment.on else inputs.primary
-    if table.kind == "volume":
-        return _volume(table, segment, own)
-    if table.kind == "count":
-        return Measurement(
-            table.concept or _COUNT, components(segment.mask), table.unit or _NO_UNIT, name=table.name
-        )
-    over = inputs.given.get(table.over, None) if table.over else own
-    if over is None:
-        return None
-    grid = over.voxels if isinstance(over, Volume) else over.pixels if isinstance(over, Image) else None
-    if grid is None or grid.shape != segment.mask.shape:
-        raise ValueError(f"measurement {table.name}: '{table.over}' lies not on the grid of {segment.name}")
-    assert isinstance(over, Volume | Image)
-    values = _inside(grid, segment.mask)
-    if not values.size:
-        return None
-    if table.kind == "share":
-        edge = table.below if table.above is None else table.above
-        assert edge is not None
-        limit = setting(edge, inputs.parameters)
-        counted = np.count_nonzero(values < limit if table.above is None else values > limit)
-        return Measurement(
-            table.concept or _SHARE,
-            100.0 * int(counted) / values.size,
-            table.unit or _PERCENT,
-            name=table.name,
-        )
-    concept = table.concept or (_ATTENUATION if over.unit == HOUNSFIELD else _VALUE)
-    unit = table.unit or Code(over.unit, "UCUM", UNIT_MEANINGS.get(over.unit, over.unit))
-    derivation = _DERIVATIONS.get(table.kind)
-    if table.kind == "percentile" and table.concept is None:
-        share = f"{table.percentile:g}"
-        concept = Code(f"PERCENTILE-{share}"[:16], "99ANODE", f"Percentile {share} of the voxel values")
-    return Measurement(concept, _statistic(table, values), unit, derivation, name=table.name)
-
-
-def _volume(table: MeasurementTable, segment: Segment, own: object) -> Measurement | None:
-    voxels = int(np.count_nonzero(segment.mask))
-    if isinstance(own, Volume):
-        return Measurement(
-            table.concept or _VOLUME, voxels * own.voxel_ml, table.unit or _ML, name=table.name
-        )
-    if isinstance(own, Image) and own.spacing_mm is not None:
-        area = voxels * own.spacing_mm[0] * own.spacing_mm[1]
-        unit = table.unit or Code("mm2", "UCUM", UNIT_MEANINGS["mm2"])
-        return Measurement(table.concept or _AREA, area, unit, name=table.name)
-    return None
-
-
-def _inside(grid: NDArray[np.generic], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the values under a mask, slice by slice: the grid may be mapped from a file."""
-    parts = [plane[inside] for plane, inside in zip(grid, mask, strict=True) if inside.any()]
-    return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
-
-
-def _statistic(table: MeasurementTable, values: NDArray[np.float64]) -> float:
-    if table.kind == "mean":
-        return float(values.mean())
-    if table.kind == "sd":
-        return float(values.std())
-    if table.kind == "minimum":
-        return float(values.min())
-    if table.kind == "maximum":
-        return float(values.max())
-    return float(np.percentile(values, 50.0 if table.kind == "median" else table.percentile))
+    return replace(with_numbers, checks=(*with_numbers.checks, *not_taken, *checks))
 
 
 def _checked(
@@ -156,12 +61,14 @@ def _checked(
     low, high = (
         None if one is None else setting(one, inputs.parameters) for one in (table.minimum, table.maximum)
     )
+    what = table.measurement or f"{(table.quantity or '').replace('_', ' ')} of {table.of}"
     if value is None:
-        what = table.measurement or f"{table.quantity} of {table.of}"
-        return Check(table.name, False, f"{table.reason} ({what} could not be taken)", table.withholds)
+        return Check(table.name, False, f"{table.reason}: {what} could not be taken", table.withholds)
     if (low is None or value >= low) and (high is None or value <= high):
         return Check(table.name, True)
-    return Check(table.name, False, f"{table.reason} ({value:.4g}, {_bounds(low, high)})", table.withholds)
+    # the number stands alone: where it is withheld, other words take its place
+    reason = f"{table.reason}: {what} is {value:.4g}, {_bounds(low, high)}"
+    return Check(table.name, False, reason, table.withholds)
 
 
 def _bounds(low: float | None, high: float | None) -> str:

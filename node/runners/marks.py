@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.types import Mark, ParameterValue
 from node.catalogue.folder_tables import OutputTable, setting
+from node.runners.failures import FolderFault
 from node.runners.placement import Placement
 from node.runners.tensors import Answer, Answers, activated, numbers
 
@@ -30,7 +31,7 @@ def marks(
 
     Raises
     ------
-    ValueError
+    FolderFault
         when the tensors do not fit each other or the table, or a score is no probability
     """
     threshold = setting(table.threshold, parameters)
@@ -48,7 +49,7 @@ def marks(
         if len(made) == table.most:
             break
         if label_index not in labels:
-            raise ValueError(f"output {table.name}: the network found something of index {label_index}")
+            raise FolderFault(f"output {table.name}: the network found something of index {label_index}")
         label = labels[label_index]
         back = placement.points_back(place)
         at = _point(back, placement) if table.kind == "points" else _corners(back, placement)
@@ -110,7 +111,9 @@ def _read(
     width = many * len(order)
     scores = _flat(tensors, table.scores)
     if raw.ndim != 2 or raw.shape[1] not in (width, width + 1):
-        raise ValueError(f"output {table.name}: the tensor is {raw.shape}, expected (n, {width}) or one more")
+        raise FolderFault(
+            f"output {table.name}: the tensor is {raw.shape}, expected (n, {width}) or one more"
+        )
     if raw.shape[1] == width + 1:
         scores = raw[:, width]
     given = raw[:, :width].reshape(len(raw), many, len(order))
@@ -128,7 +131,7 @@ def _read(
     if classes is None:
         classes = np.full(len(raw), table.labels[0].index)
     if len(classes) != len(raw) or (scores is not None and len(scores) != len(raw)):
-        raise ValueError(f"output {table.name}: places, scores and classes are not of one number")
+        raise FolderFault(f"output {table.name}: places, scores and classes are not of one number")
     return places, None if scores is None else _probabilities(scores, table), classes.astype(np.intp)
 
 
@@ -144,11 +147,11 @@ def _edges(given: NDArray[np.float64], table: OutputTable) -> NDArray[np.float64
 
 
 def _probabilities(scores: NDArray[Any], table: OutputTable) -> NDArray[Any]:
-    """Return scores as probabilities; raises ValueError when they are none."""
+    """Return scores as probabilities; raises FolderFault when they are none."""
     found = activated(scores, table.activation)
     wrong = found[(found < -_NEARLY) | (found > 1 + _NEARLY)]
     if wrong.size:
-        raise ValueError(
+        raise FolderFault(
             f"output {table.name}: the score {wrong[0]:g} is no probability; an activation is missing"
         )
     return np.clip(found, 0.0, 1.0)

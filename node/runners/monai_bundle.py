@@ -26,6 +26,7 @@ from node.catalogue.model_folder import private_code
 from node.config.settings import Device
 from node.runners import nifti
 from node.runners.conclusions import concluded
+from node.runners.failures import FolderFault
 from node.runners.placement import onto
 from node.runners.python_file import import_from
 from node.runners.regions import after
@@ -174,7 +175,7 @@ class BundleModel:
     ) -> Findings:
         table, labels = self._labels
         if not np.isfinite(scores).all():
-            raise ValueError("the bundle's prediction has values that are no numbers")
+            raise FolderFault("the bundle's prediction has values that are no numbers")
         masks = _masks(scores, labels)
         segments = []
         for label in labels:
@@ -206,7 +207,7 @@ def _masks(scores: NDArray[Any], labels: tuple[LabelTable, ...]) -> dict[int, ND
         return _of_one_channel(scores[0], labels)
     worst = max(label.index for label in labels)
     if worst >= scores.shape[0]:
-        raise ValueError(f"there is no channel {worst}, the prediction has {scores.shape[0]}")
+        raise FolderFault(f"there is no channel {worst}, the prediction has {scores.shape[0]}")
     if scores.min() >= 0 and scores.max() <= 1:
         return {label.index: scores[label.index] >= 0.5 for label in labels}
     winners = scores.argmax(axis=0)
@@ -220,10 +221,10 @@ def _of_one_channel(values: NDArray[Any], labels: tuple[LabelTable, ...]) -> dic
         return {alone: values > 0.5}
     told = f"the bundle's prediction is {low:g} to {high:g}"
     if alone == 0:
-        raise ValueError(f"{told}, so its one channel is no mask; the post-processing has to make one")
+        raise FolderFault(f"{told}, so its one channel is no mask; the post-processing has to make one")
     whole = np.rint(values)
     if values.size and np.abs(values - whole).max() > _NEARLY:
-        raise ValueError(
+        raise FolderFault(
             f"{told} with values between whole numbers, so it is no map of labels; an activation or a "
             "discretisation is missing from its post-processing"
         )
@@ -249,14 +250,14 @@ def _plain(found: Any, source: NDArray[np.float64]) -> tuple[NDArray[Any], NDArr
     affine = getattr(found, "affine", None)
     ras = None if affine is None else np.asarray(affine.detach().cpu().numpy(), np.float64)
     if ras is None or (np.array_equal(ras, np.eye(4)) and not np.allclose(source, np.eye(4))):
-        raise ValueError(
+        raise FolderFault(
             "the bundle's prediction does not say where it lies; its post-processing has to keep that"
         )
     array = np.asarray((found.as_tensor() if hasattr(found, "as_tensor") else found).detach().cpu().numpy())
     if array.ndim == 3:
         array = array[np.newaxis]
     if array.ndim != 4:
-        raise ValueError(f"the bundle's prediction is {array.shape}, expected (channel, x, y, z)")
+        raise FolderFault(f"the bundle's prediction is {array.shape}, expected (channel, x, y, z)")
     return array.transpose(0, 3, 2, 1), nifti.lps_of(ras)
 
 

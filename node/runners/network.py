@@ -21,6 +21,7 @@ from node.catalogue.folder_tables import InputTable, ModelFolder, OutputTable
 from node.catalogue.folder_values import unit
 from node.config.config_values import suggestion
 from node.runners import conclusions, intensities, marks, regions, replies
+from node.runners.failures import FolderFault
 from node.runners.placement import Placement, onto, place
 from node.runners.tensors import Answer, Answers, to_tensor
 from node.runners.windows import slide
@@ -73,7 +74,7 @@ class NetworkModel:
         self._folder = _bound(folder, session)
 
     def predict(self, inputs: Inputs) -> Findings:
-        """Return what the network finds; raise ValueError when the input or the answer is unfit."""
+        """Return what the network finds; raise ValueError when the input is unfit."""
         folder = self._folder
         prepared = self._prepared(inputs)
         first = prepared[folder.inputs[0].need.name]
@@ -168,7 +169,7 @@ class NetworkModel:
             )
             if not fits:
                 wanted = ", ".join("any" if one is None else str(one) for one in kind.shape)
-                raise ValueError(
+                raise FolderFault(
                     f"the network takes '{kind.name}' as ({wanted}), and this input makes {shape}; "
                     "'size', 'resize', 'layout' or 'sliding' of its [[input]] have to fit"
                 )
@@ -209,7 +210,7 @@ class NetworkModel:
 def _image(table: OutputTable, answers: Answers, placement: Placement, given: object) -> DerivedImage:
     channels = answers.spatial(table.tensor, table.layout, placement.shape)
     if table.element >= channels.shape[0]:
-        raise ValueError(f"output {table.name}: there is no channel {table.element}")
+        raise FolderFault(f"output {table.name}: there is no channel {table.element}")
     values = channels[table.element].astype(np.float32) * np.float32(table.scale) + np.float32(table.offset)
     assert isinstance(given, Volume | Image)
     outside = float(given.voxels.min() if isinstance(given, Volume) else given.pixels.min())

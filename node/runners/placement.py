@@ -250,6 +250,18 @@ def onto(
     return moved
 
 
+def covered(
+    shape: tuple[int, ...],
+    target: NDArray[np.float64],
+    source_shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Say of which voxels of a grid, of ``shape`` and the affine ``target``, the centres lie in another."""
+    inside = np.ones(shape, np.bool_)
+    _blank(inside, np.linalg.inv(affine) @ target, source_shape, False)
+    return inside
+
+
 def _blank(
     moved: NDArray[Any], matrix: NDArray[np.float64], source_shape: tuple[int, ...], outside: float
 ) -> None:

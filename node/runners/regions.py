@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.types import ParameterValue, Segment
 from node.catalogue.folder_tables import OutputTable, Post, setting
+from node.runners.failures import FolderFault
 from node.runners.placement import Placement
 from node.runners.tensors import activated
 
@@ -45,18 +46,18 @@ def regions(
 
     Raises
     ------
-    ValueError
+    FolderFault
         when a label's index is no channel, or what should be probabilities is none
     """
     is_exclusive = table.activation in ("softmax", "argmax", "labels")
     if table.activation == "labels":
         if scores.shape[0] != 1:
-            raise ValueError(f"output {table.name}: a map of labels has one channel, not {scores.shape[0]}")
+            raise FolderFault(f"output {table.name}: a map of labels has one channel, not {scores.shape[0]}")
         winners = placement.back(np.rint(scores[0]).astype(np.int32), "nearest", -1)
     else:
         worst = max(label.index for label in table.labels)
         if worst >= scores.shape[0]:
-            raise ValueError(
+            raise FolderFault(
                 f"output {table.name}: there is no channel {worst}, the tensor has {scores.shape[0]}"
             )
         is_wanted = any(_wants_probability(label.name, table, asked) for label in table.labels)
@@ -71,7 +72,7 @@ def regions(
         if not is_exclusive or _wants_probability(label.name, table, asked):
             probability = placement.back(scores[label.index].astype(np.float32), "linear")
             if probability.size and (probability.min() < -1e-4 or probability.max() > 1 + 1e-4):
-                raise ValueError(
+                raise FolderFault(
                     f"output {table.name}: {label.name} is no probability: {probability.min():g} to "
                     f"{probability.max():g}; an activation is missing"
                 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.types import Code, Evaluation, Measurement, ParameterValue
 from node.catalogue.folder_tables import LabelTable, OutputTable, setting
+from node.runners.failures import FolderFault
 from node.runners.tensors import Answers, activated, answer_called, numbers
 
 PRESENT = Code("52101004", "SCT", "Present")
@@ -22,14 +23,14 @@ def evaluations(
 
     Raises
     ------
-    ValueError
+    FolderFault
         when the network's answer has no place for a label
     """
     assert table.concept is not None
     if table.activation == "labels":
         best = {int(numbers(one, table.tensor).reshape(-1)[0]) for one in answers.of_each}
         if len(best) != 1:
-            raise ValueError(f"output {table.name}: the slices have different answers: {sorted(best)}")
+            raise FolderFault(f"output {table.name}: the slices have different answers: {sorted(best)}")
         return [Evaluation(table.concept, _label(table, best.pop()).type, None, table.name)]
     probabilities = _probabilities(answers, table)
     if table.activation == "sigmoid":
@@ -46,7 +47,9 @@ def measurement(answers: Answers, table: OutputTable) -> Measurement:
     assert table.unit is not None
     values = answers.mean(table.tensor)
     if table.element >= values.size:
-        raise ValueError(f"output {table.name}: there is no element {table.element}, there are {values.size}")
+        raise FolderFault(
+            f"output {table.name}: there is no element {table.element}, there are {values.size}"
+        )
     value = float(values[table.element]) * table.scale + table.offset
     return Measurement(table.concept, value, table.unit, name=table.name)
 
@@ -55,14 +58,14 @@ def _probabilities(answers: Answers, table: OutputTable) -> dict[int, float]:
     """Return the probability of each index, the mean over slices."""
     each = [_of_one(answer_called(one, table.tensor), table) for one in answers.of_each]
     if any(one.keys() != each[0].keys() for one in each):
-        raise ValueError(f"output {table.name}: the slices have answers of different classes")
+        raise FolderFault(f"output {table.name}: the slices have answers of different classes")
     found = {index: float(np.mean([one[index] for one in each])) for index in each[0]}
     for label in table.labels:
         if label.index not in found:
-            raise ValueError(f"output {table.name}: the network has no class {label.index} for {label.name}")
+            raise FolderFault(f"output {table.name}: the network has no class {label.index} for {label.name}")
     wrong = [value for value in found.values() if not -1e-4 <= value <= 1 + 1e-4]
     if wrong:
-        raise ValueError(f"output {table.name}: {wrong[0]:g} is no probability; an activation is missing")
+        raise FolderFault(f"output {table.name}: {wrong[0]:g} is no probability; an activation is missing")
     return {index: min(1.0, max(0.0, value)) for index, value in found.items()}
 
 
@@ -70,7 +73,7 @@ def _of_one(answer: Any, table: OutputTable) -> dict[int, float]:
     if isinstance(answer, list):
         # what a classifier of scikit-learn gives: a table from class to probability for each sample
         if len(answer) != 1 or not isinstance(answer[0], Mapping):
-            raise ValueError(f"output {table.name}: '{table.tensor}' is no table of one sample")
+            raise FolderFault(f"output {table.name}: '{table.tensor}' is no table of one sample")
         names = {label.name: label.index for label in table.labels}
         of_sample: dict[Any, float] = {
             names.get(str(key), key): float(value) for key, value in answer[0].items()
@@ -78,12 +81,12 @@ def _of_one(answer: Any, table: OutputTable) -> dict[int, float]:
         try:
             return {int(key): value for key, value in of_sample.items()}
         except ValueError:
-            raise ValueError(
+            raise FolderFault(
                 f"output {table.name}: a class of {sorted(map(str, of_sample))} has no label"
             ) from None
     scores = numbers({table.tensor: answer}, table.tensor).reshape(-1)
     if table.activation == "argmax":
-        raise ValueError(f"output {table.name}: argmax makes no probability; write softmax")
+        raise FolderFault(f"output {table.name}: argmax makes no probability; write softmax")
     return {index: float(value) for index, value in enumerate(activated(scores, table.activation))}
 
 
@@ -98,4 +101,4 @@ def _label(table: OutputTable, index: int) -> LabelTable:
     for label in table.labels:
         if label.index == index:
             return label
-    raise ValueError(f"output {table.name}: class {index} has no label")
+    raise FolderFault(f"output {table.name}: class {index} has no label")

@@ -10,9 +10,10 @@ from models.base import Model
 from models.types import Findings, Inputs
 from node.catalogue import catalogue, pinned_files
 from node.catalogue.catalogue import Description
+from node.runners.failures import RunFailed
 
 
-class FolderChanged(RuntimeError):
+class FolderChanged(RunFailed):
     """The folder is not the one any more that the model was loaded from; no fault of the input."""
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from node.runners.failures import FolderFault
+
 #: An answer of a network: a tensor, or a list of tables as classifiers of scikit-learn give them.
 Answer = Any
 
@@ -29,13 +31,13 @@ class Answers:
 
         Raises
         ------
-        ValueError
+        FolderFault
             when it has another shape, or values that are no numbers
         """
         parts = [to_channels(numbers(one, name), layout, name) for one in self.of_each]
         array = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         if array.shape[1:] != shape:
-            raise ValueError(
+            raise FolderFault(
                 f"the tensor '{name}' is {array.shape[1:]}, and what the network was given {shape}"
             )
         return array
@@ -44,24 +46,24 @@ class Answers:
         """Return the tensor ``name`` flat, the mean over all runs."""
         flat = [numbers(one, name).astype(np.float64).reshape(-1) for one in self.of_each]
         if len({one.size for one in flat}) != 1:
-            raise ValueError(f"the tensor '{name}' has not the same length for each slice")
+            raise FolderFault(f"the tensor '{name}' has not the same length for each slice")
         return np.mean(flat, axis=0)
 
 
 def answer_called(tensors: Mapping[str, Answer], name: str) -> Answer:
-    """Return what a network calls ``name``; raises ValueError when there is nothing."""
+    """Return what a network calls ``name``; raises FolderFault when there is nothing."""
     if name not in tensors:
-        raise ValueError(f"the network returned no '{name}'; it returned {', '.join(tensors)}")
+        raise FolderFault(f"the network returned no '{name}'; it returned {', '.join(tensors)}")
     return tensors[name]
 
 
 def numbers(tensors: Mapping[str, Answer], name: str) -> NDArray[Any]:
-    """Return a tensor; raises ValueError when it is none, or has values that are no numbers."""
+    """Return a tensor; raises FolderFault when it is none, or has values that are no numbers."""
     tensor = answer_called(tensors, name)
     if not isinstance(tensor, np.ndarray) or tensor.dtype.kind not in "biuf":
-        raise ValueError(f"'{name}' is no tensor of numbers")
+        raise FolderFault(f"'{name}' is no tensor of numbers")
     if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-        raise ValueError(f"the tensor '{name}' has values that are no numbers")
+        raise FolderFault(f"the tensor '{name}' has values that are no numbers")
     return tensor
 
 
@@ -74,7 +76,7 @@ def to_tensor(array: NDArray[Any], layout: str, dtype: str) -> NDArray[Any]:
     if "D" not in layout:
         array, named = array[0], named[1:]
     if "C" in named and "C" not in layout:
-        raise ValueError(f"the layout {layout} has no room for colour")
+        raise FolderFault(f"the layout {layout} has no room for colour")
     for letter in "NC":
         if letter in layout and letter not in named:
             array, named = array[np.newaxis], letter + named
@@ -87,7 +89,7 @@ def in_type(array: NDArray[Any], dtype: str) -> NDArray[Any]:
 
     Raises
     ------
-    ValueError
+    FolderFault
         when the type cannot hold one of them
     """
     wanted = np.dtype(dtype)
@@ -100,7 +102,7 @@ def in_type(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     low, high = array.min().item(), array.max().item()
     # so that a value that is no number is refused, too
     if not (low >= least and high <= most):
-        raise ValueError(
+        raise FolderFault(
             f"the network takes {wanted.name}, which cannot hold values of {low:g} to {high:g}; 'normalise' "
             "of its [[input]] has to bring them there"
         )
@@ -123,11 +125,11 @@ def to_channels(tensor: NDArray[Any], layout: str, name: str) -> NDArray[Any]:
         if tensor.ndim < len(named):
             named = named.replace(letter, "")
     if tensor.ndim != len(named):
-        raise ValueError(f"the tensor '{name}' has {tensor.ndim} axes, and its layout is {layout}")
+        raise FolderFault(f"the tensor '{name}' has {tensor.ndim} axes, and its layout is {layout}")
     if "N" in named:
         axis = named.index("N")
         if tensor.shape[axis] != 1:
-            raise ValueError(f"the tensor '{name}' has a batch of {tensor.shape[axis]}, not of 1")
+            raise FolderFault(f"the tensor '{name}' has a batch of {tensor.shape[axis]}, not of 1")
         tensor, named = np.take(tensor, 0, axis), named.replace("N", "")
     for letter in "DC":
         if letter not in named:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.catalogue.folder_tables import Sliding
+from node.runners.failures import FolderFault
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -30,7 +31,7 @@ def slide(
 
     Raises
     ------
-    ValueError
+    FolderFault
         when an answer has not the lengths of the window
     """
     shape = [next(iter(arrays.values())).shape[axis] for axis in axes]
@@ -44,7 +45,7 @@ def slide(
         for name, answer in answers.items():
             lengths = tuple(answer.shape[axis] for axis in axes) if answer.ndim > max(axes) else ()
             if lengths != sliding.roi:
-                raise ValueError(
+                raise FolderFault(
                     f"the tensor '{name}' is {answer.shape}, a window {sliding.roi}: they cannot be joined"
                 )
             if name not in sums:
@@ -65,7 +66,7 @@ def windows(shape: Sequence[int], sliding: Sliding) -> Iterator[tuple[int, ...]]
         step = max(1, int(size * (1 - sliding.overlap)))
         last = length - size
         if last < 0:
-            raise ValueError(f"the array is shorter than the window: {length} and {size}")
+            raise FolderFault(f"the array is shorter than the window: {length} and {size}")
         starts.append(sorted({*range(0, last, step), last}))
     yield from product(*starts)
 

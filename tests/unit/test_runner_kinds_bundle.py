@@ -15,6 +15,7 @@ from models import registry
 from models.types import Code, Findings
 from node.catalogue.folder_tables import LabelTable
 from node.runners import loading
+from node.runners.failures import FolderFault
 from node.runners.monai_bundle import _masks
 from tests.support import made_folders
 from tests.unit.test_runner_kinds_grids import GRIDS, every_grid, marked
@@ -158,7 +159,7 @@ def test_values_that_are_neither_labels_nor_probabilities_are_refused(
     values: list[float], labels: list[int], told: str
 ) -> None:
     scores = np.array(values, np.float32).reshape(1, 1, 1, -1)
-    with pytest.raises(ValueError, match=re.escape(told)):
+    with pytest.raises(FolderFault, match=re.escape(told)):
         _masks(scores, tuple(LABELS[one] for one in labels))
 
 
@@ -205,7 +206,7 @@ def test_values_that_are_no_numbers_are_never_a_finding(tmp_path: Path) -> None:
             "transforms": [{"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: x / 0"}],
         }
     }
-    with pytest.raises(ValueError, match="has values that are no numbers"):
+    with pytest.raises(FolderFault, match="has values that are no numbers"):
         run(bundle(tmp_path / "b", config=config))
 
 
@@ -216,7 +217,7 @@ def test_a_prediction_that_does_not_say_where_it_lies_is_refused(tmp_path: Path)
             "transforms": [{"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: x.as_tensor()"}],
         }
     }
-    with pytest.raises(ValueError, match="does not say where it lies"):
+    with pytest.raises(FolderFault, match="does not say where it lies"):
         run(bundle(tmp_path / "b", config=config))
 
 

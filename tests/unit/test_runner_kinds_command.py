@@ -175,9 +175,9 @@ def test_the_program_refuses_an_input_with_its_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("print('first'); sys.exit('last words')", "ended with status 1: first\nlast words"),
+        ("print('first'); sys.exit('last words')", "ended with status 1: first | last words"),
         ("print('nothing to say')", "left no result.json: nothing to say"),
-        ("os.kill(os.getpid(), 9)", "ended with status -9"),
+        ("os.kill(os.getpid(), 9)", "was ended by signal 9 (Killed): it said nothing"),
         ("done(status='failed', reason='no memory of it')", "says that it failed: no memory of it"),
         ("(out / 'result.json').write_text('{')", "cannot be read"),
         ("(out / 'result.json').write_text('{}')", 'does not say "contract": 1'),

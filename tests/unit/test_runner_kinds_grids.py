@@ -15,6 +15,7 @@ from models.types import Code, Image, Mark
 from node.catalogue.folder_tables import LabelTable, OutputTable, Sliding
 from node.results.regions import outlines_of
 from node.runners import nifti
+from node.runners.failures import FolderFault
 from node.runners.marks import marks
 from node.runners.placement import Placement, onto, place, rescale, turns
 from node.runners.tensors import Answers
@@ -255,7 +256,7 @@ def test_scores_are_taken_as_probabilities_only_when_they_are_some() -> None:
     placement = place((10, 64, 64), None)
     box = [1, 10, 10, 3, 20, 20]
     for score in (3.2, 1.1, -0.2):
-        with pytest.raises(ValueError, match="is no probability; an activation is missing"):
+        with pytest.raises(FolderFault, match="is no probability; an activation is missing"):
             boxes_of("edges", [box], placement, [score])
     first, second = boxes_of("logits", [box, box, box], placement, [1.1, 3.2, -3])
     assert first.probability == pytest.approx(1 / (1 + np.exp(-3.2)))

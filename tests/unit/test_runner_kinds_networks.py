@@ -22,6 +22,7 @@ from models import registry
 from models.types import Code, Evaluation, Findings, Inputs
 from node.catalogue import model_folder, pinned_files
 from node.runners import loading
+from node.runners.failures import FolderFault
 from node.runners.python_file import PythonFileModel
 from tests.support import example_models, made_folders
 from tests.support.made_folders import LABEL
@@ -176,7 +177,7 @@ def test_a_check_that_fails_withholds_with_its_reason(tmp_path: Path, check: str
     [found] = made_folders.predict(echo(tmp_path, tables), of(half())).checks
     assert found.passed is passes
     assert found.withholds == (() if passes else ("*",))
-    assert found.reason.startswith("" if passes else "it is not so (")
+    assert found.reason.startswith("" if passes else "it is not so: ")
 
 
 def test_a_check_on_what_is_not_there_fails(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_a_check_on_what_is_not_there_fails(tmp_path: Path) -> None:
         '[[check]]\nname = "c"\nreason = "nothing"\nmeasurement = "m"\nminimum = 0\nwithholds = ["m"]\n'
     )
     findings = made_folders.predict(echo(tmp_path, tables), of(np.zeros(SHAPE)))
-    assert findings.checks[0].reason == "nothing (m could not be taken)"
+    assert findings.checks[0].reason == "nothing: m could not be taken"
     # A name that nothing has would withhold everything.
     assert findings.checks[0].withholds == ()
     assert findings.segments[0].measurements == ()
@@ -268,7 +269,7 @@ def test_an_answer_that_does_not_fit_never_becomes_a_finding(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         path = saying(tmp_path, np.array(answer), f'[[output]]\nname = "said"\n{output}\n')
-    with pytest.raises(ValueError, match=re.escape(told)):
+    with pytest.raises(FolderFault, match=re.escape(told)):
         made_folders.predict(path, of(half()))
 
 
@@ -338,7 +339,7 @@ def test_what_a_network_of_torch_does_not_return_is_told(tmp_path: Path) -> None
     torch.export.save(program, tmp_path / "model.pt2")
     stated = f'[[input]]\nas = "volume"\n{SEGMENTATION}tensor = "1"\n'
     path = made_folders.folder(tmp_path, stated, runner='kind = "torch"')
-    with pytest.raises(ValueError, match="the network returned no '1'; it returned 0"):
+    with pytest.raises(FolderFault, match="the network returned no '1'; it returned 0"):
         made_folders.predict(path, of(half()))
     path = made_folders.folder(tmp_path, stated.replace('tensor = "1"', ""), runner='kind = "torch"')
     assert made_folders.predict(path, of(half())).segments[0].mask.sum() == 4 * 3 * 8
@@ -347,7 +348,7 @@ def test_what_a_network_of_torch_does_not_return_is_told(tmp_path: Path) -> None
 def test_a_network_of_fixed_size_says_what_it_takes(tmp_path: Path) -> None:
     path = echo(tmp_path, SEGMENTATION, shape=(1, 1, 8, 8, 8))
     with pytest.raises(
-        ValueError, match=r"takes 'given' as \(1, 1, 8, 8, 8\), and this input makes \(1, 1, 4, 6, 8\)"
+        FolderFault, match=r"takes 'given' as \(1, 1, 8, 8, 8\), and this input makes \(1, 1, 4, 6, 8\)"
     ):
         made_folders.predict(path, of(half()))
     (tmp_path / "two").mkdir()
@@ -404,7 +405,7 @@ def test_a_value_that_the_type_of_a_tensor_cannot_hold_is_refused(
     tmp_path: Path, kind: int, dtype: str, value: float
 ) -> None:
     path = whole_numbers(tmp_path, kind, dtype)
-    with pytest.raises(ValueError, match="cannot hold values of"):
+    with pytest.raises(FolderFault, match="cannot hold values of"):
         made_folders.predict(path, of(np.full(SHAPE, value)))
 
 

@@ -1,0 +1,11 @@
+"""How a run fails for which nobody can blame the images."""
+
+from __future__ import annotations
+
+
+class RunFailed(RuntimeError):
+    """No result, and no fault of the input; its words say all, where in anode it was raised says nothing."""
+
+
+class FolderFault(RunFailed):
+    """What ``analysis.toml`` says does not fit what its model is given, or what that answers."""
