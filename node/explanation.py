@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from node import confirmations
+from node.advice import ADVICE, AGAIN, PARKED, RETRY, UNPARK
 from node.alarms import DISK_FULL, Alarm
-from node.completion import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED, WAITS_SINCE
+from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED, WAITS_SINCE
 from node.config.settings import AnalysisConfig, RouteConfig
 from node.errors import (
-    AnalysisParked,
     MalformedDataSet,
     NotAnImage,
     NotAVolume,
@@ -39,8 +39,6 @@ Record = Mapping[str, Any]
 UNCHANGED = "unchanged"
 WAITING_FOR_QUIET = "waiting-for-quiet"
 WAITING_FOR_ANALYSIS = "waiting-for-analysis"
-PARKED = AnalysisParked("").name
-TWO_PATIENTS = "two-patients"
 NODE_STOPPED = "node-stopped"
 CONFIG_CHANGED = "config-changed"
 NOT_SELECTED = "not-selected"
@@ -107,61 +105,6 @@ class Facts:
     stale_configuration: str = ""
     alarms: Sequence[Alarm] = ()
     command_options: str = ""
-
-
-# What to do about each cause: one sentence, and the command that helps; {study}, {peer}, {analysis} and
-# {options} are filled in.
-_RETRY = "anode retry --study {study}{options}"
-_AGAIN = "anode retry --study {study} --again{options}"
-_UNPARK = "anode retry --analysis {analysis}{options}"
-_ADVICE: dict[str, tuple[str, str]] = {
-    "peer-unreachable": ("It is tried again by itself.", "anode echo {peer}{options}"),
-    "association-aborted": ("It is tried again by itself.", "anode echo {peer}{options}"),
-    "association-rejected": ("See whether the peer knows our AE title.", "anode echo {peer}{options}"),
-    "peer-refused": ("Once the peer takes it, ask for another try.", _RETRY),
-    "no-accepted-context": ("Once the peer accepts this SOP class, ask for another try.", _RETRY),
-    "unknown-peer": ("Add the peer to the configuration and restart the node.", _RETRY),
-    NO_MATCH: (
-        "If the analysis is meant for this study, change its 'when', restart the node and select again.",
-        _AGAIN,
-    ),
-    INCOMPLETE: (
-        "It may have been sent: look whether the peers that get results have it. If not, select again.",
-        _AGAIN,
-    ),
-    "not-a-volume": (
-        "If slices are missing, send them: the analysis then runs again by itself. Series of another kind"
-        " are left out by the analysis' 'when'.",
-        "anode models{options}",
-    ),
-    "not-an-image": (
-        "The model takes one image. Series of another kind are left out by the analysis' 'when'.",
-        "anode models{options}",
-    ),
-    "unfit-input": (
-        "Leave such series out in the analysis' 'when', or send what is fit or missing: the analysis then"
-        " looks again by itself. After an earlier study that came later, select again.",
-        _AGAIN,
-    ),
-    "unsupported-pixel-data": (
-        "The instances are kept as received, but their pixels cannot be decoded here.",
-        "anode verify --study {study}{options}",
-    ),
-    "malformed-data-set": (
-        "The header of an instance cannot be used. Correct it at the source and send it again.",
-        "anode studies {study} --quarantine{options}",
-    ),
-    "model-crashed": ("The log has more.", _RETRY),
-    "model-timed-out": ("If it needs longer, raise its timeout_seconds and restart the node.", _RETRY),
-    "model-out-of-memory": ("If it needs more, raise its memory_mb and restart the node.", _RETRY),
-    PARKED: ("Once that is mended, let the analysis run again.", _UNPARK),
-    TWO_PATIENTS: (
-        "Correct the patient at the source, and send the study under a new Study Instance UID.",
-        "anode studies {study} --names{options}",
-    ),
-    "integrity-failure": ("Stored bytes are damaged.", "anode verify --study {study}{options}"),
-    "out-of-space": ("Free disk space.", "anode status{options}"),
-}
 
 
 def explain(facts: Facts) -> list[Row]:
@@ -256,7 +199,7 @@ def _analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
             "No instance has come since this analysis was configured, but what was imported without "
             "analyses. If it is meant for this study, "
             + ("restart the node and select again." if facts.stale_configuration else "select again."),
-            command=_AGAIN.format(study=facts.study_instance_uid, options=facts.command_options),
+            command=AGAIN.format(study=facts.study_instance_uid, options=facts.command_options),
         )
 
 
@@ -297,7 +240,7 @@ def _turn(facts: Facts, about: str, waiting: Record) -> Row:
     is_parked = next((name for name in names if name in facts.parked), None)
     if is_parked is not None:
         explanation += f" {is_parked} is parked: {_sentence(facts.parked[is_parked].reason)}"
-        command = _UNPARK.format(analysis=shlex.quote(is_parked), options=facts.command_options)
+        command = UNPARK.format(analysis=shlex.quote(is_parked), options=facts.command_options)
     return Row(about, "waiting", WAITING_FOR_ANALYSIS, explanation, since=waiting["due_at"], command=command)
 
 
@@ -500,12 +443,12 @@ def _advised(
     action: str = "",
     analysis: str = "",
 ) -> Row:
-    advice, command = _ADVICE.get(cause, (_sentence(action), _RETRY))
+    advice, command = ADVICE.get(cause, (_sentence(action), RETRY))
     if state == "stopped" and cause != PARKED and analysis in facts.parked:
         reason = f"{_sentence(reason)} The analysis {analysis} is parked since: none of its jobs is done."
-        advice, command = _ADVICE[PARKED]
+        advice, command = ADVICE[PARKED]
     if state == "stopped" and cause in ("peer-unreachable", "association-aborted"):
-        advice, command = "It is not tried any more. Once the peer answers, ask for another try.", _RETRY
+        advice, command = "It is not tried any more. Once the peer answers, ask for another try.", RETRY
     return Row(
         about,
         state,
