@@ -347,5 +347,5 @@ def _not_found(asked: Asked, found: Facts) -> str:
         return f"the analysis {asked.analysis} withholds '{asked.name}', as a check of it failed"
     meant = nearest(asked.name, found)
     hint = "" if meant is None else f"; did you mean '{asked.analysis}.{meant}'?"
-    told = f"it has found {listed_facts(found)}" if found else "it has found nothing"
+    told = f"it has found {listed_facts(found)}" if found else "nothing is on record that it has found"
     return f"the analysis {asked.analysis} has not found any '{asked.name}' in the series{hint} ({told})"

@@ -340,7 +340,7 @@ def test_an_analysis_sees_the_series_in_which_another_found_what_it_wants(chaine
             "the analysis mr.type has not found any 'Score' in the series; did you mean 'mr.type.score 2'? "
             "(it has found kind t1w, score 2 2341.71)",
         ),
-        (COMPLETED, {}, "has not found any 'kind' in the series (it has found nothing)"),
+        (COMPLETED, {}, "has not found any 'kind' in the series (nothing is on record that it has found)"),
         (
             COMPLETED,
             {"kind": ("t1w",), "Score": ()},
