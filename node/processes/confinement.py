@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import struct
 import subprocess
 import sys
@@ -19,7 +18,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from node.processes.system_calls import (
+    AT_RECURSIVE,
+    ATTR_NODEV,
+    ATTR_NOSUID,
+    ATTR_RDONLY,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    Unconfined,
+    call,
+    library,
+    mount,
+    opened,
+    prctl,
+    set_attributes,
+    write,
+)
 
 #: Of the memory file system at ``/dev/shm``; what lies there is in nobody's resident memory.
 SHARED_MEMORY_MB = 256
@@ -27,18 +47,8 @@ _TRY_SECONDS = 30.0
 
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
-_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
-_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
-_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
-_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = (
-    4,
-    24,
-    36,
-    38,
-    47,
-)
-_PR_CAP_AMBIENT_CLEAR_ALL, _CAPABILITY_VERSION_3, _MOST_CAPABILITIES = 4, 0x20080522, 64
+_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, _CAPABILITY_VERSION_3, _MOST_CAPABILITIES = 47, 4, 0x20080522, 64
 
 #: Devices that computing needs. Disks are among those that it does not.
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -47,10 +57,6 @@ _LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 
 Extent = Literal["whole", "none"]
 """How far a process is confined: from everything, or not. What is between leaves the archive in reach."""
-
-
-class Unconfined(OSError):
-    """The system permits it not; the text says what."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +107,18 @@ def leave(extent_of: Extent, *, allow_network: bool) -> None:
     flags = _CLONE_NEWPID | _CLONE_NEWIPC | (0 if allow_network else _CLONE_NEWNET)
     user, group = os.getuid(), os.getgid()
     try:
-        _call("leaving the namespaces", "unshare", flags)
+        call("leaving the namespaces", "unshare", flags)
     except Unconfined as error:
         if error.errno != errno.EPERM:
             raise
         # Who is not root may do so in a user namespace, where it stays who it was.
-        _call("making a user namespace", "unshare", flags | _CLONE_NEWUSER)
+        call("making a user namespace", "unshare", flags | _CLONE_NEWUSER)
         for file, text in (
             ("setgroups", "deny"),
             ("gid_map", f"{group} {group} 1"),
             ("uid_map", f"{user} {user} 1"),
         ):
-            _write(f"/proc/self/{file}", text)
+            write(f"/proc/self/{file}", text)
 
 
 def shut_in(cell: Cell) -> None:
@@ -123,25 +129,25 @@ def shut_in(cell: Cell) -> None:
     Unconfined
         the system permits it not; what is left is unusable
     """
-    _call("making a mount namespace", "unshare", _CLONE_NEWNS)
-    _mount("", "/", flags=_MS_REC | _MS_PRIVATE)
-    kept = [(path, _open(path)) for path in (*cell.readable, *cell.writable)]
-    devices = _open("/dev")
+    call("making a mount namespace", "unshare", _CLONE_NEWNS)
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    kept = [(path, opened(path)) for path in (*cell.readable, *cell.writable)]
+    devices = opened("/dev")
     # Some containers cover parts of it, and then permit no other. The processes that stay visible in it
     # belong to another namespace: none can be looked into or signalled.
     with suppress(Unconfined):
-        _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+        mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mounted = _make_devices(devices)
     for path in cell.hidden:
         _hide(path, devices)
     for path, descriptor in kept:
         os.makedirs(path, exist_ok=True)
-        _mount(f"/proc/self/fd/{descriptor}", path, flags=_MS_BIND | _MS_REC)
-    _set_attributes("/", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0, _AT_RECURSIVE)
+        mount(f"/proc/self/fd/{descriptor}", path, flags=MS_BIND | MS_REC)
+    set_attributes("/", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, 0, AT_RECURSIVE)
     for path in mounted:
-        _set_attributes(path, 0, _ATTR_NODEV, _AT_RECURSIVE)
+        set_attributes(path, 0, ATTR_NODEV, AT_RECURSIVE)
     for path in ("/dev/shm", *cell.writable):
-        _set_attributes(path, 0, _ATTR_RDONLY, 0)
+        set_attributes(path, 0, ATTR_RDONLY, 0)
     # What was open or the working folder lies in what is hidden now, and would lead there.
     os.chdir(cell.writable[0])
     for descriptor in (devices, *(one for _, one in kept)):
@@ -150,26 +156,26 @@ def shut_in(cell: Cell) -> None:
 
 def give_up_privileges() -> None:
     """Lose every capability, for good: no program that is started gets one either."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     for capability in range(_MOST_CAPABILITIES):
         # Refused to who has none, who needs no more; and beyond the last one there is.
-        _library().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _library().prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        library().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    library().prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     none = ctypes.create_string_buffer(struct.pack("=6I", *[0] * 6))
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
-    _call("giving up capabilities", "capset", header, none)
+    call("giving up capabilities", "capset", header, none)
 
 
 def keep_from_others(is_kept: bool) -> None:
     """Whether other processes of the user may look into this one, and at what it has open."""
     if sys.platform.startswith("linux"):
-        _prctl(_PR_SET_DUMPABLE, int(not is_kept))
+        prctl(_PR_SET_DUMPABLE, int(not is_kept))
 
 
 def adopt_orphans() -> None:
     """Become the parent of every process below this one whose own parent ends."""
     if sys.platform.startswith("linux"):
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _make_devices(old: int) -> list[str]:
@@ -179,26 +185,26 @@ def _make_devices(old: int) -> list[str]:
         for name in sorted(os.listdir(f"/proc/self/fd/{old}"))
         if name in _DEVICES or name.startswith(_ACCELERATORS)
     ]
-    _mount("tmpfs", "/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "size=1m,mode=755")
+    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "size=1m,mode=755")
     mounted = []
     for name in names:
         source, target = f"/proc/self/fd/{old}/{name}", f"/dev/{name}"
         _make_like(source, target)
-        _mount(source, target, flags=_MS_BIND | _MS_REC)
+        mount(source, target, flags=MS_BIND | MS_REC)
         mounted.append(target)
     for name, end in _LINKS.items():
         os.symlink(f"/proc/self/fd{end}", f"/dev/{name}")
     os.mkdir("/dev/shm")
     options = f"size={SHARED_MEMORY_MB}m,nr_inodes=16k,mode=1777"
-    _mount("tmpfs", "/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+    mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
     return mounted
 
 
 def _hide(path: str, devices: int) -> None:
     if os.path.isdir(path):
-        _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "size=1m,mode=755")
+        mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=1m,mode=755")
     elif os.path.exists(path):
-        _mount(f"/proc/self/fd/{devices}/null", path, flags=_MS_BIND)
+        mount(f"/proc/self/fd/{devices}/null", path, flags=MS_BIND)
 
 
 def _make_like(source: str, target: str) -> None:
@@ -206,122 +212,6 @@ def _make_like(source: str, target: str) -> None:
         os.mkdir(target)
     else:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
-
-
-# --- system calls ------------------------------------------------------------
-
-
-@cache
-def _library() -> Any:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _call(doing: str, name: str, *arguments: Any) -> None:
-    try:
-        function = getattr(_library(), name)
-    except AttributeError:
-        raise Unconfined(errno.ENOSYS, f"{doing}: this system has no {name}") from None
-    if function(*arguments):
-        number = ctypes.get_errno()
-        raise Unconfined(number, f"{doing}: {os.strerror(number)}")
-
-
-def _prctl(option: int, value: int) -> None:
-    _call("setting what a process may", "prctl", option, value, 0, 0, 0)
-
-
-def _mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    texts = [one.encode() or None for one in (source, target, kind)]
-    _call(f"mounting {target}", "mount", *texts, ctypes.c_ulong(flags), options.encode() or None)
-
-
-def _set_attributes(path: str, add: int, remove: int, flags: int) -> None:
-    """Set attributes of the mount at ``path``, with ``_AT_RECURSIVE`` of all below it, too."""
-    try:
-        _set_attributes_at_once(path, add, remove, flags)
-    except Unconfined as error:
-        # Before Linux 5.12 there is no such call, and some containers refuse those that they do not know.
-        if error.errno not in (errno.ENOSYS, errno.EPERM):
-            raise
-        for mount in mounts_below(path) if flags & _AT_RECURSIVE else mounts_below(path)[:1]:
-            _remount(mount, add, remove)
-
-
-def _set_attributes_at_once(path: str, add: int, remove: int, flags: int) -> None:
-    attributes = ctypes.create_string_buffer(struct.pack("=4Q", add, remove, 0, 0))
-    _call(
-        f"setting what may be done at {path}",
-        "syscall",
-        ctypes.c_long(_SYS_MOUNT_SETATTR),
-        ctypes.c_int(_AT_FDCWD),
-        ctypes.c_char_p(path.encode()),
-        ctypes.c_uint(flags),
-        attributes,
-        ctypes.c_size_t(32),
-    )
-
-
-@dataclass(frozen=True)
-class _MountPoint:
-    """``attributes`` are those of ``mount_setattr``, among them those that may not be taken away."""
-
-    path: str
-    attributes: int
-
-
-_ATTRIBUTES = {"ro": _ATTR_RDONLY, "nosuid": _ATTR_NOSUID, "nodev": _ATTR_NODEV, "noexec": _MS_NOEXEC}
-
-
-def mounts_below(top: str) -> list[_MountPoint]:
-    """Return the mount at ``top`` and those below it, as far as paths lead to them."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            number, _, _, _, written, options = line.split()[:6]
-            path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), written)
-            if path != top and not path.startswith(top.rstrip("/") + "/"):
-                continue
-            if _mount_at(path) == number:
-                set_already = (bit for name, bit in _ATTRIBUTES.items() if name in options.split(","))
-                found.append(_MountPoint(path, sum(set_already)))
-    if not found or min(found, key=lambda one: len(one.path)).path != top:
-        raise Unconfined(errno.EINVAL, f"setting what may be done at {top}: nothing is mounted there")
-    return sorted(found, key=lambda one: len(one.path))
-
-
-def _mount_at(path: str) -> str:
-    """The number of the mount to which a path leads; none where it leads nowhere for this user."""
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return ""
-    try:
-        with open(f"/proc/self/fdinfo/{descriptor}") as file:
-            facts = dict(line.split(":", 1) for line in file)
-        return facts["mnt_id"].strip()
-    finally:
-        os.close(descriptor)
-
-
-def _remount(mount: _MountPoint, add: int, remove: int) -> None:
-    """Do what ``mount_setattr`` does; the bits of both calls are the same ones."""
-    attributes = (mount.attributes | add) & ~remove
-    _mount("", mount.path, flags=_MS_REMOUNT | _MS_BIND | attributes)
-
-
-def _open(path: str) -> int:
-    try:
-        return os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise Unconfined(error.errno, f"opening {path}: {error.strerror}") from error
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w") as file:
-            file.write(text)
-    except OSError as error:
-        raise Unconfined(error.errno, f"writing {path}: {error.strerror}") from error
 
 
 # --- whether it works --------------------------------------------------------

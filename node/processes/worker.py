@@ -11,7 +11,6 @@ Its folder lies in the work folder of the node::
 from __future__ import annotations
 
 import logging
-import signal
 import tempfile
 import threading
 import time
@@ -25,9 +24,7 @@ from node import work_folder
 from node.catalogue.catalogue import Description
 from node.config.settings import Device
 from node.errors import (
-    JobError,
     ModelCrashed,
-    ModelNotConfined,
     ModelOutOfMemory,
     ModelTimedOut,
     OutOfSpace,
@@ -35,7 +32,7 @@ from node.errors import (
     ResultInvalid,
     StorageFailure,
 )
-from node.processes import child, confinement, foreign_files
+from node.processes import child, confinement, foreign_files, outcomes
 from node.processes.job_folder import JobFolder
 from node.processes.model_process import ModelProcess, ProcessEnded
 from node.processes.watching import MEMORY_SECONDS, Watch
@@ -264,7 +261,7 @@ class Worker:
         """
         deadline = time.monotonic() + timeout_seconds
         if self._process is None or self._watch is None:
-            raise _not_permitted(self._model)
+            raise outcomes.not_permitted(self._model)
         with self._turn:
             return self._run(self._process, self._watch, inputs, folder, deadline, timeout_seconds)
 
@@ -290,7 +287,7 @@ class Worker:
                     f"model {self._model} did not finish within {timeout_seconds:g} s and was ended"
                 ) from None
             except ProcessEnded as ended:
-                raise self._crash(ended, folder) from None
+                raise outcomes.of_end(self._model, ended, self._last_words(folder)) from None
             return self._result(inputs, folder)
         except RefusedByModel:
             raise
@@ -333,37 +330,9 @@ class Worker:
             except ValueError as error:
                 raise ResultInvalid(f"the process of model {self._model} is out of step: {error}") from None
         what, about = answer
-        if what == child.FAILED:
-            raise ModelCrashed(f"model {self._model} cannot be loaded: {about}")
-        if what == child.EXPLAINED:
-            raise ModelCrashed(f"model {self._model} failed: {about}")
-        if what == child.OUT_OF_MEMORY:
-            raise ModelOutOfMemory(f"model {self._model} found no more memory: {about}")
-        if what == child.OUT_OF_SPACE:
-            raise OutOfSpace(f"no space left while model {self._model} ran: {about}")
         if what != step:
-            raise ResultInvalid(
-                f"the process of model {self._model} is out of step: it answers {what[:20]!r}"
-            )
+            raise outcomes.of_answer(self._model, what, about)
         return about
-
-    def _crash(self, ended: ProcessEnded, folder: JobFolder) -> JobError:
-        """Why there is no result of a process that has ended."""
-        if ended.unconfined:
-            return ModelNotConfined(f"model {self._model} could not be confined: {ended.unconfined}")
-        if ended.memory:
-            return ModelOutOfMemory(f"model {self._model} was ended: {ended.memory}")
-        status = ended.status
-        if status == -signal.SIGKILL:
-            # The node did not do it: the system ends the largest process when memory is short.
-            return ModelOutOfMemory(
-                f"the process of model {self._model} was killed, most likely for lack of memory"
-            )
-        words = self._last_words(folder)
-        if not status:
-            return ModelCrashed(f"model {self._model} left no result: {words}")
-        how = f"signal {signal.strsignal(-status)}" if status < 0 else f"exit status {status}"
-        return ModelCrashed(f"model {self._model} ended by {how}: {words}")
 
     def _last_words(self, folder: JobFolder) -> str:
         said_of_run = (folder.results / child.ERRORS).exists()
@@ -391,12 +360,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _not_started(error: OSError) -> Exception:
     return disk.failure(error, "starting the process of a model")
-
-
-def _not_permitted(model: str) -> ModelNotConfined:
-    return ModelNotConfined(
-        f"model {model} was not run: this system permits not the namespaces that keep it from the network, "
-        "the archive and the node's processes",
-        action="permit namespaces to the node's user; or set 'allow_network = true' for the analysis, with "
-        "which the model can reach all that the node's user does",
-    )

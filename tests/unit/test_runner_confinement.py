@@ -29,7 +29,7 @@ def outcome(work):
         return type(error).__name__ + " " + os.strerror(error.errno or 0)
 """
 #: As if the system had no ``mount_setattr``.
-OLD_SYSTEM = "confinement._SYS_MOUNT_SETATTR = 100_000"
+OLD_SYSTEM = "from node.processes import system_calls; system_calls._SYS_MOUNT_SETATTR = 100_000"
 NOT_THERE, READ_ONLY = "FileNotFoundError", "OSError Read-only file system"
 #: Start a process that leaves its group, its session and its parent.
 DAEMON = """

@@ -1,0 +1,56 @@
+"""Why a model's process left no result, as an error that says it."""
+
+from __future__ import annotations
+
+import signal
+
+from node.errors import (
+    AnodeError,
+    JobError,
+    ModelCrashed,
+    ModelNotConfined,
+    ModelOutOfMemory,
+    OutOfSpace,
+    ResultInvalid,
+)
+from node.processes import child
+from node.processes.model_process import ProcessEnded
+
+
+def of_answer(model: str, what: str, about: str) -> AnodeError:
+    """What it means that a process answers this in the place of what it was asked for."""
+    if what == child.FAILED:
+        return ModelCrashed(f"model {model} cannot be loaded: {about}")
+    if what == child.EXPLAINED:
+        return ModelCrashed(f"model {model} failed: {about}")
+    if what == child.OUT_OF_MEMORY:
+        return ModelOutOfMemory(f"model {model} found no more memory: {about}")
+    if what == child.OUT_OF_SPACE:
+        return OutOfSpace(f"no space left while model {model} ran: {about}")
+    return ResultInvalid(f"the process of model {model} is out of step: it answers {what[:20]!r}")
+
+
+def of_end(model: str, ended: ProcessEnded, last_words: str) -> JobError:
+    """Why there is no result of a process that has ended; ``last_words`` are those of the model."""
+    if ended.unconfined:
+        return ModelNotConfined(f"model {model} could not be confined: {ended.unconfined}")
+    if ended.memory:
+        return ModelOutOfMemory(f"model {model} was ended: {ended.memory}")
+    if ended.status == -signal.SIGKILL:
+        # The node did not do it: the system ends the largest process when memory is short.
+        return ModelOutOfMemory(f"the process of model {model} was killed, most likely for lack of memory")
+    if not ended.status:
+        return ModelCrashed(f"model {model} left no result: {last_words}")
+    named = signal.strsignal(-ended.status) if ended.status < 0 else None
+    how = f"signal {named or -ended.status}" if ended.status < 0 else f"exit status {ended.status}"
+    return ModelCrashed(f"model {model} ended by {how}: {last_words}")
+
+
+def not_permitted(model: str) -> ModelNotConfined:
+    """Why a model does not run where nothing can shut it in."""
+    return ModelNotConfined(
+        f"model {model} was not run: this system permits not the namespaces that keep it from the network, "
+        "the archive and the node's processes",
+        action="permit namespaces to the node's user; or set 'allow_network = true' for the analysis, with "
+        "which the model can reach all that the node's user does",
+    )
