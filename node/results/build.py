@@ -171,7 +171,7 @@ _MAKERS: dict[ResultKind, Callable[[_Making], list[Dataset]]] = {
 
 def _finished(kind: ResultKind, data_set: Dataset, making: _Making) -> ResultObject:
     content = part10(data_set, making.header)
-    if problems := check(content):
+    if problems := check(content, making.given):
         raise ResultInvalid(f"{kind} of {making.run.analysis}: " + "; ".join(problems))
     return ResultObject(
         kind,

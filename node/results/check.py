@@ -35,6 +35,8 @@ from node.results.checks.check_registration import deformation_problems, registr
 from node.results.checks.check_report import report_problems
 from node.results.checks.check_segmentation import LABEL_MAP_SEGMENTATION_STORAGE, segmentation_problems
 from node.results.checks.check_structures import structure_set_problems
+from node.results.given import AllGiven
+from node.results.header_values import text
 from node.results.provenance import NOT_FOR_DIAGNOSIS
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
@@ -48,24 +50,28 @@ _TYPE_2 = (
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 
+_IDENTITY = ("PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID")
+
 Rule = Callable[[Dataset], Iterator[str]]
 
 
-def check(part10: bytes) -> list[str]:
+def check(part10: bytes, given: AllGiven | None = None) -> list[str]:
     """Return what is wrong with a result object, empty when nothing is.
 
     Parameters
     ----------
     part10
         A whole PS3.10 file, of the SOP classes that ``build`` makes.
+    given
+        The inputs of the run, to compare identity and references with.
     """
     # Identity that the source spells against the rules is kept, and pydicom warns of it at each look.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _check(part10)
+        return _check(part10, given)
 
 
-def _check(part10: bytes) -> list[str]:
+def _check(part10: bytes, given: AllGiven | None) -> list[str]:
     try:
         data_set = dcmread(io.BytesIO(part10))
     except (InvalidDicomError, EOFError, ValueError, KeyError) as error:
@@ -75,6 +81,8 @@ def _check(part10: bytes) -> list[str]:
         _file_meta, _required, _uids, _equipment, _description, _codes, _character_set,
     ):  # fmt: skip
         found += rule(data_set)
+    if given is not None:
+        found += [*_identity(data_set, given), *_references(data_set, given)]
     special = _rules_of(data_set)
     if special is None:
         return [*found, "its SOP class is none that results have"]
@@ -189,6 +197,30 @@ def _character_set(data_set: Dataset) -> Iterator[str]:
     """A5: what could not be encoded would have become question marks or replacement characters."""
     if not data_set.get("SpecificCharacterSet"):
         yield "Specific Character Set is absent"
+
+
+def _identity(data_set: Dataset, given: AllGiven) -> Iterator[str]:
+    """A5: who and which study it is, as a reader decodes it."""
+    of_source = given.first.header.patient_and_study
+    for keyword in _IDENTITY:
+        if text(data_set, keyword) != text(of_source, keyword):
+            yield f"{keyword} is not that of the source"
+
+
+def _references(data_set: Dataset, given: AllGiven) -> Iterator[str]:
+    """Images of the source are referred to by the class that they are of."""
+    classes: dict[str, set[str]] = {}
+    for one in given:
+        for instance in one.header.instances:
+            classes.setdefault(instance.sop_instance_uid, set()).add(instance.sop_class_uid)
+    seen = set()
+    for item in every_item(data_set):
+        if "ReferencedSOPInstanceUID" not in item:
+            continue
+        uid = str(item.ReferencedSOPInstanceUID)
+        if uid in classes and str(item.get("ReferencedSOPClassUID", "")) not in classes[uid]:
+            seen.add(f"the source image {uid} is referred to by another SOP class")
+    yield from sorted(seen)
 
 
 # --- Secondary Capture -------------------------------------------------------

@@ -34,6 +34,8 @@ _PATTERNS = {
 }
 #: By how much a direction may be longer or shorter than 1 and still be taken as it is.
 _SAME_LENGTH = 1e-4
+#: The cosine of two axes that are still at right angles, as ``check`` sees it.
+_PERPENDICULAR = 1e-3
 _CROSS_SECTIONAL_KEYWORDS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
@@ -174,11 +176,19 @@ def _instance(data_set: Dataset) -> SourceInstance:
 
 
 def _unit_vectors(orientation: tuple[float, ...]) -> tuple[float, ...]:
-    """Return direction cosines of length 1 where a scanner has rounded them so far that they are none."""
+    """Return direction cosines of length 1 where a scanner has rounded them so far that they are none.
+
+    What is no direction, or not at right angles, says nothing: it is left out.
+    """
     if len(orientation) != 6:
         return orientation
     lengths = [math.hypot(*orientation[:3]), math.hypot(*orientation[3:])]
-    if not all(lengths) or all(abs(length - 1) <= _SAME_LENGTH for length in lengths):
+    if not all(lengths):
+        return ()
+    across = sum(one * other for one, other in zip(orientation[:3], orientation[3:], strict=True))
+    if abs(across) > _PERPENDICULAR * lengths[0] * lengths[1]:
+        return ()
+    if all(abs(length - 1) <= _SAME_LENGTH for length in lengths):
         return orientation
     return tuple(cosine / lengths[index // 3] for index, cosine in enumerate(orientation))
 

@@ -187,7 +187,7 @@ def test_a_later_report_names_the_one_it_supersedes(source: Any) -> None:
 def test_an_object_that_breaks_the_checklist_is_not_returned(
     source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "check", lambda part10: ["something is wrong"])
+    monkeypatch.setattr(build_module, "check", lambda part10, given: ["something is wrong"])
     with pytest.raises(ResultInvalid, match="something is wrong"):
         built(Findings(), source)
 

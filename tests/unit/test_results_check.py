@@ -11,9 +11,13 @@ import pytest
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
+from models.types import Findings
+from node.errors import ResultInvalid
+from node.results import encoding
 from node.results.build import ResultObject
 from node.results.check import check
 from node.results.checks.check_report import concept_of, content
+from tests.support.drawn import given
 from tests.support.made_findings import built, everything, made_source, read
 
 Fault = Callable[[Dataset], Any]
@@ -55,6 +59,12 @@ def without_item(parent: str, child: str) -> Fault:
 
 
 ROOT, GROUP = "126000", "125007"
+
+
+def at_one_place(data_set: Dataset) -> None:
+    first, *others = data_set.PerFrameFunctionalGroupsSequence
+    for frame in others:
+        frame.PlanePositionSequence = first.PlanePositionSequence
 
 
 def a_segment(number: int) -> Dataset:
@@ -118,6 +128,9 @@ FAULTS: list[tuple[str, str, Fault]] = [
     ("seg", "Lossy", without("LossyImageCompression")),
     ("seg", "PixelMeasuresSequence", in_first("SharedFunctionalGroupsSequence", without("PixelMeasuresSequence"))),
     ("seg", "Plane Position", in_first("PerFrameFunctionalGroupsSequence", without("PlanePositionSequence"))),
+    ("seg", "right angles", in_first("SharedFunctionalGroupsSequence", in_first("PlaneOrientationSequence", put("ImageOrientationPatient", [1, 0, 0, 1, 0, 0])))),
+    ("seg", "in one place", at_one_place),
+    ("seg", "not three numbers", in_first("PerFrameFunctionalGroupsSequence", in_first("PlanePositionSequence", put("ImagePositionPatient", [1, 2])))),
     ("seg", "a segment has no frame", lambda d: d.SegmentSequence.append(a_segment(9))),
     ("sc", "Image Type", put("ImageType", ["ORIGINAL", "PRIMARY"])),
     ("sc", "Burned In", put("BurnedInAnnotation", "NO")),
@@ -147,6 +160,38 @@ def test_a_planted_fault_is_found(
     dcmwrite(out, data_set, enforce_file_format=False)
     found = check(out.getvalue())
     assert any(problem in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("problem", "fault"),
+    [
+        ("PatientName is not that", put("PatientName", "???^????")),
+        ("PatientID is not that", put("PatientID", "other")),
+        ("AccessionNumber is not that", empty("AccessionNumber")),
+        ("StudyInstanceUID is not that", put("StudyInstanceUID", "1.2.3.77")),
+        ("by another SOP class", in_first("SourceImageSequence", put("ReferencedSOPClassUID", "1.2.840.10008.5.1.4.1.1.4"))),
+    ],
+)  # fmt: skip
+@pytest.mark.checklist("A5", "A11")
+def test_what_is_not_as_the_source_has_it_is_found(
+    good: dict[str, ResultObject], problem: str, fault: Fault
+) -> None:
+    source = made_source(AccessionNumber="A-1")
+    inputs = given(source)
+    assert check(good["sc"].part10, inputs) == []
+    data_set = read(good["sc"])
+    fault(data_set)
+    out = io.BytesIO()
+    dcmwrite(out, data_set, enforce_file_format=False)
+    found = check(out.getvalue(), inputs)
+    assert any(problem in one for one in found), found
+
+
+@pytest.mark.filterwarnings("ignore:Failed to encode:UserWarning:pydicom")
+def test_an_object_that_does_not_say_whose_it_is_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "character_set", lambda *_: "ISO_IR 100")
+    with pytest.raises(ResultInvalid, match="PatientName is not that of the source"):
+        built(Findings(), made_source(PatientName="Ямада^Тарō", SpecificCharacterSet="ISO_IR 192"))
 
 
 def test_what_is_no_dicom_file_is_refused() -> None:

@@ -83,6 +83,17 @@ def at(*path: str | int, fault: Fault) -> Fault:
     return plant
 
 
+def unplaced(data_set: Dataset) -> None:
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID"):
+        delattr(data_set, keyword)
+
+
+def text_at(place: list[float]) -> Dataset:
+    text = Dataset()
+    text.AnchorPoint = place
+    return text
+
+
 REGISTRATION, MOVING = ("RegistrationSequence", 1), ("DeformableRegistrationSequence", 1)
 A_MATRIX = (*REGISTRATION, "MatrixRegistrationSequence", "MatrixSequence")
 A_GRID = (*MOVING, "DeformableRegistrationGridSequence")
@@ -109,6 +120,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     (IMAGE, "Rescale Slope is 0", put("RescaleSlope", 0)),
     (IMAGE, "Window Width", put("WindowWidth", 0)),
     (IMAGE, "Frame of Reference UID", without("FrameOfReferenceUID")),
+    (IMAGE, "are not all there", unplaced),
     (IMAGE, "are not all there", without("ImagePositionPatient")),
     (IMAGE, "right angles", put("ImageOrientationPatient", [1, 0, 0, 1, 0, 0])),
     (IMAGE, "right angles", put("ImageOrientationPatient", [2, 0, 0, 0, 1, 0])),
@@ -165,6 +177,10 @@ FAULTS: list[tuple[str, str, Fault]] = [
     (STATE, "on every image", at("GraphicAnnotationSequence", fault=without("ReferencedImageSequence"))),
     (STATE, "annotated image is not", at("GraphicAnnotationSequence", "ReferencedImageSequence", fault=put("ReferencedSOPInstanceUID", "1.9"))),
     (STATE, "Number of Graphic Points", at(*GRAPHIC, fault=put("NumberOfGraphicPoints", 99))),
+    (STATE, "beside the displayed area", at(*GRAPHIC, fault=lambda g: g.GraphicData.__setitem__(0, 9999.0))),
+    (STATE, "beside the displayed area", at(*GRAPHIC, fault=lambda g: g.GraphicData.__setitem__(1, -0.5))),
+    (STATE, "a text has no place", at("GraphicAnnotationSequence", fault=put("TextObjectSequence", [text_at([7.0, 1.0])]))),
+    (STATE, "a text has no place", at("GraphicAnnotationSequence", fault=put("TextObjectSequence", [Dataset()]))),
     (STATE, "not in pixels", at(*GRAPHIC, fault=put("GraphicAnnotationUnits", "DISPLAY"))),
     (STRUCTURES, "Structure Set Label", without("StructureSetLabel")),
     (STRUCTURES, "StructureSetDate", without("StructureSetDate")),

@@ -186,3 +186,17 @@ def test_a_lossy_source_makes_lossy_results() -> None:
     _, segmentation, capture = all_of(source)
     assert (segmentation.LossyImageCompression, capture.LossyImageCompression) == ("01", "01")
     assert capture.LossyImageCompressionRatio == 12.5
+
+
+@pytest.mark.parametrize("stated", [[1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [1, 0, 0, 0.1, 1, 0]])
+def test_an_orientation_that_is_none_says_nothing(stated: list[float]) -> None:
+    of = made_source(2)
+    for one in of.data_sets:
+        one.ImageOrientationPatient = stated
+    assert [one.orientation for one in SourceHeader.of(of).instances] == [(), ()]
+
+
+def test_an_orientation_that_was_rounded_has_axes_of_length_one() -> None:
+    of = made_source(2)
+    of.data_sets[0].ImageOrientationPatient = [0.98, 0, 0, 0, 1.02, 0]
+    assert SourceHeader.of(of).instances[0].orientation == (1, 0, 0, 0, 1, 0)

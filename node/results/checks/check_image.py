@@ -8,12 +8,15 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     BreastTomosynthesisImageStorage,
+    CTImageStorage,
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     EnhancedPETImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     LegacyConvertedEnhancedPETImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
 )
 
 from node.results.header_values import numbers
@@ -24,6 +27,8 @@ _ENHANCED: set[str] = {
     LegacyConvertedEnhancedCTImageStorage, LegacyConvertedEnhancedMRImageStorage,
     LegacyConvertedEnhancedPETImageStorage,
 }  # fmt: skip
+#: Their Image Plane is mandatory (PS3.3 tables A.3-1, A.4-1 and A.21.3-1).
+_PLACED: set[str] = {CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage}
 
 
 def image_problems(data_set: Dataset) -> Iterator[str]:
@@ -132,7 +137,7 @@ def plane_problems(data_set: Dataset) -> Iterator[str]:
     frames = data_set.get("PerFrameFunctionalGroupsSequence")
     if frames is None:
         stated = [keyword in data_set for keyword in ("ImagePositionPatient", "ImageOrientationPatient")]
-        if any(stated):
+        if any(stated) or str(data_set.get("SOPClassUID", "")) in _PLACED:
             if not all(stated) or not data_set.get("PixelSpacing"):
                 yield "position, orientation and spacing are not all there"
             if not data_set.get("FrameOfReferenceUID"):

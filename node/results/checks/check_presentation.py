@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from node.results.checks.check_references import referenced_instances
@@ -46,6 +47,7 @@ def _layers(data_set: Dataset) -> Iterator[str]:
 
 def _annotations(data_set: Dataset) -> Iterator[str]:
     annotations = data_set.get("GraphicAnnotationSequence") or []
+    areas = list(data_set.get("DisplayedAreaSelectionSequence") or [])
     if not annotations:
         yield "nothing is drawn"
     known = referenced_instances(data_set)
@@ -59,7 +61,25 @@ def _annotations(data_set: Dataset) -> Iterator[str]:
             yield "an annotated image is not in Referenced Series Sequence"
         for graphic in annotation.get("GraphicObjectSequence") or []:
             points = graphic.get("NumberOfGraphicPoints") or 0
-            if len(numbers(graphic, "GraphicData")) != 2 * points or not points:
+            values = numbers(graphic, "GraphicData")
+            if len(values) != 2 * points or not points:
                 yield "Graphic Data has not the length that Number of Graphic Points says"
+            elif not _is_shown(values, areas):
+                yield "something is drawn beside the displayed area"
             if graphic.get("GraphicAnnotationUnits") != "PIXEL":
                 yield "a graphic is not in pixels"
+        for words in annotation.get("TextObjectSequence") or []:
+            anchor = numbers(words, "AnchorPoint")
+            if len(anchor) != 2 or not _is_shown(anchor, areas):
+                yield "a text has no place in the displayed area"
+
+
+def _is_shown(values: tuple[float, ...], areas: list[Dataset]) -> bool:
+    """Whether places, (column, row) from 0, lie in an area; its corners are pixels from 1 (PS3.3 C.10.4)."""
+    places = np.array(values).reshape(-1, 2)
+    for area in areas:
+        first = numbers(area, "DisplayedAreaTopLeftHandCorner")
+        last = numbers(area, "DisplayedAreaBottomRightHandCorner")
+        if len(first) == len(last) == 2 and not ((places < np.array(first) - 1) | (places > last)).any():
+            return True
+    return not areas

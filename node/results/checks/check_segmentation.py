@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
+from node.results.checks.check_image import is_orthonormal
+from node.results.header_values import numbers
+
 #: Newer than the library's table of SOP classes.
 LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
@@ -111,6 +114,28 @@ def _places(data_set: Dataset, shared: Dataset, frames: Sequence[Dataset]) -> It
             yield f"{keyword} is absent"
     if not all(places):
         yield "a frame has no Plane Position"
+        return
+    orientations = [
+        item for group in (shared, *frames) for item in group.get("PlaneOrientationSequence") or []
+    ]
+    if not all(map(is_orthonormal, orientations)):
+        yield "Image Orientation (Patient) is not two unit vectors at right angles"
+    # A label map has one frame in each place, another segmentation one of each segment.
+    occupied = [
+        (_segment_of(frame, shared), numbers(frame.PlanePositionSequence[0], "ImagePositionPatient"))
+        for frame in frames
+    ]
+    if any(len(position) != 3 for _, position in occupied):
+        yield "a Plane Position has not three numbers"
+    if len(set(occupied)) != len(occupied):
+        yield "two frames of a segment lie in one place"
+
+
+def _segment_of(frame: Dataset, shared: Dataset) -> object:
+    for group in (frame, shared):
+        for item in group.get("SegmentIdentificationSequence") or []:
+            return item.get("ReferencedSegmentNumber")
+    return None
 
 
 def _bits(data_set: Dataset, frames: int) -> Iterator[str]:

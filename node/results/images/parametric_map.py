@@ -169,5 +169,8 @@ def _refer(
     shared = data_set.SharedFunctionalGroupsSequence[0]
     if "DerivationImageSequence" in shared:
         del shared.DerivationImageSequence
+    # The library's own, by the class that it was told, and of one image alone.
+    if "SourceImageSequence" in data_set:
+        del data_set.SourceImageSequence
     used = (one.instance for plane in placed for one in plane.sources)
     set_references(data_set, used, primary.study_instance_uid)
