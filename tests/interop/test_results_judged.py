@@ -114,7 +114,7 @@ def marked() -> Made:
         Picture("plot", "A plot", generator.integers(0, 255, (33, 41, 3), np.uint8)),
         Picture("film", "A film", generator.integers(0, 255, (3, 33, 41, 3), np.uint8)),
     )
-    failed = Check("motion", False, "the patient moved", ("a number that the model left out",))
+    failed = Check("motion", False, "the patient moved, so a number was left out")
     findings = replace(
         findings,
         segments=(*findings.segments, unsure),
