@@ -23,7 +23,7 @@ _NETWORKS = ("onnx", "torch")
 _SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".pt", ".ts")}
 _KEYS_OF_A_KIND = {"argv": "command", "environment": "command", "unpinned": "command", "entry": "python"}
 #: What is computed is in these; another unit would make another number of it.
-_UNITS_OF = {"volume": ("ml", "mL", "cm3", "mm2"), "share": ("%",), "count": ("1",)}
+_UNITS_OF = {"volume": ("ml", "mL", "cm3", "mm2"), "share": ("%",)}
 
 
 def faults(folder: ModelFolder) -> Iterator[Fault]:

@@ -168,7 +168,7 @@ def _values(
             )
         return _inside(grid, segment.mask)
     frames = [one.header.get("FrameOfReferenceUID") for one in (given, lies_on)]
-    if None not in frames and frames[0] != frames[1]:
+    if frames[0] != frames[1]:
         raise ValueError(
             f"measurement {table.name}: '{over_name}' and '{own_name}' have different frames of reference, "
             "so nothing says where one lies on the other"

@@ -22,7 +22,8 @@ from node.undecodable import UNDECODABLE_IN_MEMORY
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
-#: Compared, never read: digests that are equal where the values are, within one series alone.
+#: Compared, never read: digests that are equal where the values are, within one series alone, and of the
+#: Frame of Reference within one study.
 DIGESTED = frozenset(
     {
         "PatientID",
@@ -79,7 +80,8 @@ def header_view(header: Dataset) -> dict[str, HeaderValue]:
         if not keyword:
             continue
         if keyword in DIGESTED:
-            view[keyword] = _digest(salt, keyword, value(header, keyword))
+            of = text(header, "StudyInstanceUID") if keyword == "FrameOfReferenceUID" else salt
+            view[keyword] = _digest(of, keyword, value(header, keyword))
         elif keyword == "SOPClassUID":
             view[keyword] = text(header, keyword)
         elif _is_plain(tag, keyword):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
-from models import registry
-from models.types import Inputs, Volume
+from models import registry, types
+from models.types import Findings, Inputs, Volume
 from node.config import config_file
 
 ROOT = Path(__file__).parents[2]
@@ -59,3 +60,17 @@ def test_the_smallest_useful_configuration_of_the_readme_is_accepted(tmp_path: P
     file.write_text(next(re.finditer(r"```toml\n(.*?)```", text, re.S))[1])
     config = config_file.load(file)
     assert config.analyses[0].send_to == ("PACS",)
+
+
+def test_the_table_of_findings_has_every_argument_of_their_classes() -> None:
+    page = (ROOT / "docs" / "new-model.md").read_text()
+    told = dict(re.findall(r"^\| `(\w+)` \| (`.*`) \|$", page, re.M))
+    for name, arguments in told.items():
+        own = [
+            f"{one.name}: {one.type}{'' if one.default is MISSING else f' = {one.default!r}'}"
+            for one in fields(getattr(types, name))
+        ]
+        written = ", ".join(f"`{one}`" for one in own).replace(" | ", " or ").replace("'", '"')
+        assert arguments == written
+    found = {get_args(one)[0].__name__ for one in get_type_hints(Findings).values() if get_args(one)}
+    assert {"Findings", "Code", *found} == set(told)

@@ -25,6 +25,12 @@ OUTPUT = f'[[output]]\nname = "said"\nas = "segmentation"\n{LABEL}\n'
 WHOLE = f'[[input]]\nas = "volume"\n{OUTPUT}'
 
 
+MEASURED = '[[measurement]]\nname = "size"\nof = "thing"\nas = "volume"\n'
+SHARE = '[[measurement]]\nof = "thing"\nas = "share"\n'
+CODED = 'concept = { value = "S", scheme = "99T", meaning = "Share" }\n'
+PRIOR = '[[input]]\nname = "before"\nas = "volume"\nfrom = "prior"\ntensor = "given"\n'
+
+
 def stated(tmp_path: Path, text: str, **changes: str) -> Path:
     made_folders.identity(tmp_path / "model.onnx")
     return made_folders.folder(tmp_path, text, **changes)
@@ -117,6 +123,20 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         (f'{WHOLE}[[parameter]]\nname = "a"\ndefault = 3\nmaximum = 2\nmeaning = "x"\n',
          "default: expected a number of at most 2, not 3"),
         (f"{WHOLE}[analysis.more]\n", "[analysis] more: unknown key"),
+        (f'{WHOLE}{MEASURED}[[check]]\nname = "c"\nreason = "r"\nmeasurement = "size"\nminimum = 1\n'
+         'withholds = ["thing", "thing.size", "sizes"]\n',
+         "29: [[check]] withholds: nothing is called 'sizes'; did you mean 'size'?"),
+        (f'{WHOLE}{MEASURED}[[measurement]]\nname = "again"\nof = "thing"\nas = "volume"\n',
+         "24: [[measurement]] name: again and size are the same number, or have the same codes"),
+        (f'{WHOLE}{SHARE}name = "a"\nabove = 3\n{SHARE}name = "b"\nabove = 3.0\nover = "volume"\n',
+         "name: b and a are the same number"),
+        (f'{WHOLE}{SHARE}name = "a"\nabove = 3\n{CODED}{SHARE}name = "b"\nabove = 4\n{CODED}',
+         "name: b and a are the same number, or have the same codes"),
+        (f'{WHOLE}{SHARE}name = "a"\nabove = 3\nunit = "1"\n', "unit: a share is taken in %, not 1"),
+        (f'{WHOLE}{PRIOR}[[measurement]]\nname = "a"\nof = "thing"\nas = "mean"\nover = "before"\n',
+         "over: 'before' and 'volume', on which thing lies, are of different studies"),
+        (f'{WHOLE}{PRIOR.replace("volume", "image")}[[measurement]]\nname = "a"\nof = "thing"\nas = "mean"\n'
+         'over = "before"\n', "over: 'before' is no volume, as 'volume' is, on which thing lies"),
         ('[[input]]\n[[output]]\nname = "x"\nas = "classification"\n', "a classification needs 'concept'"),
         ('[[input]]\n[[output]]\nname = "x"\nas = "regression"\n', "a regression needs 'concept' and 'unit'"),
         (f'[[input]]\n[[output]]\nname = "x"\nas = "boxes"\nactivation = "softmax"\n{LABEL}\n',

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 
 from models import registry
 from models.types import Code, Findings, Image, InstanceView, Series
+from node.errors import ModelCrashed
 from node.runners import loading
+from node.runners.command import LAST_BYTES
 from node.runners.command_result import BrokenResult
 from tests.support import made_folders
+from tests.support.model_runs import ModelRuns
 
 SHAPE = (3, 4, 5)
 LABELS = (
@@ -202,11 +207,79 @@ def test_a_result_that_is_not_as_agreed_is_a_failure(tmp_path: Path, source: str
     assert told in str(caught.value)
 
 
-def test_only_the_end_of_what_a_program_says_is_kept(tmp_path: Path) -> None:
+def test_the_last_lines_of_a_program_are_the_reason_and_the_end_of_what_it_said_is_said_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = "print('x' * 100_000); print('one\\ntwo\\n\\nthree\\nfour'); sys.exit('the end')"
     with pytest.raises(BrokenResult) as caught:
-        run(program(tmp_path, "print('x' * 100_000); sys.exit('the end')"))
-    assert str(caught.value).endswith("the end")
-    assert len(str(caught.value)) < 8400
+        run(program(tmp_path, source))
+    assert str(caught.value) == "the program ended with status 1: two | three | four | the end"
+    said = capfd.readouterr().err
+    assert len(said) == LAST_BYTES
+    assert said.startswith("xxxx")
+    assert said.endswith("four\nthe end\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("print('no licence'); sys.exit(7)", "the program ended with status 7: no licence"),
+        (
+            "done(status='failed', reason='no memory of it')",
+            "the program says that it failed: no memory of it",
+        ),
+        ("done(mesurements=[])", "result.json: unknown key 'mesurements'; did you mean 'measurements'?"),
+        (
+            "done(measurements=[])",
+            "measurement size: nothing called 'liverr' was found",
+        ),
+    ],
+)
+def test_the_node_tells_what_the_program_did_and_nothing_of_its_own(
+    tmp_path: Path, source: str, told: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    size = '[[measurement]]\nname = "size"\nof = "liverr"\nas = "volume"\n'
+    path = program(tmp_path / "model", source, size)
+    runs = ModelRuns(tmp_path)
+    with pytest.raises(ModelCrashed) as caught:
+        runs.run(str(path), folder=path, device="cpu")
+    assert str(caught.value) == f"model made failed: {told}"
+    assert runs.left() == []
+
+
+def test_the_page_shows_the_job_and_the_meta_data_as_they_are(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    job, meta, _ = (json.loads(one) for one in re.findall(r"```json\n(.*?)```", page, re.S))
+    path = program(
+        tmp_path,
+        """
+        meta = json.loads((job / order["inputs"][0]["meta"]).read_text())
+        with gzip.open(job / order["inputs"][0]["volume"]) as file:
+            header = file.read(352)
+        lengths = struct.unpack_from("<8h", header, 40)
+        kind = struct.unpack_from("<h", header, 70)[0]
+        sform = struct.unpack_from("<12f", header, 280)
+        done(summary=json.dumps([order, meta, lengths, kind, sform]))
+        """.replace("meta =", "import struct; meta =", 1),
+        '[[parameter]]\nname = "certainty"\ndefault = 0.5\nmeaning = "x"\n',
+    )
+    text = (path / "analysis.toml").read_text()
+    for before, after in (('"made"', '"bone"'), ('version = "1"', 'version = "1.0.0"')):
+        text = text.replace(before, after, 1)
+    (path / "analysis.toml").write_text(text.replace('as = "volume"', 'name = "ct"\nas = "volume"', 1))
+    affine = np.array(meta["affine_lps"], np.float64)
+    given = made_folders.volume(np.zeros((3, 4, 5), np.int16), affine)
+    given = replace(
+        given, header={"Modality": "CT", "KVP": 120.0, "ImageType": ("ORIGINAL", "PRIMARY", "AXIAL")}
+    )
+    order, told, lengths, kind, sform = json.loads(made_folders.predict(path, given).summary)
+    assert order | {"threads": 4} == job
+    assert told | {"shape": [120, 512, 512]} == meta
+    assert (lengths[:4], kind) == ([3, 5, 4, 3], 4)
+    # (column, row, slice) to RAS
+    ras = np.array(sform).reshape(3, 4)
+    assert ras.tolist() == [[-0.75, 0, 0, 190], [0, -0.75, 0, 190], [0, 0, 2.5, -310]]
 
 
 def test_a_program_that_is_not_there_is_told_when_it_is_loaded(tmp_path: Path) -> None:
