@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from node.errors import NotAVolume, UnsupportedPixelData
@@ -157,6 +158,18 @@ def test_digests_cannot_be_linked_across_series() -> None:
     assert (
         series_view.header_view(one.header)["PatientID"] != series_view.header_view(two.header)["PatientID"]
     )
+
+
+def test_a_frame_of_reference_is_known_again_in_another_series_of_the_study_alone() -> None:
+    def frame(header: Dataset) -> Any:
+        return series_view.header_view(header)["FrameOfReferenceUID"]
+
+    one, other, elsewhere, of_other_study = (instance.header for instance in ct_series(4))
+    other.SeriesInstanceUID = "1.2.3.5"
+    elsewhere.FrameOfReferenceUID = "1.2.3.99"
+    of_other_study.StudyInstanceUID = "1.2.3.6"
+    assert frame(one) == frame(other)
+    assert frame(one) not in (frame(elsewhere), frame(of_other_study), one.FrameOfReferenceUID)
 
 
 def test_a_volume_keeps_what_all_headers_agree_on() -> None:
