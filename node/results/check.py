@@ -213,6 +213,9 @@ def _references(data_set: Dataset, given: AllGiven) -> Iterator[str]:
     for one in given:
         for instance in one.header.instances:
             classes.setdefault(instance.sop_instance_uid, set()).add(instance.sop_class_uid)
+    for one in given:
+        # There are sources whose image and study have one UID, and a study is referred to by a class, too.
+        classes.pop(one.header.study_instance_uid, None)
     seen = set()
     for item in every_item(data_set):
         if "ReferencedSOPInstanceUID" not in item:

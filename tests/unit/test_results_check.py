@@ -187,6 +187,13 @@ def test_what_is_not_as_the_source_has_it_is_found(
     assert any(problem in one for one in found), found
 
 
+def test_a_source_whose_image_has_the_uid_of_its_study_has_results() -> None:
+    source = made_source(2)
+    source.data_sets[0].SOPInstanceUID = source.data_sets[0].StudyInstanceUID
+    assert source.volume is not None
+    assert "rtstruct" in built(everything(source.volume), source, kinds=("rtstruct",))
+
+
 @pytest.mark.filterwarnings("ignore:Failed to encode:UserWarning:pydicom")
 def test_an_object_that_does_not_say_whose_it_is_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "character_set", lambda *_: "ISO_IR 100")
