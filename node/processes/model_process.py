@@ -144,6 +144,14 @@ class ModelProcess:
         """Whether it has not ended."""
         return not self._is_ended and self._process.poll() is None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it says nothing, nor that it has ended: so it is while it waits for a command."""
+        with self._lock:
+            if self._is_ended:
+                return False
+            return not self._poll.poll(0)
+
     def command(self, job: str) -> None:
         """Tell it to run a job; that it has ended meanwhile is found by ``answer``."""
         with suppress(BrokenPipeError):

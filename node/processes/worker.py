@@ -167,7 +167,9 @@ class Worker:
             return False
         # A file that was put in the place of a hidden one, such as a renewed key, is not hidden from it.
         is_blind = all(_identity(one) == before for one, before in self._hidden.items())
-        return is_blind and self._process.lives
+        # One that has just ended says so before its first process has.
+        is_waiting = not self._is_ready or self._process.is_quiet
+        return is_blind and is_waiting and self._process.lives
 
     def interrupt(self) -> None:
         """Have ``run`` raise RunStopped, now and from now on; from any thread."""
