@@ -25,7 +25,7 @@ def faults(config: Config) -> Iterator[tuple[AnalysisConfig, list[str]]]:
         if not analysis.allow_network and not confinement.is_confinable():
             found.append(
                 "this system permits not the namespaces that keep the model from the network, the archive "
-                "and the node's processes; run the node where it does, or set allow_network = true to let "
+                f"and the node's processes ({confinement.why_unconfinable()}); run the node where it does, or set allow_network = true to let "
                 "the model reach all that the node's user does"
             )
         yield analysis, found

@@ -43,7 +43,7 @@ from node.processes.system_calls import (
 
 #: Of the memory file system at ``/dev/shm``; what lies there is in nobody's resident memory.
 SHARED_MEMORY_MB = 256
-_TRY_SECONDS = 30.0
+_TRY_SECONDS, _MOST_TRIES = 30.0, 3
 
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
@@ -85,10 +85,23 @@ def extent(*, allow_network: bool) -> Extent | None:
     return "none" if allow_network else None
 
 
-@cache
 def is_confinable() -> bool:
-    """Whether this system permits all of it to this user; tried in a process of its own, once."""
-    return _is_tried()
+    """Whether this system permits all of it to this user."""
+    return not why_unconfinable()
+
+
+@cache
+def why_unconfinable() -> str:
+    """Say why this system permits not all of it to this user; empty where it does.
+
+    That is tried in a process of its own, once, or again where it failed: a machine that is short of
+    something for a moment is not one that permits nothing.
+    """
+    for _ in range(_MOST_TRIES):
+        why = _tried()
+        if not why:
+            return ""
+    return why
 
 
 # --- in the process that is confined -----------------------------------------
@@ -217,9 +230,9 @@ def _make_like(source: str, target: str) -> None:
 # --- whether it works --------------------------------------------------------
 
 
-def _is_tried() -> bool:
+def _tried() -> str:
     if not sys.platform.startswith("linux"):
-        return False
+        return "there are no namespaces but on Linux"
     command = [sys.executable, "-P", "-m", __name__]
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
     try:
@@ -231,9 +244,12 @@ def _is_tried() -> bool:
             capture_output=True,
             timeout=_TRY_SECONDS,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if not done.returncode:
+        return ""
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return said[-1] if said else f"exit status {done.returncode}"
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ class Workers:
         # With the time since when, the longest first.
         self._idle: list[tuple[float, Worker]] = []
         self._is_stopped = self._is_watched = False
+        self._stopped = threading.Event()
 
     @contextmanager
     def lease(self, spec: WorkerSpec) -> Iterator[Worker]:
@@ -96,6 +97,7 @@ class Workers:
         """End every worker; ``run`` and ``lease`` raise RunStopped, now and until ``resume``."""
         with self._lock:
             self._is_stopped = True
+            self._stopped.set()
             idle, self._idle = self._idle, []
             for worker in self._leased:
                 worker.interrupt()
@@ -106,6 +108,7 @@ class Workers:
         """Lend workers again after a ``stop``."""
         with self._lock:
             self._is_stopped = False
+            self._stopped.clear()
 
     def _idle_one(self, spec: WorkerSpec) -> Worker | None:
         """Take the one that was used last: it is the most likely to be in memory still."""
@@ -148,7 +151,7 @@ class Workers:
                     return
             for worker in workers:
                 worker.look()
-            time.sleep(LOOK_SECONDS)
+            self._stopped.wait(LOOK_SECONDS)
 
     def _end_longest_idle(self) -> bool:
         with self._lock:

@@ -27,6 +27,9 @@ def _note(event, arguments):
         return
     if isinstance(path, (str, bytes, os.PathLike)):
         path = os.fsdecode(path)
+        within = arguments[-1] if event.startswith("os.") else -1
+        if isinstance(within, int) and within >= 0:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{within}"), path)
         if path not in ("", ":memory:"):
             os.write(_trace, (os.path.realpath(path) + "\\n").encode())
 

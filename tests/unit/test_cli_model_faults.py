@@ -21,7 +21,7 @@ CODE = "class Nothing:\n    pass\n"
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration with one model folder, on a system that can confine it."""
-    monkeypatch.setattr(confinement, "is_confinable", lambda: True)
+    monkeypatch.setattr(confinement, "why_unconfinable", lambda: "")
     # What 'anode run' does to its process stays out of this one.
     monkeypatch.setattr("node.cli.run._watch_signals", threading.Event)
     monkeypatch.setattr("sys.setswitchinterval", lambda seconds: None)
@@ -88,7 +88,7 @@ def test_a_file_with_another_digest_is_named_and_nothing_starts(
 def test_a_system_without_namespaces_is_told_and_warned_of_if_the_network_is_allowed(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confinement, "is_confinable", lambda: False)
+    monkeypatch.setattr(confinement, "why_unconfinable", lambda: "refused")
     (one,) = checked(config, capsys, 1)
     assert "permits not the namespaces" in one["detail"]
     assert "allow_network = true" in refuses_to_run(config, capsys)
@@ -105,7 +105,7 @@ def test_a_system_without_namespaces_is_told_and_warned_of_if_the_network_is_all
 def test_a_model_by_name_is_held_from_the_network_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confinement, "is_confinable", lambda: False)
+    monkeypatch.setattr(confinement, "why_unconfinable", lambda: "refused")
     path = tmp_path / "config.toml"
     path.write_text('[[analyses]]\nname = "q"\nmodel = "series-quality"\n')
     (fault,) = faults(path)

@@ -335,7 +335,7 @@ def test_the_environment_holds_nothing_of_the_node(runs: ModelRuns, monkeypatch:
 
 @pytest.fixture
 def unpermitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confinement, "is_confinable", lambda: False)
+    monkeypatch.setattr(confinement, "why_unconfinable", lambda: "refused")
 
 
 @pytest.mark.usefixtures("unpermitted")
