@@ -25,8 +25,8 @@ def faults(config: Config) -> Iterator[tuple[AnalysisConfig, list[str]]]:
         if not analysis.allow_network and not confinement.is_confinable():
             found.append(
                 "this system permits not the namespaces that keep the model from the network, the archive "
-                f"and the node's processes ({confinement.why_unconfinable()}); run the node where it does, or "
-                "set allow_network = true to let the model reach all that the node's user does"
+                f"and the node's processes ({confinement.why_unconfinable()}); run the node where it does, "
+                "or set allow_network = true to let the model reach all that the node's user does"
             )
         yield analysis, found
 
