@@ -160,7 +160,7 @@ def test_what_a_model_prints_is_no_answer(runs: ModelRuns) -> None:
 def test_an_answer_that_is_none_is_not_believed(runs: ModelRuns) -> None:
     with pytest.raises(ResultInvalid, match="out of step"):
         runs.told(
-            "import os\nfor one in range(3, 30):\n try: os.write(one, b'nonsense\\n')\n except OSError: 0"
+            "import os\nfor one in range(3, 1024):\n try: os.write(one, b'nonsense\\n')\n except OSError: 0"
         )
 
 
