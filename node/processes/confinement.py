@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from node import subordinate
 from node.processes.system_calls import (
     AT_RECURSIVE,
     ATTR_NODEV,
@@ -270,6 +271,8 @@ def _try() -> None:
     if child:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         raise SystemExit(status)
+    # No signal ends the first process of a namespace but this one, which comes from without.
+    subordinate.end_with_parent(signal.SIGKILL)
     shut_in(Cell(("/run",), (), ("/dev/shm",)))
     give_up_privileges()
 
