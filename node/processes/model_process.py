@@ -200,9 +200,12 @@ class ModelProcess:
             self._is_ended = True
         # It takes that for the end of the node, ends all others and then itself.
         self._life.close()
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
+        ended = select.poll()
+        # Of what it told nothing is read any more: only that nobody can tell more.
+        ended.register(self._ending.fileno(), 0)
+        if ended.poll(END_SECONDS * 1000):
+            self._process.wait()
+        else:
             self._process.kill()
             logger.error("model process does not end", extra={"pid": self._process.pid})
         self._ending.close()
