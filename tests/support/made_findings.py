@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundMultiFrameImageStorage
 
@@ -258,3 +258,12 @@ def all_built(
 
 def read(result: ResultObject) -> Dataset:
     return dcmread(io.BytesIO(result.part10))
+
+
+def with_fault(result: ResultObject, fault: Callable[[Dataset], object]) -> bytes:
+    """A result object as a file, with something wrong planted in it."""
+    data_set = read(result)
+    fault(data_set)
+    out = io.BytesIO()
+    dcmwrite(out, data_set, enforce_file_format=False)
+    return out.getvalue()

@@ -18,7 +18,7 @@ from node.results.build import ResultObject
 from node.results.check import check
 from node.results.checks.check_report import concept_of, content
 from tests.support.drawn import given
-from tests.support.made_findings import built, everything, made_source, read
+from tests.support.made_findings import built, everything, made_source, read, with_fault
 
 Fault = Callable[[Dataset], Any]
 
@@ -154,11 +154,7 @@ def test_a_good_object_has_no_fault(good: dict[str, ResultObject], kind: str) ->
 def test_a_planted_fault_is_found(
     good: dict[str, ResultObject], kind: str, problem: str, fault: Fault
 ) -> None:
-    data_set = read(good[kind])
-    fault(data_set)
-    out = io.BytesIO()
-    dcmwrite(out, data_set, enforce_file_format=False)
-    found = check(out.getvalue())
+    found = check(with_fault(good[kind], fault))
     assert any(problem in one for one in found), found
 
 

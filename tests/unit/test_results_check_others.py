@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from models.types import Code, DerivedImage, Findings, Transform
 from node.results.build import ResultObject
 from node.results.check import check
-from tests.support.made_findings import HOUNSFIELD, all_built, everything, made_source, read, source_of
+from tests.support.made_findings import (
+    HOUNSFIELD,
+    all_built,
+    everything,
+    made_source,
+    source_of,
+    with_fault,
+)
 from tests.support.made_series import enhanced_ct
 
 Fault = Callable[[Dataset], Any]
@@ -211,9 +216,5 @@ def test_a_good_object_has_no_fault(good: dict[str, ResultObject], kind: str) ->
 def test_a_planted_fault_is_found(
     good: dict[str, ResultObject], kind: str, problem: str, fault: Fault
 ) -> None:
-    data_set = read(good[kind])
-    fault(data_set)
-    out = io.BytesIO()
-    dcmwrite(out, data_set, enforce_file_format=False)
-    found = check(out.getvalue())
+    found = check(with_fault(good[kind], fault))
     assert any(problem in one for one in found), found
