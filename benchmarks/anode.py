@@ -18,6 +18,7 @@ from node.index import database
 from node.index.database import Database
 from node.index.deferral import DELAY_SECONDS
 from node.index.index import Index
+from node.jobs import listing
 from node.jobs.queue import Queue
 
 _STARTS_WITHIN_SECONDS = 120.0
@@ -86,8 +87,8 @@ class Anode(Receiver):
         """Wait until everything is settled and analysed, and no segment is written ahead any more."""
         wait_until(lambda: self.unfinished() == 0, _SETTLES_WITHIN_SECONDS, f"{self.name} to settle")
         wait_until(self._is_pool_full, _SETTLES_WITHIN_SECONDS, f"{self.name} to write its segments ahead")
-        with self._index() as (index_database, connection):
-            set_aside = Queue(Clock(), index_database).counts(connection)["set_aside"]
+        with self._index() as (_, connection):
+            set_aside = listing.counts(connection)["set_aside"]
         if set_aside:
             raise BenchmarkFailure(f"{self.name} has set jobs aside: {set_aside}")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from node import commitment
 from node.errors import MalformedDataSet
+from node.jobs import listing
 from node.services import Services
 from node.status import INVALID_ARGUMENT_VALUE, NO_SUCH_ACTION_TYPE, RESOURCE_LIMITATION, SUCCESS
 from node.wire.association import Request, Response
@@ -41,7 +42,7 @@ def n_action(services: Services, request: Request) -> Iterator[Response]:
     services.storage.check_free_space()
 
     def enqueue(connection: sqlite3.Connection) -> bool:
-        by_peer = services.queue.open_by_lane(connection, "commit")
+        by_peer = listing.open_by_lane(connection, "commit")
         if by_peer[peer] >= _MOST_OPEN_OF_A_PEER or by_peer.total() >= _MOST_OPEN:
             return False
         services.queue.enqueue(

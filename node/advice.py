@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.completion import INCOMPLETE, NO_MATCH
+from node.analysis_runs import INCOMPLETE, NO_MATCH
 from node.errors import AnalysisParked
 
 PARKED = AnalysisParked("").name

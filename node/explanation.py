@@ -13,7 +13,8 @@ from typing import Any, Literal
 from node import confirmations
 from node.advice import ADVICE, AGAIN, PARKED, RETRY, UNPARK
 from node.alarms import DISK_FULL, Alarm
-from node.completion import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED, WAITS_SINCE
+from node.analysis_runs import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED, UNCHANGED
+from node.completion import WAITS_SINCE
 from node.config.settings import AnalysisConfig, RouteConfig
 from node.errors import (
     MalformedDataSet,
@@ -36,7 +37,6 @@ State = Literal["done", "refused", "running", "waiting", "retrying", "stopped", 
 
 Record = Mapping[str, Any]
 
-UNCHANGED = "unchanged"
 WAITING_FOR_QUIET = "waiting-for-quiet"
 WAITING_FOR_ANALYSIS = "waiting-for-analysis"
 NODE_STOPPED = "node-stopped"

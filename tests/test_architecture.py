@@ -18,7 +18,15 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("handlers", "node", "models")
 #: Each knows those behind it alone: what there is, how it is made, where it runs.
 ROOMS_OF_MODELS = ("node.processes", "node.runners", "node.catalogue")
-SQL_ROOMS = {"node/completion.py", "node/confirmations.py", "node/parking.py", "node/jobs/queue.py"}
+SQL_ROOMS = {
+    "node/analysis_runs.py",
+    "node/completion.py",
+    "node/confirmations.py",
+    "node/parking.py",
+    "node/jobs/analysis_jobs.py",
+    "node/jobs/listing.py",
+    "node/jobs/queue.py",
+}
 SQL_PREFIXES = ("node/index/", "node/query/")
 SQL = re.compile(r"\b(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET)\b", re.S)
 BROAD_EXCEPT_ROOMS = {

@@ -214,16 +214,15 @@ def _check_inputs(description: Description, others: Mapping[str, FileSeries]) ->
 def _analyze(workers: Workers, order: Order, given: Mapping[str, FileSeries], folder: Path) -> _Outcome:
     from node.analysis import perform
     from node.processes.job_folder import JobFolder
-    from node.series import file_series, model_inputs, selection, source_series
+    from node.series import digests, file_series, model_inputs
     from node.series.model_inputs import Material
 
     series = given[_primary(order)]
 
     def read(job: JobFolder) -> Material:
         file_series.refuse_strangers(order.description.needs, given)
-        digests = {name: source_series.digest_of_files(one.paths) for name, one in given.items()}
+        digest = digests.combined({name: digests.of_files(one.paths) for name, one in given.items()})
         instances = {name: one.instances for name, one in given.items()}
-        digest = selection.combined(digests)
         return model_inputs.of_sources(instances, order.description.needs, digest, order.parameters, job)
 
     try:

@@ -72,17 +72,19 @@ def state_shown(state: str) -> str:
 def _list(arguments: argparse.Namespace) -> int:
     if arguments.limit < 1:
         raise WrongUsage("--limit expects a number of at least 1")
+    from node.jobs import listing
+
     with records(configuration(arguments)) as opened:
         study = None if arguments.study is None else study_named(opened, arguments.study)
         with opened.database.read() as connection:
-            found = opened.queue.jobs(
+            found = listing.jobs(
                 connection,
                 study_instance_uid=study,
                 state=STATES.get(arguments.state),
                 kind=arguments.kind,
                 limit=arguments.limit,
             )
-            refused = _refusals(opened, connection, found)
+            refused = _refusals(connection, found)
     if arguments.json:
         output.as_json([_for_programs(job, refused.get(job["id"], [])) for job in found])
         return 0
@@ -109,9 +111,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _refusals(
-    opened: Records, connection: sqlite3.Connection, jobs: Sequence[Mapping[str, Any]]
+    connection: sqlite3.Connection, jobs: Sequence[Mapping[str, Any]]
 ) -> dict[int, list[dict[str, str]]]:
     """What a job that is done has refused, by its number: the series that it or its analysis cannot use."""
+    from node import analysis_runs
     from node.explanation import REFUSALS
 
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -122,7 +125,7 @@ def _refusals(
             continue
         if study not in runs:
             runs[study] = [
-                run for run in opened.completion.runs(connection, study) if run["state"] in REFUSALS
+                run for run in analysis_runs.of_study(connection, study) if run["state"] in REFUSALS
             ]
         # A selection refuses where an input is missing, and then there is no job of the run.
         has_job = job["kind"] == "analyze"

@@ -25,6 +25,7 @@ from node.cli.opening import (
 )
 from node.config.config_values import listed
 from node.config.settings import Config
+from node.jobs import listing
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
@@ -70,7 +71,7 @@ def _status(opened: Records) -> dict[str, Any]:
         problem = problem_of_running_node(config)
     with opened.database.read() as connection:
         counts = opened.index.counts(connection)
-        jobs = opened.queue.counts(connection)
+        jobs = listing.counts(connection)
     data_dir = config.node.data_dir
     refused, others_refused = refusals.read(data_dir)
     free_bytes = shutil.disk_usage(data_dir).free

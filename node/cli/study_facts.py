@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 
-from node import confirmations, parking
+from node import analysis_runs, confirmations, parking
 from node.cli.opening import Records, config_argument, stale_configuration, standing_alarms
 from node.explanation import Facts
+from node.jobs import listing
 
 _ALL_JOBS = 1_000_000
 
@@ -35,8 +36,8 @@ def gather(
         routes=config.routes,
         series_headers=opened.index.series_headers(connection, study_instance_uid),
         waiting=opened.completion.waiting(connection, study_instance_uid),
-        runs=opened.completion.runs(connection, study_instance_uid),
-        jobs=opened.queue.jobs(connection, study_instance_uid=study_instance_uid, limit=_ALL_JOBS),
+        runs=analysis_runs.of_study(connection, study_instance_uid),
+        jobs=listing.jobs(connection, study_instance_uid=study_instance_uid, limit=_ALL_JOBS),
         quarantined=[
             row
             for row in opened.index.quarantined(connection)

@@ -317,6 +317,10 @@ class Config:
         keys = [one.tls_key for one in self.peers] + ([self.node.tls.key] if self.node.tls else [])
         return tuple(one for one in (self.source, *keys) if one is not None)
 
+    def analysis(self, name: str) -> AnalysisConfig | None:
+        """The analysis of this name; None where there is none."""
+        return next((one for one in self.analyses if one.name == name), None)
+
     def quiet_seconds(self, analysis: AnalysisConfig) -> float:
         """The quiet period that counts for ``analysis``."""
         return self.study.quiet_seconds if analysis.quiet_seconds is None else analysis.quiet_seconds

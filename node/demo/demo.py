@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from node import logs
+from node import analysis_runs, logs
 from node.app import App
 from node.cli import output
 from node.config.settings import AnalysisConfig, Config, NodeConfig, PeerConfig, StorageConfig, StudyConfig
@@ -28,6 +28,7 @@ from node.demo.pictures import save_picture
 from node.demo.report import ReportedNumber, numbers
 from node.errors import AnodeError, MalformedDataSet, WrongUsage
 from node.index.index import StoredInstance
+from node.jobs import listing
 from node.sending import dicom_files
 from node.sending.dicom_files import DicomFile
 from node.sending.recoding import uncompressed
@@ -248,7 +249,7 @@ class Demo:
 
 def _unfinished(app: App, *kinds: str) -> int:
     with app.services.database.read() as connection:
-        counts = app.services.queue.counts(connection)
+        counts = listing.counts(connection)
     return sum(counts.get(state, {}).get(kind, 0) for state in ("ready", "leased") for kind in kinds)
 
 
@@ -269,7 +270,7 @@ def _run_lines(app: App) -> list[str]:
     lines = []
     for study in sorted({stored.study_instance_uid for stored in _received(app)}):
         with app.services.database.read() as connection:
-            runs = app.services.completion.runs(connection, study)
+            runs = analysis_runs.of_study(connection, study)
         lines += [f"{run['analysis']}: {run['state']} {run['reason']}".rstrip() for run in runs]
     return lines
 

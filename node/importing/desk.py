@@ -16,6 +16,7 @@ from contextlib import suppress
 from node.errors import NodeError
 from node.importing.intake import Intake, Offer, Outcome
 from node.importing.messages import Ended, GivenUp, Line, address
+from node.jobs import listing
 from node.services import Services
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class Desk:
         """Wait while much is to be settled."""
         while not self._is_stopping.is_set():
             with self._services.database.read() as connection:
-                unsettled = self._services.queue.counts(connection)["ready"].get("settle", 0)
+                unsettled = listing.counts(connection)["ready"].get("settle", 0)
             if unsettled < MOST_UNSETTLED:
                 return
             self._is_stopping.wait(_PAUSE_SECONDS)

@@ -28,7 +28,7 @@ class Run:
 
     ``series_instance_uid`` is the series that was analysed, ``kind`` what the result is (``sr``, ``seg``,
     ``sc``), ``number`` its place among the ``objects`` that the run made together. The others are as
-    ``Completion.record_run`` and ``record_selection`` take them. ``facts`` are those that
+    ``analysis_runs.record`` and ``record_selection`` take them. ``facts`` are those that
     some other analysis asks for, and stand with one of the objects.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node import completion, parking
+from node import analysis_runs, completion, confirmations, parking
 from node.index.attributes import COLUMNS, KEYWORDS, QueryLevel, folded_columns
 from node.jobs import queue
 
@@ -109,4 +109,11 @@ INDEX: tuple[str, ...] = (
     "CREATE INDEX IF NOT EXISTS quarantine_segment ON quarantine (segment) WHERE segment <> ''",
 )
 
-STATEMENTS: tuple[str, ...] = (*INDEX, *queue.SCHEMA, *completion.SCHEMA, *parking.SCHEMA)
+STATEMENTS: tuple[str, ...] = (
+    *INDEX,
+    *queue.SCHEMA,
+    *completion.SCHEMA,
+    *analysis_runs.SCHEMA,
+    *confirmations.SCHEMA,
+    *parking.SCHEMA,
+)

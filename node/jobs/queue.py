@@ -13,20 +13,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from node.clock import Clock
-from node.errors import AnalysisParked, AnodeError, LeaseLost, NodeDied
+from node.errors import AnodeError, LeaseLost, NodeDied
 from node.index.database import Database
+from node.jobs import analysis_jobs
 from node.jobs.task import Job
 from node.jobs.wakeup import Wakeup
-
-# The analysis of a job, and the work of analyses that is not done: to find the series, and to analyse one.
-# The index of both is found by these very words.
-_ANALYSIS = "json_extract(payload, '$.analysis')"
-_OPEN_OF_ANALYSES = "kind IN ('select', 'analyze') AND state <> 'done'"
 
 SCHEMA: tuple[str, ...] = (
     """CREATE TABLE IF NOT EXISTS job (
@@ -59,8 +54,7 @@ SCHEMA: tuple[str, ...] = (
     "CREATE INDEX IF NOT EXISTS job_leased ON job (kind, lane) WHERE state = 'leased'",
     "CREATE INDEX IF NOT EXISTS job_set_aside ON job (id) WHERE state = 'set_aside'",
     "CREATE INDEX IF NOT EXISTS job_done ON job (finished_at) WHERE state = 'done'",
-    f"CREATE INDEX IF NOT EXISTS job_analysis ON job (study_instance_uid, {_ANALYSIS}, state, error_name)"
-    f" WHERE {_OPEN_OF_ANALYSES}",
+    analysis_jobs.INDEX,
     "CREATE INDEX IF NOT EXISTS job_study ON job (study_instance_uid, id)",
     """CREATE TABLE IF NOT EXISTS job_lane (
         kind TEXT NOT NULL,
@@ -126,9 +120,6 @@ _LANES = """WITH RECURSIVE waiting(lane) AS (
     FROM waiting WHERE waiting.lane IS NOT NULL"""
 
 
-_PARKED = AnalysisParked("").name
-
-
 class Requeued(NamedTuple):
     """A job that is due again; ``analysis`` is empty for one that belongs to none."""
 
@@ -136,29 +127,6 @@ class Requeued(NamedTuple):
     kind: str
     lane: str
     analysis: str
-
-
-_NOT_GIVEN_UP = f"(state <> 'set_aside' OR error_name = '{_PARKED}')"
-#: Whether the analysis ``:afterN`` is unfinished in the study of a row of study_arrival.
-IS_UNFINISHED = (
-    f"EXISTS (SELECT 1 FROM job WHERE {_OPEN_OF_ANALYSES} AND {_NOT_GIVEN_UP}"
-    f" AND job.study_instance_uid = study_arrival.study_instance_uid AND {_ANALYSIS} = :after{{}})"
-)
-
-
-def unfinished_analyses(
-    connection: sqlite3.Connection, study_instance_uid: str, *, besides_job: int | None = None
-) -> set[str]:
-    """Analyses of a study whose selection or runs wait, are under way or are parked.
-
-    ``besides_job`` is not looked at.
-    """
-    rows = connection.execute(
-        f"SELECT DISTINCT {_ANALYSIS} FROM job WHERE {_OPEN_OF_ANALYSES} AND {_NOT_GIVEN_UP}"
-        " AND study_instance_uid = ? AND id IS NOT ?",
-        (study_instance_uid, besides_job),
-    )
-    return {row[0] for row in rows}
 
 
 class Queue:
@@ -421,34 +389,6 @@ class Queue:
         if hastened:
             self._notify(kind)
 
-    def supersede_runs(
-        self,
-        connection: sqlite3.Connection,
-        study_instance_uid: str,
-        analysis: str,
-        is_of: Callable[[str], bool],
-        *,
-        with_failed: bool = False,
-    ) -> list[tuple[str, int]]:
-        """End the runs of an analysis that nobody has begun, as a newer selection replaces them.
-
-        Also those that are parked, and ``with_failed`` those that were given up. ``is_of`` says of which
-        series; return (series, revision) of what ended.
-        """
-        jobs = connection.execute(
-            "SELECT id, json_extract(payload, '$.series_instance_uid'), json_extract(payload, '$.revision')"
-            f" FROM job WHERE {_OPEN_OF_ANALYSES} AND ({_NOT_GIVEN_UP} OR ?) AND kind = 'analyze'"
-            f" AND state <> 'leased' AND study_instance_uid = ? AND {_ANALYSIS} = ?",
-            (with_failed, study_instance_uid, analysis),
-        ).fetchall()
-        ended = [(job[0], (str(job[1]), int(job[2]))) for job in jobs if is_of(str(job[1]))]
-        connection.executemany(
-            "UPDATE job SET state = 'done', finished_at = ?, error_name = '', error = '', action = '',"
-            " failed_at = NULL WHERE id = ?",
-            [(self._clock.timestamp(), job_id) for job_id, _ in ended],
-        )
-        return [run for _, run in ended]
-
     # --- the clock -----------------------------------------------------------
 
     def move_times(self, connection: sqlite3.Connection, seconds: float) -> None:
@@ -599,44 +539,6 @@ class Queue:
             for kind in kinds
         )
 
-    def jobs(
-        self,
-        connection: sqlite3.Connection,
-        *,
-        study_instance_uid: str | None = None,
-        state: str | None = None,
-        kind: str | None = None,
-        limit: int = 100,
-    ) -> list[dict[str, Any]]:
-        """List jobs, the latest first.
-
-        Keys: id, kind, key, lane, payload, study_instance_uid, state, attempts, created_at,
-        next_try_at (None unless ready), finished_at, failed_at, error_name, error, action. A job
-        whose lane is blocked shows the error of the lane.
-        """
-        wanted = {"study_instance_uid": study_instance_uid, "state": state, "kind": kind}
-        conditions = [f"job.{column} = :{column}" for column, value in wanted.items() if value is not None]
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = connection.execute(
-            "SELECT job.id, job.kind, job.key, job.lane, job.payload, job.study_instance_uid, job.state,"
-            " job.attempts, job.created_at, job.finished_at, job.due_at, job_lane.blocked_until,"
-            " job.failed_at, job.error_name, job.error, job.action, job_lane.failed_at,"
-            " job_lane.error_name, job_lane.error, job_lane.action"
-            " FROM job LEFT JOIN job_lane ON job_lane.kind = job.kind AND job_lane.lane = job.lane"
-            f" AND job.state = 'ready' {where} ORDER BY job.id DESC LIMIT :limit",
-            {**wanted, "limit": limit},
-        )
-        return [_for_people(tuple(row)) for row in rows]
-
-    def counts(self, connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
-        """Unfinished jobs by state ('ready', 'leased', 'set_aside') and kind; done jobs are not counted."""
-        counts: dict[str, dict[str, int]] = {}
-        # The state is written out, so that each query is answered from its partial index.
-        for state in ("ready", "leased", "set_aside"):
-            rows = connection.execute(f"SELECT kind, COUNT(*) FROM job WHERE state = '{state}' GROUP BY kind")
-            counts[state] = {row[0]: row[1] for row in rows}
-        return counts
-
     def requeue(
         self,
         connection: sqlite3.Connection,
@@ -658,7 +560,7 @@ class Queue:
             "analysis": analysis,
             "error_name": error_name,
         }
-        columns = {column: column for column in wanted} | {"analysis": _ANALYSIS}
+        columns = {column: column for column in wanted} | {"analysis": analysis_jobs.ANALYSIS}
         conditions = "".join(
             f" AND {columns[name]} = :{name}" for name, value in wanted.items() if value is not None
         )
@@ -667,26 +569,13 @@ class Queue:
             " WHERE (state = 'set_aside' OR (state = 'ready' AND"
             " (due_at > :now OR EXISTS (SELECT 1 FROM job_lane WHERE job_lane.kind = job.kind"
             f" AND job_lane.lane = job.lane)))){conditions}"
-            f" RETURNING id, kind, lane, {_ANALYSIS}",
+            f" RETURNING id, kind, lane, {analysis_jobs.ANALYSIS}",
             {**wanted, "now": self._clock.timestamp()},
         ).fetchall()
         for lane_kind, lane in {(row[1], row[2]) for row in rows}:
             self._unblock(connection, lane_kind, lane)
             self._notify(lane_kind)
         return [Requeued(row[0], row[1], row[2], row[3] or "") for row in rows]
-
-    def open_by_lane(self, connection: sqlite3.Connection, kind: str) -> Counter[str]:
-        """How many jobs of a kind wait, run or are set aside, by their lanes."""
-        # each by the index of its state; what is done may be a hundred times as much
-        rows = connection.execute(
-            "SELECT lane, COUNT(*) FROM ("
-            "SELECT lane FROM job WHERE state = 'ready' AND kind = :kind"
-            " UNION ALL SELECT lane FROM job WHERE state = 'leased' AND kind = :kind"
-            " UNION ALL SELECT lane FROM job WHERE state = 'set_aside' AND +kind = :kind"
-            ") GROUP BY lane",
-            {"kind": kind},
-        )
-        return Counter({row[0]: row[1] for row in rows})
 
     def delete_done(
         self,
@@ -726,25 +615,3 @@ def _stable_name(error: AnodeError) -> str:
         kind for kind in type(error).__mro__ if kind.__module__ == AnodeError.__module__
     )
     return public.__new__(public).name
-
-
-def _for_people(row: tuple[Any, ...]) -> dict[str, Any]:
-    state, due_at, blocked_until = row[6], row[10], row[11]
-    failed_at, error_name, error, action = row[12:16] if blocked_until is None else row[16:20]
-    return {
-        "id": row[0],
-        "kind": row[1],
-        "key": row[2],
-        "lane": row[3],
-        "payload": json.loads(row[4]),
-        "study_instance_uid": row[5],
-        "state": state,
-        "attempts": row[7],
-        "created_at": row[8],
-        "finished_at": row[9],
-        "next_try_at": max(due_at, blocked_until or 0.0) if state == "ready" else None,
-        "failed_at": failed_at,
-        "error_name": error_name,
-        "error": error,
-        "action": action,
-    }

@@ -158,6 +158,7 @@ class _Rebuilding:
     def __init__(
         self, config: Config, clock: Clock, index_database: Database, storage: Storage, progress: Progress
     ) -> None:
+        self._clock = clock
         self._database = index_database
         self._storage = storage
         self._progress = progress
@@ -321,7 +322,7 @@ class _Rebuilding:
         """What follows from all rows together."""
         rebuilt = self._rebuilt
         self._index.note_rebuilt(connection)
-        self._results.record(connection, self._completion)
+        self._results.record(connection, at=self._clock.timestamp())
         self._completion.arrived_before(connection)
         if not rebuilt.left_out:
             # Otherwise a result may be among what is left out, and must not be made a second time.

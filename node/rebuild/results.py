@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from node.completion import COMPLETED, INCOMPLETE, Completion
+from node import analysis_runs
+from node.analysis_runs import COMPLETED, INCOMPLETE
 from node.index.index import Run, StoredInstance
 from node.storage.location import Location
 
@@ -62,7 +63,7 @@ class Results:
                     "makes new ones",
                 )
 
-    def record(self, connection: sqlite3.Connection, completion: Completion) -> None:
+    def record(self, connection: sqlite3.Connection, at: float) -> None:
         """Record each run as completed, so that it is not done again while its series stays as it is.
 
         One of which a result is missing is not done again either, before a person asks for it: whether that
@@ -72,7 +73,7 @@ class Results:
             results = sorted(found, key=lambda one: one.run.number)
             is_whole = len(found) == run.objects
             report = next((one for one in results if one.run.kind == "sr"), None)
-            completion.record_selection(
+            analysis_runs.record_selection(
                 connection,
                 study_instance_uid=results[0].study_instance_uid,
                 series_instance_uid=run.series_instance_uid,
@@ -80,8 +81,9 @@ class Results:
                 revision=run.revision,
                 selected_digest=run.selected_digest,
                 started_at=run.started_at,
+                at=at,
             )
-            completion.record_run(
+            analysis_runs.record(
                 connection,
                 study_instance_uid=results[0].study_instance_uid,
                 series_instance_uid=run.series_instance_uid,
@@ -89,6 +91,7 @@ class Results:
                 revision=run.revision,
                 state=COMPLETED if is_whole else INCOMPLETE,
                 reason="" if is_whole else f"{_missing(run, found)} since the index was made again",
+                at=at,
                 input_digest=run.input_digest,
                 model=run.model,
                 started_at=run.started_at,

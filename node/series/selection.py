@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.base import Need
-from models.types import ParameterValue
-from node.completion import COMPLETED, INCOMPLETE, input_digest, standing_run
+from node import analysis_runs
+from node.analysis_runs import COMPLETED, INCOMPLETE
 from node.config.settings import AnalysisConfig, Patterns
 from node.errors import UnfitInput
 from node.index import priors
@@ -82,39 +80,6 @@ def choose(
         if found:
             chosen[need.name] = found
     return Selected(chosen, finder.compared(sum(need.comes_from == "prior" for need in needs)))
-
-
-def digest_of(chosen: Chosen) -> str:
-    """SHA-256 in hex of all instances that a model is given; of one input alone, of its series."""
-    digests = {
-        name: input_digest((one.sop_instance_uid, one.data_set_sha256) for one in instances)
-        for name, instances in chosen.items()
-    }
-    return combined(digests)
-
-
-def combined(digests: Mapping[str, str]) -> str:
-    """The digest of several inputs, from that of each; of one alone, that one."""
-    if len(digests) == 1:
-        return next(iter(digests.values()))
-    return hashlib.sha256(json.dumps(dict(digests)).encode()).hexdigest()
-
-
-def selected_digest(
-    chosen: Chosen,
-    parameters: Mapping[str, ParameterValue],
-    facts: Mapping[str, Sequence[str]],
-) -> str:
-    """SHA-256 in hex of all that decides what a run finds, or whether it is made.
-
-    That is what the model is given, what it is set to, and the ``facts`` of earlier analyses by which
-    the series was chosen. Where only the first counts, it is ``digest_of``.
-    """
-    seen = digest_of(chosen)
-    if not parameters and not facts:
-        return seen
-    told = json.dumps([seen, parameters, {key: list(words) for key, words in facts.items()}], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
 
 
 class _Finder:
@@ -209,7 +174,9 @@ class _Finder:
             return "it is not known of which series this node made it"
         if study_instance_uid == self._study and run.series_instance_uid != self._series:
             return f"the result of {run.analysis} is of another series"
-        standing = standing_run(self._connection, study_instance_uid, run.series_instance_uid, run.analysis)
+        standing = analysis_runs.standing(
+            self._connection, study_instance_uid, run.series_instance_uid, run.analysis
+        )
         if standing is None or standing["state"] not in (COMPLETED, INCOMPLETE):
             return f"{run.analysis} has no result for the series as it is now"
         return "" if standing["revision"] == run.revision else f"a later result of {run.analysis} replaces it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +13,6 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from node.completion import input_digest
 from node.config.settings import LimitsConfig
 from node.errors import IntegrityFailure, StorageFailure
 from node.index.index import StoredInstance
@@ -27,7 +25,6 @@ from node.transcode.outgoing import Outgoing
 from node.verification import note_damage
 
 _LIMITS = LimitsConfig()
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -85,25 +82,6 @@ def from_file(path: Path, limits: LimitsConfig = _LIMITS) -> SourceInstance:
 def from_files(paths: Iterable[Path], limits: LimitsConfig = _LIMITS) -> list[SourceInstance]:
     """Read the headers of DICOM files, as ``from_file`` does."""
     return [from_file(path, limits) for path in paths]
-
-
-def digest_of_files(paths: Iterable[Path]) -> str:
-    """SHA-256 in hex of the instances in files: what ``input_digest`` says of them once they are stored.
-
-    Raises MalformedDataSet or StorageFailure.
-    """
-    digests = []
-    for path in paths:
-        file = dicom_files.read(path)
-        try:
-            with dicom_files.open_data_set(file) as data_set:
-                digest = hashlib.sha256()
-                while piece := data_set.read(_CHUNK_BYTES):
-                    digest.update(piece)
-                digests.append((file.sop_instance_uid, digest.hexdigest()))
-        except OSError as error:
-            raise StorageFailure(f"{path} cannot be read: {error.strerror}") from error
-    return input_digest(digests)
 
 
 def _source(

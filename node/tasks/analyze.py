@@ -12,12 +12,12 @@ from typing import Any
 
 from models import registry
 from node import analysis as running
-from node import parking
+from node import analysis_runs, parking
 from node.analysis import Order, Performed
+from node.analysis_runs import COMPLETED, FAILED
 from node.catalogue import catalogue
 from node.catalogue.catalogue import Description
 from node.catalogue.parameters import ParameterFaults
-from node.completion import COMPLETED, FAILED
 from node.config.settings import AnalysisConfig
 from node.errors import (
     AnalysisParked,
@@ -37,7 +37,7 @@ from node.jobs.task import Done, Job, Outcome, Retry, SetAside
 from node.processes.job_folder import JobFolder
 from node.processes.workers import RunStopped, Workers
 from node.results.build import PredecessorReference
-from node.series import model_inputs, selection
+from node.series import digests, model_inputs, selection
 from node.series.model_inputs import Material
 from node.services import Services
 
@@ -103,7 +103,7 @@ class AnalyzeTask:
 
     def _analyze(self, services: Services, job: Job) -> Outcome:
         run = _Run.of(job)
-        analysis = services.completion.analysis(run.analysis)
+        analysis = services.config.analysis(run.analysis)
         if analysis is None:
             # It was taken out of the configuration between its selection and now.
             return Done()
@@ -149,7 +149,7 @@ class AnalyzeTask:
                 run.study_instance_uid,
                 run.series_instance_uid,
             )
-            completed = services.completion.completed_runs(
+            completed = analysis_runs.completed(
                 connection, run.study_instance_uid, run.series_instance_uid, run.analysis
             )
         if any(one["revision"] == run.revision for one in completed):
@@ -157,7 +157,7 @@ class AnalyzeTask:
             return Done(ending.follow)
         if len(patients) > 1:
             raise TwoPatients(f"the study holds instances of {len(patients)} patients, so it is not analysed")
-        digest = selection.digest_of(selected.inputs)
+        digest = digests.of_inputs(selected.inputs)
         # An earlier one may have said the same, but what was said since is what stands.
         same = next(iter(completed), None)
         if same is not None and (same["input_digest"], same["model"]) == (digest, order.model):
@@ -351,7 +351,7 @@ class _Ending:
         run = self.run
 
         def write(connection: sqlite3.Connection) -> None:
-            self.services.completion.record_run(
+            analysis_runs.record(
                 connection,
                 study_instance_uid=run.study_instance_uid,
                 series_instance_uid=run.series_instance_uid,
@@ -359,6 +359,7 @@ class _Ending:
                 revision=run.revision,
                 started_at=run.started_at,
                 state=state,
+                at=self.services.clock.timestamp(),
                 **facts,
             )
             if is_over:

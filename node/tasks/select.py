@@ -8,26 +8,20 @@ from dataclasses import dataclass
 
 from models import registry
 from models.base import Need
+from node import analysis_runs
+from node.analysis_runs import COMPLETED, FAILED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED, UNCHANGED
 from node.catalogue import catalogue
-from node.completion import (
-    COMPLETED,
-    FAILED,
-    INCOMPLETE,
-    NO_MATCH,
-    QUEUED,
-    SUPERSEDED,
-    UNCHANGED,
-    WAITS_SINCE,
-)
+from node.completion import WAITS_SINCE
 from node.config.config_values import nearest
 from node.config.settings import AnalysisConfig
 from node.errors import TwoPatients, UnfitInput
 from node.found import Facts, is_withheld, listed_facts
 from node.index import identity, priors
 from node.index.matching_rules import Asked, attributes_of, results_of, wanted
+from node.jobs import analysis_jobs
 from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, SetAside
-from node.series import selection
+from node.series import digests, selection
 from node.series.matching import why_not
 from node.services import Services
 
@@ -69,7 +63,7 @@ class SelectTask:
     def _select(self, services: Services, job: Job) -> Outcome:
         study_instance_uid = str(job.payload["study_instance_uid"])
         name, revision = str(job.payload["analysis"]), int(job.payload["revision"])
-        analysis = services.completion.analysis(name)
+        analysis = services.config.analysis(name)
         if analysis is None:
             # It was taken out of the configuration between its quiet period and now.
             return Done()
@@ -83,7 +77,7 @@ class SelectTask:
                 return Done(lambda connection: _select_later(services, connection, job, until))
             patients = identity.patients_of_study(connection, study_instance_uid)
             headers = services.index.series_headers(connection, study_instance_uid)
-            matching, reason = _match(services, connection, analysis, study_instance_uid, headers)
+            matching, reason = _match(connection, analysis, study_instance_uid, headers)
             choices = [
                 _choice(services, connection, analysis, needs, study_instance_uid, uid, facts)
                 for uid, facts in matching.items()
@@ -94,9 +88,9 @@ class SelectTask:
 
         def apply(connection: sqlite3.Connection) -> None:
             if choices:
-                services.completion.forget_no_match(connection, study_instance_uid, name, revision)
+                analysis_runs.forget_no_match(connection, study_instance_uid, name, revision)
             else:
-                services.completion.record_run(
+                analysis_runs.record(
                     connection,
                     study_instance_uid=study_instance_uid,
                     analysis=name,
@@ -104,6 +98,7 @@ class SelectTask:
                     state=NO_MATCH,
                     reason=reason,
                     model=analysis.model,
+                    at=services.clock.timestamp(),
                 )
             chosen = {choice.series_instance_uid for choice in choices if choice.refusal is None}
             # What was chosen before and waits is not what the analysis wants now.
@@ -133,17 +128,20 @@ def _supersede(
 ) -> None:
     """End the runs that wait for this analysis of this study, of the series that ``is_of`` names."""
     of = str(job.payload["study_instance_uid"]), str(job.payload["analysis"])
-    services.completion.supersede(connection, *of, services.queue.supersede_runs(connection, *of, is_of))
+    now = services.clock.timestamp()
+    ended = analysis_jobs.supersede(connection, *of, is_of, at=now)
+    analysis_runs.supersede(connection, *of, ended, at=now)
 
 
 def _drop_unseen(services: Services, connection: sqlite3.Connection, job: Job, seen: Collection[str]) -> None:
     """End what was refused or failed of series that the analysis does not see any more."""
     of = str(job.payload["study_instance_uid"]), str(job.payload["analysis"])
-    ended = services.queue.supersede_runs(
-        connection, *of, lambda series: series not in seen, with_failed=True
+    now = services.clock.timestamp()
+    ended = analysis_jobs.supersede(
+        connection, *of, lambda series: series not in seen, at=now, with_failed=True
     )
-    services.completion.supersede(connection, *of, ended)
-    services.completion.drop_unseen(connection, *of, seen)
+    analysis_runs.supersede(connection, *of, ended, at=now)
+    analysis_runs.drop_unseen(connection, *of, seen, at=now)
 
 
 def _awaited(
@@ -184,13 +182,14 @@ def _refuse(services: Services, job: Job, patients: int) -> SetAside:
     )
 
     def apply(connection: sqlite3.Connection) -> None:
-        services.completion.record_run(
+        analysis_runs.record(
             connection,
             study_instance_uid=str(job.payload["study_instance_uid"]),
             analysis=str(job.payload["analysis"]),
             revision=int(job.payload["revision"]),
             state=TWO_PATIENTS,
             reason=str(error),
+            at=services.clock.timestamp(),
         )
         follow_up(services, connection, job)
 
@@ -200,7 +199,7 @@ def _refuse(services: Services, job: Job, patients: int) -> SetAside:
 def _record_refusal(
     services: Services, connection: sqlite3.Connection, job: Job, series_instance_uid: str, error: UnfitInput
 ) -> None:
-    services.completion.record_run(
+    analysis_runs.record(
         connection,
         study_instance_uid=str(job.payload["study_instance_uid"]),
         series_instance_uid=series_instance_uid,
@@ -208,6 +207,7 @@ def _record_refusal(
         revision=int(job.payload["revision"]),
         state=error.name,
         reason=str(error),
+        at=services.clock.timestamp(),
     )
 
 
@@ -226,7 +226,7 @@ def _choice(
         )
     except UnfitInput as error:
         return _Choice(series_instance_uid, refusal=error)
-    return _Choice(series_instance_uid, selection.selected_digest(chosen.inputs, analysis.parameters, facts))
+    return _Choice(series_instance_uid, digests.of_selection(chosen.inputs, analysis.parameters, facts))
 
 
 def _enqueue(
@@ -238,9 +238,7 @@ def _enqueue(
     started_at: float,
 ) -> None:
     study_instance_uid, revision = str(job.payload["study_instance_uid"]), int(job.payload["revision"])
-    last = services.completion.last_selection(
-        connection, study_instance_uid, choice.series_instance_uid, analysis.name
-    )
+    last = analysis_runs.latest(connection, study_instance_uid, choice.series_instance_uid, analysis.name)
     is_again = last is not None and last["revision"] == revision
     is_same = last is not None and last["selected_digest"] == choice.digest
     is_standing = last is not None and (
@@ -258,7 +256,7 @@ def _enqueue(
     _supersede(services, connection, job, lambda series: series == choice.series_instance_uid)
     # One analysis of a series at a time; a Series Instance UID may be there in two studies.
     lane = f"{analysis.name}/{study_instance_uid}/{choice.series_instance_uid}"
-    services.completion.record_selection(
+    analysis_runs.record_selection(
         connection,
         study_instance_uid=study_instance_uid,
         series_instance_uid=choice.series_instance_uid,
@@ -266,6 +264,7 @@ def _enqueue(
         revision=revision,
         selected_digest=choice.digest,
         started_at=started_at,
+        at=services.clock.timestamp(),
     )
     services.queue.enqueue(
         connection,
@@ -291,7 +290,6 @@ def _enqueue(
 
 
 def _match(
-    services: Services,
     connection: sqlite3.Connection,
     analysis: AnalysisConfig,
     study_instance_uid: str,
@@ -306,7 +304,7 @@ def _match(
         uid = str(header["SeriesInstanceUID"])
         reason = why_not(patterns, header)
         if not reason:
-            facts, reason = _found(services, connection, analysis, study_instance_uid, uid)
+            facts, reason = _found(connection, analysis, study_instance_uid, uid)
         if reason:
             reasons.append(reason)
         else:
@@ -320,7 +318,6 @@ def _match(
 
 
 def _found(
-    services: Services,
     connection: sqlite3.Connection,
     analysis: AnalysisConfig,
     study_instance_uid: str,
@@ -329,7 +326,7 @@ def _found(
     """What ``when`` asks of earlier analyses and they found in a series, or why it does not match."""
     facts: dict[str, Sequence[str]] = {}
     for asked in results_of(analysis.when, analysis.after):
-        found = services.completion.found(connection, study_instance_uid, series_instance_uid, asked.analysis)
+        found = analysis_runs.found(connection, study_instance_uid, series_instance_uid, asked.analysis)
         if isinstance(found, str):
             return {}, f"the analysis {asked.analysis} {found}"
         words = found.get(asked.name)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+from node import analysis_runs
 from node.clock import Clock
 from node.config.settings import AnalysisConfig
 from node.rebuild.rebuilding import rebuild
@@ -194,8 +195,8 @@ def test_what_was_found_comes_back_with_an_index_that_is_made_again(make: Any, t
     (tmp_path / "data" / "index.sqlite").unlink()
     rebuild(services.config, Clock(), Quiet())
     with small_node(services.config, scene.clock) as again, again.services.database.read() as connection:
-        (run,) = again.services.completion.runs(connection, STUDY)
-        found = again.services.completion.found(connection, STUDY, SERIES, "test")
+        (run,) = analysis_runs.of_study(connection, STUDY)
+        found = analysis_runs.found(connection, STUDY, SERIES, "test")
     assert run["state"] == "completed"
     # What nobody asks for is not kept with a result.
     assert found == {"one": ("passed",)}

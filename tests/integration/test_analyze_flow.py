@@ -16,7 +16,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from node import alarms, parking
+from node import alarms, analysis_runs, parking
 from node.config.settings import AnalysisConfig
 from node.errors import StorageFailure
 from node.index.index import StoredInstance
@@ -84,7 +84,7 @@ class Scene:
 
     def runs(self) -> list[dict[str, Any]]:
         with self.node.services.database.read() as connection:
-            return self.node.services.completion.runs(connection, STUDY)
+            return analysis_runs.of_study(connection, STUDY)
 
     def results(self) -> list[StoredInstance]:
         with self.node.services.database.read() as connection:

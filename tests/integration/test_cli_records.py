@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from node import alarms, parking, running
+from node import alarms, analysis_runs, parking, running
 from node.__main__ import main
 from node.cli import opening
 from node.clock import Clock
@@ -31,6 +31,7 @@ from node.index import schema
 from node.index.database import FILE_NAME, Database
 from node.index.index import Index, Provenance
 from node.ingest.ingest import Ingest
+from node.jobs import listing
 from node.jobs.queue import Queue
 from node.refusals import Refusal, Refusals
 from node.repairs import Repairs
@@ -129,7 +130,7 @@ class Records:
 
     def jobs(self, **wanted: str) -> list[dict[str, Any]]:
         with self.database.read() as connection:
-            return self.queue.jobs(connection, **wanted)
+            return listing.jobs(connection, **wanted)
 
 
 @pytest.fixture
@@ -410,12 +411,19 @@ def test_the_alarm_of_an_analysis_that_is_not_configured_goes_with_the_next_retr
 
 def record(records: Records, analysis: str, state: str, **facts: Any) -> None:
     """Record a run, and a job of it that is done."""
-    job = {"study_instance_uid": "1.2.3", "analysis": analysis, "revision": 1}
+    job: dict[str, Any] = {"study_instance_uid": "1.2.3", "analysis": analysis, "revision": 1}
     of_series = {} if facts.get("started_at") is None else {"series_instance_uid": "1.2.3.1"}
 
     def work(connection: sqlite3.Connection) -> None:
         kind = "analyze" if of_series else "select"
-        records.completion.record_run(connection, series_instance_uid="1.2.3.1", state=state, **job, **facts)
+        analysis_runs.record(
+            connection,
+            series_instance_uid="1.2.3.1",
+            state=state,
+            at=records.clock.timestamp(),
+            **job,
+            **facts,
+        )
         records.queue.enqueue(
             connection, kind, key=analysis, payload={**job, **of_series}, study_instance_uid="1.2.3"
         )
@@ -835,9 +843,9 @@ def test_a_study_that_no_rule_is_for_does_not_stand_out(records: Records) -> Non
 
     def no_match(connection: sqlite3.Connection) -> None:
         records.completion.fired(connection, "1.2.3", "quality", 1)
-        records.completion.record_run(
+        analysis_runs.record(
             connection, study_instance_uid="1.2.3", analysis="quality", revision=1, state="no-match",
-            reason="Modality is 'CT', the analysis wants 'MR'",
+            reason="Modality is 'CT', the analysis wants 'MR'", at=records.clock.timestamp(),
         )  # fmt: skip
 
     records.database.write(no_match)

@@ -16,6 +16,7 @@ from node.app import App
 from node.config.settings import Config, NodeConfig, StorageConfig
 from node.errors import ConflictingInstance, IntegrityFailure, OutOfSpace
 from node.index.index import Index, Provenance
+from node.jobs import listing
 from node.jobs.task import Done, Job, Retry
 from node.settling.pool import Settlers
 from node.status import STORE_OUT_OF_RESOURCES, SUCCESS
@@ -132,7 +133,7 @@ def test_another_encoding_is_kept_and_refused_when_what_is_held_is_damaged(node,
 def test_a_settled_instance_whose_job_was_done_is_settled_again_after_repair(node):
     damage(node, "archive file changed")
     with node.services.database.read() as connection:
-        (job,) = node.services.queue.jobs(connection, kind="settle", limit=1)
+        (job,) = listing.jobs(connection, kind="settle", limit=1)
     (leased,) = node.services.queue.lease({"settle": 1}, seconds=60, owner="test")
     assert leased.id == job["id"]
     node.services.database.write(lambda connection: node.services.queue.finish(connection, leased))

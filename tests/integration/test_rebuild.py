@@ -15,16 +15,18 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from node import analysis_runs
 from node.__main__ import main
+from node.analysis_runs import COMPLETED
 from node.app import App
 from node.clock import Clock
-from node.completion import COMPLETED, input_digest
 from node.config.settings import AnalysisConfig, Config, PeerConfig, RouteConfig, TranscodeConfig
 from node.errors import ArchiveUnavailable, ConflictingInstance, ObjectError, StorageFailure
 from node.index.index import Provenance, Run
 from node.jobs.task import Done, Job
 from node.rebuild.held import Reader
 from node.rebuild.rebuilding import Rebuilt, rebuild
+from node.series import digests
 from node.storage import archive
 from node.storage.guard import DataDirectory
 from node.tasks.settle import SettleTask
@@ -152,17 +154,18 @@ def make_results(node: SmallNode, study: str, *, fail: bool = False, **changed: 
     def then(connection: Any) -> None:
         if fail:
             raise ArchiveUnavailable("stopped here")
-        completion, run = node.services.completion, runs[0]
-        named = {
+        run = runs[0]
+        named: dict[str, Any] = {
             "study_instance_uid": study,
             "series_instance_uid": run.series_instance_uid,
             "analysis": run.analysis,
             "revision": run.revision,
+            "at": node.services.clock.timestamp(),
         }
-        completion.record_selection(
+        analysis_runs.record_selection(
             connection, **named, selected_digest=run.selected_digest, started_at=run.started_at
         )
-        completion.record_run(
+        analysis_runs.record(
             connection,
             **named,
             state=COMPLETED,
@@ -189,7 +192,7 @@ class Later(Clock):
 def digest_of(node: SmallNode, series_instance_uid: str) -> str:
     with node.services.database.read() as connection:
         found = node.services.index.of_series(connection, series_instance_uid)
-    return input_digest((one.sop_instance_uid, one.data_set_sha256) for one in found)
+    return digests.of_series((one.sop_instance_uid, one.data_set_sha256) for one in found)
 
 
 def without(rows: dict[str, dict[str, Any]], table: str) -> dict[str, Any]:

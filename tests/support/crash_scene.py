@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from node import confirmations, status
+from node import analysis_runs, confirmations, status
 from node.__main__ import main
+from node.analysis_runs import COMPLETED
 from node.cli import opening
 from node.cli.opening import Records
-from node.completion import COMPLETED
 from node.config import config_file
 from node.errors import PeerError
 from node.index.index import StoredInstance
+from node.jobs import listing
 from node.wire import scu
 from tests.support import kill_points, made
 from tests.support.anode_process import AnodeProcess
@@ -267,7 +268,7 @@ class Scene:
     def jobs(self, *states: str) -> list[str]:
         """Kind and error of each job in one of the states; what is always there again is left out."""
         with self.records() as opened, opened.database.read() as connection:
-            jobs = opened.queue.jobs(connection, limit=100_000)
+            jobs = listing.jobs(connection, limit=100_000)
         return [
             f"{job['kind']} {job['error']}"
             for job in jobs
@@ -316,7 +317,7 @@ class Scene:
     def _reported(self, study_uid: str) -> list[str]:
         """Results by the runs that made them: all of them by one run for each state of the series."""
         with self.records() as opened, opened.database.read() as connection:
-            runs = opened.completion.runs(connection, study_uid)
+            runs = analysis_runs.of_study(connection, study_uid)
         completed = [run for run in runs if run["state"] == COMPLETED]
         assert {len(run["result_sop_instance_uids"]) for run in completed} == {RESULTS_OF_A_STUDY}
         assert len({run["input_digest"] for run in completed}) == len(completed), "one input, two results"

@@ -15,6 +15,7 @@ from node.index import database, schema
 from node.index.database import Database
 from node.index.index import Index, Provenance, StoredInstance
 from node.ingest.ingest import Ingest, Receipt
+from node.jobs import listing
 from node.jobs.queue import Queue
 from node.storage.receive_log import ReplayedRecord
 from node.storage.storage import Storage
@@ -86,7 +87,7 @@ class Bench:
     def jobs(self, kind: str) -> list[dict[str, Any]]:
         """The jobs of one kind."""
         with self.database.read() as connection:
-            return self.queue.jobs(connection, kind=kind, limit=1000)
+            return listing.jobs(connection, kind=kind, limit=1000)
 
     def quarantined(self) -> list[dict[str, Any]]:
         """The rows of the quarantine."""

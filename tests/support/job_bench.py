@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from node import completion
 from node.clock import Clock
+from node.completion import Completion
 from node.config.settings import Config
 from node.index import schema
 from node.index.database import Database
+from node.jobs import listing
 from node.jobs.policy import RetryPolicy, WorkPolicy
 from node.jobs.queue import Queue
 from node.jobs.task import Done, Job, Outcome
@@ -47,7 +49,7 @@ class Bench:
         self.config = config
         self.database = Database(path, clock=clock, schema=schema.STATEMENTS)
         self.queue = Queue(clock, self.database)
-        self.completion = completion.Completion(config, clock)
+        self.completion = Completion(config, clock)
         self.services: Any = SimpleNamespace(
             config=config,
             clock=clock,
@@ -68,13 +70,53 @@ class Bench:
 
     def jobs(self, **wanted: Any) -> list[dict[str, Any]]:
         with self.database.read() as connection:
-            return self.queue.jobs(connection, **wanted)
+            return listing.jobs(connection, **wanted)
 
     def job(self, key: str) -> dict[str, Any]:
         return next(job for job in self.jobs() if job["key"] == key)
 
     def states(self) -> dict[str, str]:
         return {job["key"]: job["state"] for job in self.jobs()}
+
+    def arrive(self, study: str = "1.2") -> None:
+        """Let an instance of a study come from outside now."""
+        now = self.clock.timestamp()
+        self.database.write(lambda connection: self.completion.arrived(connection, study, now))
+
+    def due(self) -> list[tuple[str, str, int]]:
+        with self.database.read() as connection:
+            return self.completion.due(connection)
+
+    def fire(self, *due: tuple[str, str, int]) -> None:
+        """Mark (Study Instance UID, analysis, revision) as enqueued."""
+        for one in due:
+            self.database.write(lambda connection, one=one: self.completion.fired(connection, *one))
+
+    def waiting(self, study: str = "1.2") -> list[dict[str, Any]]:
+        with self.database.read() as connection:
+            return self.completion.waiting(connection, study)
+
+    def is_open(self, study: str = "1.2") -> bool:
+        """Whether an analysis has still to fire for a study."""
+        with self.database.read() as connection:
+            (is_open,) = connection.execute(
+                "SELECT is_open FROM study_arrival WHERE study_instance_uid = ?", (study,)
+            ).fetchone()
+        return bool(is_open)
+
+    def plans(self, work: Callable[[sqlite3.Connection], Any]) -> tuple[list[str], list[str]]:
+        """The statements by which ``work`` reads, and how SQLite finds the rows of each."""
+        statements: list[str] = []
+        with self.database.read() as connection:
+            connection.set_trace_callback(statements.append)
+            work(connection)
+            connection.set_trace_callback(None)
+            plans = [
+                row[3]
+                for statement in statements
+                for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+            ]
+        return statements, plans
 
     def engine(
         self,

@@ -27,6 +27,7 @@ from node.index import schema
 from node.index.database import Database
 from node.index.index import Index, Provenance, StoredInstance
 from node.ingest.ingest import Ingest
+from node.jobs import listing
 from node.jobs.policy import RetryPolicy
 from node.jobs.queue import Queue
 from node.jobs.schedule import Schedule
@@ -118,7 +119,7 @@ class SmallNode:
 
     def jobs(self, **wanted: Any) -> list[dict[str, Any]]:
         with self.services.database.read() as connection:
-            return self.services.queue.jobs(connection, limit=1000, **wanted)
+            return listing.jobs(connection, limit=1000, **wanted)
 
     def deliveries(self) -> dict[str, dict[str, Any]]:
         """Delivery jobs by SOP Instance UID."""

@@ -12,12 +12,14 @@ import pytest
 from pydicom import uid
 
 from models.base import Need
-from node.completion import COMPLETED, FAILED, QUEUED, SUPERSEDED, UNCHANGED, input_digest
+from node import analysis_runs
+from node.analysis_runs import COMPLETED, FAILED, QUEUED, SUPERSEDED, UNCHANGED
 from node.config.settings import AnalysisConfig, Config, StudyConfig
 from node.errors import AnalysisParked, ModelCrashed
 from node.index.entry import Entry
 from node.index.index import Index, Provenance, StoredInstance
 from node.jobs.task import Done, Job, SetAside
+from node.series import digests
 from node.series.matching import why_not
 from node.storage.location import Location
 from node.tasks.select import SelectTask
@@ -110,20 +112,21 @@ class Study:
 
     def runs(self) -> list[dict[str, Any]]:
         with self.bench.database.read() as connection:
-            return self.bench.completion.runs(connection, self.uid)
+            return analysis_runs.of_study(connection, self.uid)
 
     def complete(self, series: str, state: str = COMPLETED, **facts: tuple[str, ...]) -> None:
         """Do the analysis of a series that waits."""
         (job,) = self.bench.lease("analyze")
         self.bench.database.write(lambda connection: self.bench.queue.finish(connection, job))
         self.bench.database.write(
-            lambda connection: self.bench.completion.record_run(
+            lambda connection: analysis_runs.record(
                 connection,
                 study_instance_uid=self.uid,
                 series_instance_uid=series,
                 analysis=job.payload["analysis"],
                 revision=job.payload["revision"],
                 state=state,
+                at=self.bench.clock.timestamp(),
                 facts=facts,
             )
         )
@@ -161,7 +164,7 @@ def test_each_matching_series_gets_an_analysis_with_its_start_frozen(
             "selected_digest": digest,
         }
         for series, digest in (
-            ("1.2.1", input_digest((one, one) for one in first)),
+            ("1.2.1", digests.of_series((one, one) for one in first)),
             ("1.2.2", study.analyses()[1]["selected_digest"]),
         )
     ]
@@ -274,7 +277,7 @@ def test_the_same_selection_twice_enqueues_nothing_more(study: Study) -> None:
 
 def test_an_analysis_that_left_the_configuration_ends_quietly(study: Study) -> None:
     study.add("1.2.1")
-    study.bench.services.completion._config = Config()
+    study.bench.services.config = Config()
     assert study.select() == Done()
     assert study.runs() == []
 
@@ -374,13 +377,14 @@ def test_what_the_other_finds_later_is_selected_and_the_old_reason_forgotten(cha
     chained.complete("1.2.1", FAILED)
     chained.select("brain", is_new=False)
     chained.bench.database.write(
-        lambda connection: chained.bench.completion.record_run(
+        lambda connection: analysis_runs.record(
             connection,
             study_instance_uid=chained.uid,
             series_instance_uid="1.2.1",
             analysis="mr.type",
             revision=1,
             state=COMPLETED,
+            at=1.0,
             facts={"kind": ("t1w",), "Score": ("1",)},
         )
     )
@@ -492,13 +496,14 @@ def test_a_series_uid_that_two_studies_have_is_analysed_in_both(study: Study, is
 def find(study: Study, kind: str) -> None:
     """Let ``mr.type`` find something else in the series, at the present revision."""
     study.bench.database.write(
-        lambda connection: study.bench.completion.record_run(
+        lambda connection: analysis_runs.record(
             connection,
             study_instance_uid=study.uid,
             series_instance_uid="1.2.1",
             analysis="mr.type",
             revision=study.revision,
             state=COMPLETED,
+            at=1.0,
             facts={"kind": (kind,), "Score": ("1",)},
         )
     )
@@ -697,9 +702,9 @@ def test_the_run_of_another_model_is_made_when_a_person_asks_and_not_before(stud
 
 
 def reconfigure(study: Study, **changes: Any) -> None:
-    completion = study.bench.services.completion
-    (analysis,) = completion._config.analyses
-    completion._config = Config(analyses=(replace(analysis, **changes),))
+    services = study.bench.services
+    (analysis,) = services.config.analyses
+    services.config = Config(analyses=(replace(analysis, **changes),))
 
 
 def test_a_missing_input_refuses_the_series_by_name_and_the_late_one_repairs_it(with_needs: Study) -> None:

@@ -234,22 +234,6 @@ def test_files_are_read_as_stored_instances_are(tmp_path: Path) -> None:
     assert np.array_equal(next(iter(instance.frames())), np.arange(64).reshape(8, 8))
 
 
-def test_the_digest_of_files_is_that_of_what_would_be_stored(tmp_path: Path) -> None:
-    import hashlib
-
-    from node.completion import input_digest
-
-    first, second = made.ct_image(), made.ct_image()
-    paths = []
-    for number, data_set in enumerate((first, second)):
-        paths.append(tmp_path / f"{number}.dcm")
-        paths[-1].write_bytes(made.part10(data_set))
-    expected = input_digest(
-        (str(one.SOPInstanceUID), hashlib.sha256(made.encoded(one)).hexdigest()) for one in (first, second)
-    )
-    assert source_series.digest_of_files(paths) == source_series.digest_of_files(paths[::-1]) == expected
-
-
 def test_what_is_no_dicom_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("nothing of the kind")

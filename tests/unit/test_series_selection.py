@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from models.base import Need
-from node.clock import Clock
-from node.completion import COMPLETED, FAILED, QUEUED, UNCHANGED, WANTED, Completion, input_digest
-from node.config.settings import AnalysisConfig, Config
+from node import analysis_runs
+from node.analysis_runs import COMPLETED, FAILED, QUEUED, UNCHANGED, WANTED
+from node.config.settings import AnalysisConfig
 from node.errors import UnfitInput
 from node.index import priors
 from node.index.entry import Entry
@@ -72,13 +72,14 @@ def add_own(
 def record(index: Indexed, study: str, revision: int, state: str, *, of: str = "1") -> None:
     """Record a run of the analysis ``seg``."""
     index.database.write(
-        lambda connection: Completion(Config(), Clock()).record_run(
+        lambda connection: analysis_runs.record(
             connection,
             study_instance_uid=study,
             series_instance_uid=f"{study}.{of}",
             analysis="seg",
             revision=revision,
             state=state,
+            at=1.0,
         )
     )
 
@@ -399,27 +400,3 @@ def test_a_needed_prior_that_is_missing_is_refused_by_name(index: Indexed) -> No
         "the earlier study of the patient has no series that matches: "
         "Modality is 'MR', the analysis wants 'CT'"
     )
-
-
-# --- digests ---------------------------------------------------------------------
-
-
-def test_a_digest_covers_all_inputs_parameters_and_facts(index: Indexed) -> None:
-    add(index, "1.2", "1")
-    add(index, "1.2", "2", Modality="PT")
-    with index.database.read() as connection:
-        both = selection.choose(index.index, connection, ANALYSIS, NEEDS, "1.2", "1.2.1").inputs
-    alone = {"ct": both["ct"]}
-    plain = input_digest((one.sop_instance_uid, one.data_set_sha256) for one in both["ct"])
-    assert selection.digest_of(alone) == selection.selected_digest(alone, {}, {}) == plain
-    digests = [
-        plain,
-        selection.digest_of(both),
-        selection.digest_of({"ct": both["ct"], "other": both["pet"]}),
-        selection.selected_digest(both, {"a": (1, 2)}, {}),
-        selection.selected_digest(both, {"a": (1, 3)}, {}),
-        selection.selected_digest(both, {}, {"q.x": ("1", "one")}),
-        selection.selected_digest(both, {}, {"q.x": ("2", "two")}),
-    ]
-    assert len(set(digests)) == len(digests)
-    assert all(len(one) == 64 for one in digests)
