@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from node.results.header_values import as_decimal_string, items, numbers, put
+from node.results.header_values import as_decimal_string, put
 from node.results.source_header import SourceHeader, SourceInstance
 
 _PATIENT_AND_STUDY = (
@@ -49,9 +51,10 @@ def unplaced_image(header: SourceHeader, index: int) -> Dataset:
     return image
 
 
-def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Dataset:
-    """Return a multi-frame image with the geometry of the source, the frames in their order."""
-    positions = frame_positions_mm(header.first)
+def placed_multi_frame(
+    header: SourceHeader, slice_thickness_mm: float, positions_mm: NDArray[np.float64]
+) -> Dataset:
+    """Return a multi-frame image with the geometry of the source, its frames at ``positions_mm``, (n, 3)."""
     image = placed_images(header, slice_thickness_mm)[0]
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = image.PixelSpacing
@@ -61,7 +64,7 @@ def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Datas
     shared.PlaneOrientationSequence = [orientation]
     image.SharedFunctionalGroupsSequence = [shared]
     frames = []
-    for position_mm in positions:
+    for position_mm in positions_mm:
         position, frame = Dataset(), Dataset()
         position.ImagePositionPatient = [as_decimal_string(value) for value in position_mm]
         frame.PlanePositionSequence = [position]
@@ -69,46 +72,6 @@ def placed_multi_frame(header: SourceHeader, slice_thickness_mm: float) -> Datas
     image.PerFrameFunctionalGroupsSequence = frames
     image.NumberOfFrames = len(frames)
     return image
-
-
-def frame_positions_mm(data_set: Dataset) -> list[tuple[float, ...]]:
-    """Return (x, y, z) of each frame of a multi-frame instance; empty when a frame has none."""
-    positions: list[tuple[float, ...]] = []
-    for frame in items(data_set, "PerFrameFunctionalGroupsSequence"):
-        found = [numbers(item, "ImagePositionPatient") for item in items(frame, "PlanePositionSequence")]
-        if not found or len(found[0]) != 3:
-            return []
-        positions.append(found[0])
-    return positions
-
-
-def frames_are_parallel(header: SourceHeader) -> bool:
-    """Return whether no frame of a multi-frame source has an orientation or a spacing of its own."""
-    for keyword, macro in (
-        ("ImageOrientationPatient", "PlaneOrientationSequence"),
-        ("PixelSpacing", "PixelMeasuresSequence"),
-    ):
-        stated = {
-            tuple(round(one, 4) for one in numbers(item, keyword))
-            for frame in items(header.first, "PerFrameFunctionalGroupsSequence")
-            for item in items(frame, macro)
-        }
-        if len(stated) > 1:
-            return False
-    return True
-
-
-def frame_orientation(data_set: Dataset, frame: int) -> tuple[float, ...]:
-    """Return Image Orientation (Patient) of a frame, from 0; empty when it has none."""
-    groups = [
-        *items(data_set, "PerFrameFunctionalGroupsSequence")[frame : frame + 1],
-        *items(data_set, "SharedFunctionalGroupsSequence")[:1],
-    ]
-    for group in groups:
-        for item in items(group, "PlaneOrientationSequence"):
-            if len(found := numbers(item, "ImageOrientationPatient")) == 6:
-                return found
-    return ()
 
 
 def _reference(header: SourceHeader, instance: SourceInstance) -> Dataset:

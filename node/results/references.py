@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from pydicom.dataset import Dataset
 
+from node.results.grid import Slice
 from node.results.source_header import SourceInstance
 
 
@@ -59,3 +60,16 @@ def instance_item(one: SourceInstance) -> Dataset:
     item.ReferencedSOPClassUID = one.sop_class_uid
     item.ReferencedSOPInstanceUID = one.sop_instance_uid
     return item
+
+
+def image_items(slices: Iterable[Slice]) -> list[Dataset]:
+    """Return an Image SOP Instance Reference (PS3.3 table 10-3) for each image, with its frames."""
+    items: dict[int, Dataset] = {}
+    frames: dict[int, list[int]] = {}
+    for one in slices:
+        items.setdefault(one.number, instance_item(one.instance))
+        if one.frame is not None:
+            frames.setdefault(one.number, []).append(one.frame)
+    for number, of_image in frames.items():
+        items[number].ReferencedFrameNumber = of_image if len(of_image) > 1 else of_image[0]
+    return list(items.values())

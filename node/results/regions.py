@@ -15,21 +15,16 @@ from numpy.typing import NDArray
 
 from models.types import Mark
 from node.results.given import Given
-from node.results.grid import Grid
+from node.results.grid import Grid, Slice
 
 GraphicType = Literal["POINT", "POLYGON", "POLYLINE"]
 
 
 @dataclass(frozen=True)
 class OnImage:
-    """A shape on one frame: ``points`` is (n, 2) float64, (column, row), the first pixel's corner 0, 0.
+    """A shape on one image: ``points`` is (n, 2) float64, (column, row), the first pixel's corner 0, 0."""
 
-    ``instance`` is an index into the header's instances, ``frame`` the Frame Number from 1, None for an
-    image of one frame.
-    """
-
-    instance: int
-    frame: int | None
+    image: Slice
     points: NDArray[np.float64]
 
 
@@ -65,9 +60,11 @@ def region_of(mark: Mark, given: Given, grid: Grid | None) -> Region:
     kind = _TYPES[mark.shape]
     if given.source.volume is not None and given.has_frame_of_reference:
         return Region(kind, in_space=tuple(grid.to_mm(one) for one in outlines))
-    if not grid.frames:
+    if grid.reason:
         return Region(kind, reason=grid.reason)
-    return Region(kind, on_images=tuple(_on_image(one, grid, given) for one in outlines))
+    # Whole numbers are the centres of voxels here, and the corners of pixels in DICOM.
+    images = (OnImage(grid.slices[slice_of(one, grid.shape)], one[:, :0:-1] + 0.5) for one in outlines)
+    return Region(kind, on_images=tuple(images))
 
 
 _TYPES: dict[str, GraphicType] = {
@@ -106,10 +103,6 @@ def outlines_of(mark: Mark, shape: tuple[int, int, int]) -> list[NDArray[np.floa
     return [points]
 
 
-def _on_image(outline: NDArray[np.float64], grid: Grid, given: Given) -> OnImage:
-    index = int(np.clip(np.floor(outline[0, 0] + 0.5), 0, len(grid.frames) - 1))
-    instance, frame = grid.frames[index]
-    # Whole numbers are the centres of voxels here, and the corners of pixels in DICOM.
-    points = outline[:, :0:-1] + 0.5
-    is_multi_frame = given.header.instances[instance].frames > 1
-    return OnImage(instance, frame + 1 if is_multi_frame else None, points)
+def slice_of(outline: NDArray[np.float64], shape: tuple[int, int, int]) -> int:
+    """Return the slice that an outline of ``outlines_of`` lies nearest to."""
+    return int(np.clip(np.floor(outline[0, 0] + 0.5), 0, shape[0] - 1))

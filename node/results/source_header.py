@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from pydicom.dataset import Dataset
 
 from node.results.facts import RunFacts, Source
+from node.results.frames import groups_of, numbers_of
 from node.results.header_values import code_items, integer, items, numbers, put, text
 from node.results.uids import frame_of_reference_uid
 
@@ -139,6 +139,11 @@ class SourceHeader:
         """The instances that have pixels."""
         return tuple(instance for instance in self.instances if instance.is_image)
 
+    @property
+    def has_functional_groups(self) -> bool:
+        """Whether it is one multi-frame instance with functional groups (PS3.3 section C.7.6.16)."""
+        return len(self.instances) == 1 and bool(items(self.first, "PerFrameFunctionalGroupsSequence"))
+
     def local(self, run: RunFacts) -> datetime:
         """Return the start of ``run`` on the clock that the source's dates and times are in."""
         started_at = run.started_at
@@ -152,14 +157,9 @@ class SourceHeader:
 
 
 def _instance(data_set: Dataset) -> SourceInstance:
-    sequences = [
-        group
-        for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-        for group in items(data_set, name)[:1]
-    ]
+    groups = groups_of(data_set, 0)
     position, orientation, spacing = (
-        numbers(data_set, keyword) or _from_groups(sequences, keyword)
-        for keyword in _CROSS_SECTIONAL_KEYWORDS
+        numbers(data_set, keyword) or numbers_of(groups, keyword) for keyword in _CROSS_SECTIONAL_KEYWORDS
     )
     return SourceInstance(
         sop_class_uid=text(data_set, "SOPClassUID"),
@@ -191,19 +191,6 @@ def _unit_vectors(orientation: tuple[float, ...]) -> tuple[float, ...]:
     if all(abs(length - 1) <= _SAME_LENGTH for length in lengths):
         return orientation
     return tuple(cosine / lengths[index // 3] for index, cosine in enumerate(orientation))
-
-
-def _from_groups(groups: Sequence[Dataset], keyword: str) -> tuple[float, ...]:
-    macro = {
-        "ImagePositionPatient": "PlanePositionSequence",
-        "ImageOrientationPatient": "PlaneOrientationSequence",
-        "PixelSpacing": "PixelMeasuresSequence",
-    }[keyword]
-    for group in groups:
-        for item in items(group, macro):
-            if found := numbers(item, keyword):
-                return found
-    return ()
 
 
 def _patient_and_study(first: Dataset) -> Dataset:

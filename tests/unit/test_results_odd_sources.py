@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     EnhancedCTImageStorage,
@@ -96,6 +97,18 @@ def several_enhanced(count: int, frames: int) -> list[Any]:
     return numbered(made)
 
 
+def named_frames(data_set: Dataset) -> set[int]:
+    """All frames that an object refers to, at any depth."""
+    found: set[int] = set()
+
+    def look(_: Dataset, element: DataElement) -> None:
+        if element.keyword == "ReferencedFrameNumber":
+            found.update(element.value if element.VM > 1 else [element.value])
+
+    data_set.walk(look)
+    return found
+
+
 # --- frames that are no stack ------------------------------------------------
 
 
@@ -164,6 +177,40 @@ def test_no_image_is_derived_of_several_enhanced_images_and_the_report_says_why(
     made, said = built(image(both.volume.voxels), both, "image", "pm")
     assert set(made) == {"sr"}
     assert f"the source is {count} of them" in said
+
+
+@pytest.mark.parametrize(("count", "frames"), [(2, 3), (4, 1)])
+def test_an_image_that_is_meant_as_a_whole_is_named_without_frames(count: int, frames: int) -> None:
+    both = source_of(several_enhanced(count, frames))
+    made, _ = built(region(np.ones((count * frames, 4, 6), bool)), both, "rtstruct", "pr")
+    [series] = made["pr"][0].ReferencedSeriesSequence
+    assert [named_frames(one) for one in series.ReferencedImageSequence] == [set()] * count
+    of_contours = named_frames(made["rtstruct"][0])
+    assert of_contours == (set(range(1, frames + 1)) if frames > 1 else set())
+
+
+def test_the_frame_of_an_enhanced_image_of_one_has_no_number() -> None:
+    one = image_source(1, header=enhanced_ct(1).header)
+    ones = np.ones((1, 4, 6), np.float32)
+    mark = Mark("p", "P", "point", np.array([[0, 1, 1]], float), LESION, NODULE)
+    found = Findings(
+        segments=region(ones > 0).segments,
+        marks=(mark,),
+        images=(*image(ones).images, *image(ones, name="map", kind="map", quantity=ONE).images),
+    )
+    made, _ = built(found, one, "seg", "image", "pm", "rtstruct", "pr")
+    assert set(made) == {"sr", "seg", "image", "pm", "rtstruct", "pr"}
+    for kind in made:
+        assert named_frames(made[kind][0]) == set(), kind
+
+
+def test_nothing_is_laid_on_instances_that_are_no_grid() -> None:
+    several = Source(made_source().data_sets, None, "00")
+    mark = Mark("p", "P", "point", np.array([[0, 1, 1]], float), LESION, NODULE)
+    found = replace(region(np.ones((1, 4, 6), bool)), marks=(mark,), images=image(np.ones((1, 4, 6))).images)
+    made, said = built(found, several, "seg", "image", "pm", "rtstruct", "pr")
+    assert set(made) == {"sr"}
+    assert "cannot be laid on its source: it was given as instances" in said
 
 
 # --- classes -----------------------------------------------------------------

@@ -39,7 +39,6 @@ from pydicom.uid import (
 from models.types import DerivedImage
 from node.errors import ResultImpossible
 from node.results.images.planes import Plane
-from node.results.source_grid import has_functional_groups
 from node.results.source_header import SourceHeader
 
 #: Their Image Plane is mandatory (PS3.3 tables A.3-1, A.4-1 and A.21.3-1).
@@ -97,7 +96,7 @@ def _reason(image: DerivedImage, placed: tuple[Plane, ...], header: SourceHeader
         return ""
     if len(header.instances) > 1:
         return f"it would be one multi-frame image, and the source is {len(header.instances)} of them"
-    if not has_functional_groups(header):
+    if not header.has_functional_groups:
         return "such images have functional groups, and the source has none"
     if class_uid in _HOUNSFIELD_ALONE and image.unit.value != _HOUNSFIELD_UNIT:
         return f"such images hold Hounsfield units, and this one is in {image.unit.value}; give it as a map"

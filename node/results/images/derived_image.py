@@ -49,7 +49,6 @@ from node.results.images.planes import Plane, planes
 from node.results.images.stored_values import Storing, storing
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
-from node.results.source_grid import has_functional_groups
 from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 
@@ -132,7 +131,7 @@ def _instances(series: _Series) -> list[Dataset]:
             series.description + f"; {how.words}; {NOT_FOR_DIAGNOSIS}", derivation(image), how,
             *window(image, base), rescale_type(image),
         )  # fmt: skip
-        if has_functional_groups(header):
+        if header.has_functional_groups:
             organization = run_uid(f"image {image.name} dimensions", series.source, series.run)
             made = [enhanced(image, placed, header, about, organization)]
         elif "NumberOfFrames" in header.first and image.affine is None:
@@ -207,9 +206,7 @@ def _plain(series: _Series, placed: tuple[Plane, ...], voxels: NDArray[Any], abo
 
 def _template(series: _Series, plane: Plane) -> Dataset:
     """Return the header of the nearest source image."""
-    wanted = plane.sources[0].instance.sop_instance_uid
-    index = next(i for i, one in enumerate(series.header.instances) if one.sop_instance_uid == wanted)
-    return series.base.data_sets[index]
+    return series.base.data_sets[plane.sources[0].number]
 
 
 def _set_geometry(data_set: Dataset, series: _Series, plane: Plane) -> None:

@@ -19,12 +19,12 @@ from pydicom.uid import (
 from models.types import DerivedImage
 from node.errors import ResultImpossible
 from node.results.concepts import code_dataset
+from node.results.grid import lie_apart
 from node.results.header_values import as_decimal_string, items, text
 from node.results.images.conditions import mend_frames
 from node.results.images.derivation import About, set_pixels, set_window
 from node.results.images.inheritance import inherited, source_image_items, valid
 from node.results.images.planes import Plane
-from node.results.source_grid import lie_apart
 from node.results.source_header import SourceHeader
 
 #: Of stored values, or said anew.

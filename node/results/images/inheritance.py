@@ -15,9 +15,10 @@ from pydicom.valuerep import validate_value
 
 from models.types import Code
 from node.results.concepts import code_dataset
+from node.results.grid import Slice
 from node.results.header_values import as_decimal_string, numbers, text
 from node.results.patient_orientation import directions
-from node.results.source_grid import Slice
+from node.results.references import image_items
 from node.results.source_header import SourceHeader
 from node.undecodable import UNDECODABLE_IN_MEMORY
 
@@ -160,23 +161,9 @@ def set_lossy(data_set: Dataset, header: SourceHeader) -> None:
 
 def source_image_items(slices: Iterable[Slice]) -> list[Dataset]:
     """Return items of a Source Image Sequence (0008,2112), one for each image, with its frames."""
-    frames: dict[str, list[int]] = {}
-    classes = {}
-    for one in slices:
-        uid = one.instance.sop_instance_uid
-        classes[uid] = one.instance.sop_class_uid
-        of_image = frames.setdefault(uid, [])
-        if one.frame is not None:
-            of_image.append(one.frame)
-    found = []
-    for uid, of_frames in frames.items():
-        item = Dataset()
-        item.ReferencedSOPClassUID = classes[uid]
-        item.ReferencedSOPInstanceUID = uid
-        if of_frames:
-            item.ReferencedFrameNumber = of_frames if len(of_frames) > 1 else of_frames[0]
+    found = image_items(slices)
+    for item in found:
         item.PurposeOfReferenceCodeSequence = [code_dataset(SOURCE_IMAGE)]
-        found.append(item)
     return found
 
 

@@ -18,6 +18,7 @@ from node.errors import ResultImpossible
 from node.results.concepts import code_dataset, coding_schemes, concept
 from node.results.evidence import placed_images
 from node.results.facts import RunFacts, Source
+from node.results.grid import lie_apart
 from node.results.header_values import as_decimal_string
 from node.results.images.derivation import derivation, value_range
 from node.results.images.inheritance import acquisition_equipment, set_lossy, source_image_items
@@ -25,7 +26,6 @@ from node.results.images.planes import Plane, planes
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, device_serial_number, stamp
 from node.results.references import set_references
-from node.results.source_grid import lie_apart
 from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 

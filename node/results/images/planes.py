@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.types import DerivedImage
 from node.errors import ResultImpossible
 from node.results.facts import Source
-from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
+from node.results.grid import Grid, Slice, grid_of
 from node.results.source_header import SourceHeader
 
 #: Rows and columns are perpendicular (PS3.3 section C.7.6.2.1.1) when their cosine is not larger.
@@ -49,10 +49,13 @@ def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[P
     ResultImpossible
         when its source has no place in the patient, or not the slices of the volume
     """
-    try:
-        grid = source_grid(source, header, None if image.affine is not None else image.voxels.shape[0])
-    except NotOnTheGrid as error:
-        raise ResultImpossible(f"the image {image.name} cannot be laid on its source: {error}") from error
+    grid = grid_of(source, header)
+    if grid is None:
+        reason = "it was given as instances, which have no grid"
+    elif not (reason := grid.reason) and image.affine is None and len(image.voxels) != grid.shape[0]:
+        reason = f"the image has {grid.shape[0]} frames, and {len(image.voxels)} were found something in"
+    if grid is None or reason:
+        raise ResultImpossible(f"the image {image.name} cannot be laid on its source: {reason}")
     if image.affine is not None:
         return _own(image, image.affine, grid)
     thickness = header.slice_thickness_mm
@@ -62,17 +65,17 @@ def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[P
         Plane(
             one.index,
             (one,),
-            one.position_mm if grid.is_placed else (),
-            (*grid.along_row, *grid.along_column) if grid.is_placed else (),
-            grid.pixel_spacing_mm if grid.is_placed else (),
+            () if grid.positions_mm is None else tuple(grid.positions_mm[one.index].tolist()),
+            grid.orientation,
+            grid.pixel_spacing_mm,
             thickness,
         )
         for one in grid.slices
     )
 
 
-def _own(image: DerivedImage, affine: NDArray[np.float64], grid: SourceGrid) -> tuple[Plane, ...]:
-    if not grid.is_placed:
+def _own(image: DerivedImage, affine: NDArray[np.float64], grid: Grid) -> tuple[Plane, ...]:
+    if grid.positions_mm is None:
         raise ResultImpossible(f"the image {image.name} has a place in the patient, and its source has none")
     steps = affine[:3, :3]
     lengths = np.linalg.norm(steps, axis=0)
@@ -104,11 +107,12 @@ def _own(image: DerivedImage, affine: NDArray[np.float64], grid: SourceGrid) -> 
 
 
 def _near(
-    position: NDArray[np.float64], steps: NDArray[np.float64], shape: tuple[int, ...], grid: SourceGrid
+    position: NDArray[np.float64], steps: NDArray[np.float64], shape: tuple[int, ...], grid: Grid
 ) -> tuple[Slice, ...]:
     """Return the slices of the source between which a plane lies, and those next to them; never none."""
-    normal = np.cross(grid.along_row, grid.along_column)
-    heights = np.array([one.position_mm for one in grid.slices]) @ normal
+    normal = np.cross(grid.orientation[:3], grid.orientation[3:])
+    assert grid.positions_mm is not None
+    heights = grid.positions_mm @ normal
     corners = [
         (position + row * steps[:, 1] + column * steps[:, 2]) @ normal
         for row in (0, shape[1] - 1)

@@ -10,8 +10,9 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
+from node.results.frames import groups_of
+from node.results.grid import Slice
 from node.results.header_values import as_decimal_string, integer, items, numbers, text
-from node.results.source_grid import Slice
 from node.results.source_header import SourceHeader
 from node.undecodable import UNDECODABLE_IN_MEMORY
 
@@ -81,20 +82,17 @@ class DisplayValues:
     window: Window | LookUpTable | None = None
 
 
-def display_values(data_sets: Sequence[Dataset], header: SourceHeader, one: Slice) -> DisplayValues:
-    """Return those of a slice, from its header or from the functional groups of its frame."""
-    index = next(i for i, instance in enumerate(header.instances) if instance is one.instance)
-    data_set = data_sets[index]
-    groups = items(data_set, "PerFrameFunctionalGroupsSequence")
-    places = [data_set]
-    if groups and one.frame is not None and one.frame <= len(groups):
-        shared = items(data_set, "SharedFunctionalGroupsSequence")[:1]
-        places = [
-            item
-            for group in (groups[one.frame - 1], *shared)
-            for keyword in ("PixelValueTransformationSequence", "FrameVOILUTSequence")
-            for item in items(group, keyword)[:1]
-        ]
+def display_values(data_set: Dataset, one: Slice) -> DisplayValues:
+    """Return those of a slice of ``data_set``, from the functional groups of its frame where it has some."""
+    groups = groups_of(data_set, (one.frame or 1) - 1)
+    places = [
+        item
+        for group in groups
+        for keyword in ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+        for item in items(group, keyword)[:1]
+    ]
+    if not groups:
+        places = [data_set]
     slope, intercept, centre, width = (
         next((found[0] for place in places if (found := numbers(place, keyword))), None)
         for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")

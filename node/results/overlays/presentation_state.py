@@ -8,8 +8,9 @@ as those of PET do, each image that something is drawn on has a state of its own
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from highdicom.color import CIELabColor
@@ -20,14 +21,15 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from models.types import Findings, Mark, Segment
 from node.results.concepts import coding_schemes
 from node.results.facts import RunFacts, Source
+from node.results.grid import Grid, Slice, grid_of
 from node.results.header_values import as_decimal_string, text
 from node.results.images.derivation import has_colour
 from node.results.laterality import set_laterality
 from node.results.overlays.contours import contours
 from node.results.overlays.display_values import DisplayValues, LookUpTable, Window, aspect_of, display_values
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
-from node.results.regions import outlines_of
-from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
+from node.results.references import image_items
+from node.results.regions import outlines_of, slice_of
 from node.results.source_header import SourceHeader
 
 #: What a viewer draws in a slice without becoming slow, and what Graphic Data (FL) has room for.
@@ -54,21 +56,18 @@ def presentation_states(
     findings: Findings, source: Source, header: SourceHeader, run: RunFacts
 ) -> list[Dataset]:
     """Return the states of the primary series; none when nothing can be drawn on it."""
-    if has_colour(header.first) or not header.images:
+    grid = grid_of(source, header)
+    if grid is None or grid.reason or has_colour(header.first):
         return []
     regions: list[Segment | Mark] = [one for one in findings.segments if one.on in ("", source.name)]
     regions += [one for one in findings.marks if one.on in ("", source.name)]
-    try:
-        grid = source_grid(source, header)
-    except NotOnTheGrid:
-        return []
     drawn: _Drawn = {}
     for layer, region in enumerate(regions, 1):
         for one in _graphics(region, layer, grid):
             drawn.setdefault(one.slice_index, {}).setdefault(layer, []).append(one)
     if not drawn:
         return []
-    values = [display_values(source.data_sets, header, one) for one in grid.slices]
+    values = [display_values(source.data_sets[one.number], one) for one in grid.slices]
     states: dict[tuple[float, float, str] | LookUpTable, list[Slice]] = {}
     for place, value in zip(grid.slices, values, strict=True):
         states.setdefault(value.modality, []).append(place)
@@ -92,11 +91,11 @@ def presentation_states(
     return made
 
 
-def _graphics(region: Segment | Mark, layer: int, grid: SourceGrid) -> Iterator[_Graphic]:
+def _graphics(region: Segment | Mark, layer: int, grid: Grid) -> Iterator[_Graphic]:
     """Yield what is drawn of a region; whole numbers are centres of voxels, where GSPS has them at a half."""
     if isinstance(region, Mark):
-        for outline in outlines_of(region, (len(grid.slices), grid.rows, grid.columns)):
-            yield _Graphic(layer, grid.nearest(float(outline[0, 0])), outline[:, :0:-1] + 0.5, _words(region))
+        for outline in outlines_of(region, grid.shape):
+            yield _Graphic(layer, slice_of(outline, grid.shape), outline[:, :0:-1] + 0.5, _words(region))
         return
     for index in np.flatnonzero(region.mask.any(axis=(1, 2))).tolist():
         parts = sorted(contours(region.mask[index]), key=len, reverse=True)
@@ -116,7 +115,7 @@ def _state(
     regions: list[Segment | Mark],
     drawn: _Drawn,
     slices: list[Slice],
-    grid: SourceGrid,
+    grid: Grid,
     values: list[DisplayValues],
     header: SourceHeader,
 ) -> Dataset:
@@ -127,7 +126,7 @@ def _state(
     data_set.ContentCreatorName = None
     series = Dataset()
     series.SeriesInstanceUID = header.series_instance_uid
-    series.ReferencedImageSequence = _images(slices, len(grid.slices))
+    series.ReferencedImageSequence = _images(slices)
     data_set.ReferencedSeriesSequence = [series]
     data_set.DisplayedAreaSelectionSequence = [_displayed_area(grid, header)]
     places = sorted((layer, one.index) for one in slices for layer in drawn.get(one.index, ()))
@@ -146,51 +145,40 @@ def _state(
         data_set.RescaleIntercept = as_decimal_string(intercept)
         data_set.RescaleSlope = as_decimal_string(slope)
         data_set.RescaleType = kind or "US"
-    if windows := _windows(slices, values, len(grid.slices)):
+    if windows := _windows(slices, values):
         data_set.SoftcopyVOILUTSequence = windows
     is_inverse = text(header.first, "PhotometricInterpretation") == "MONOCHROME1"
     data_set.PresentationLUTShape = "INVERSE" if is_inverse else "IDENTITY"
     return data_set
 
 
-def _images(slices: Iterable[Slice], slice_count: int) -> list[Dataset]:
+def _images(slices: Iterable[Slice]) -> list[Dataset]:
     """Return references to the images of slices; an image of which all frames are meant has no numbers."""
-    frames: dict[str, list[int]] = {}
-    classes = {}
-    for one in slices:
-        classes[one.instance.sop_instance_uid] = one.instance.sop_class_uid
-        of_image = frames.setdefault(one.instance.sop_instance_uid, [])
-        if one.frame is not None:
-            of_image.append(one.frame)
-    found = []
-    for uid, numbers in frames.items():
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = classes[uid], uid
-        if numbers and len(numbers) < slice_count:
-            item.ReferencedFrameNumber = sorted(numbers) if len(numbers) > 1 else numbers[0]
-        found.append(item)
-    return found
+    slices = list(slices)
+    frames = Counter(one.number for one in slices)
+    whole = {one.number for one in slices if frames[one.number] == one.instance.frames}
+    return image_items(replace(one, frame=None) if one.number in whole else one for one in slices)
 
 
-def _displayed_area(grid: SourceGrid, header: SourceHeader) -> Dataset:
+def _displayed_area(grid: Grid, header: SourceHeader) -> Dataset:
     """Return a selection of the whole image (PS3.3 section C.10.4)."""
     item = Dataset()
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
-    item.DisplayedAreaBottomRightHandCorner = [grid.columns, grid.rows]
+    item.DisplayedAreaBottomRightHandCorner = [*grid.shape[:0:-1]]
     item.PresentationSizeMode = "SCALE TO FIT"
     spacing_mm, aspect = aspect_of(header)
-    if spacing_mm := grid.pixel_spacing_mm or spacing_mm:
+    if spacing_mm:
         item.PresentationPixelSpacing = [as_decimal_string(value) for value in spacing_mm]
     else:
         item.PresentationPixelAspectRatio = list(aspect)
     return item
 
 
-def _annotation(graphics: list[_Graphic], grid: SourceGrid, regions: list[Segment | Mark]) -> Dataset:
+def _annotation(graphics: list[_Graphic], grid: Grid, regions: list[Segment | Mark]) -> Dataset:
     """Return what one layer has in one slice (PS3.3 section C.10.5)."""
     item = Dataset()
     first = graphics[0]
-    item.ReferencedImageSequence = _images([grid.slices[first.slice_index]], len(grid.slices))
+    item.ReferencedImageSequence = _images([grid.slices[first.slice_index]])
     item.GraphicLayer = _layer_name(regions[first.layer - 1], first.layer)
     item.GraphicObjectSequence = [_graphic_object(one) for one in graphics]
     if words := [_text_object(one) for one in graphics if one.words]:
@@ -237,7 +225,7 @@ def _layer_name(region: Segment | Mark, layer: int) -> str:
     return " ".join(words.split())[: _CODE_STRING - len(end)].strip() + end
 
 
-def _windows(slices: list[Slice], values: list[DisplayValues], slice_count: int) -> list[Dataset]:
+def _windows(slices: list[Slice], values: list[DisplayValues]) -> list[Dataset]:
     """Return Softcopy VOI LUT items, which name their images where windows differ."""
     by_window: dict[Window | LookUpTable, list[Slice]] = {}
     for one in slices:
@@ -251,6 +239,6 @@ def _windows(slices: list[Slice], values: list[DisplayValues], slice_count: int)
             item = Dataset()
             item.VOILUTSequence = [window.item()]
         if len(of) < len(slices):
-            item.ReferencedImageSequence = _images(of, slice_count)
+            item.ReferencedImageSequence = _images(of)
         found.append(item)
     return found

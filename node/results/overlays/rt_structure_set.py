@@ -19,13 +19,13 @@ from pydicom.uid import RTStructureSetStorage
 from models.types import Findings, Mark, Segment
 from node.results.concepts import ANATOMICAL_CATEGORIES, code_dataset, coding_schemes
 from node.results.facts import RunFacts, Source
+from node.results.grid import Grid, grid_of
 from node.results.laterality import set_laterality
 from node.results.overlays.contours import contours
 from node.results.overlays.decimal_strings import decimal_strings
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, stamp
-from node.results.references import instance_item
-from node.results.regions import outlines_of
-from node.results.source_grid import NotOnTheGrid, Slice, SourceGrid, source_grid
+from node.results.references import image_items
+from node.results.regions import outlines_of, slice_of
 from node.results.source_header import SourceHeader
 
 #: The reference to a study has a class, though studies are no longer managed as instances (PS3.3 C.8.8.5).
@@ -56,11 +56,8 @@ def rt_structure_sets(
     for index, (name, there) in enumerate(found.items()):
         base = source.of(name)
         own = header if base is source else SourceHeader.of(base)
-        try:
-            grid = source_grid(base, own)
-        except NotOnTheGrid:
-            continue
-        if not grid.is_placed:
+        grid = grid_of(base, own)
+        if grid is None or grid.reason or grid.positions_mm is None:
             continue
         data_set = _structure_set(there, grid, source, own, run)
         words = "rtstruct" if base is source else f"rtstruct on {name}"
@@ -74,7 +71,7 @@ def rt_structure_sets(
 
 
 def _structure_set(
-    regions: list[Segment | Mark], grid: SourceGrid, source: Source, header: SourceHeader, run: RunFacts
+    regions: list[Segment | Mark], grid: Grid, source: Source, header: SourceHeader, run: RunFacts
 ) -> Dataset:
     data_set = Dataset()
     data_set.SOPClassUID = RTStructureSetStorage
@@ -103,14 +100,14 @@ def _structure_set(
     return data_set
 
 
-def _outlines(region: Segment | Mark, grid: SourceGrid) -> Iterator[_Contour]:
+def _outlines(region: Segment | Mark, grid: Grid) -> Iterator[_Contour]:
     if isinstance(region, Segment):
         for index in np.flatnonzero(region.mask.any(axis=(1, 2))).tolist():
             for places in contours(region.mask[index]):
-                yield _Contour(index, "CLOSED_PLANAR", grid.in_slice_mm(index, places))
+                yield _Contour(index, "CLOSED_PLANAR", grid.to_mm(np.insert(places, 0, index, axis=1)))
         return
     is_closed = region.shape in ("box", "polygon")
-    for outline in outlines_of(region, (len(grid.slices), grid.rows, grid.columns)):
+    for outline in outlines_of(region, grid.shape):
         # The last vertex of a closed contour is not written again (PS3.3 section C.8.8.6.3), and no vertex
         # twice in a row: what is left of a shape that has no extent is a line, or a point.
         vertices = outline[[True, *(outline[1:] != outline[:-1]).any(axis=1)]]
@@ -118,27 +115,20 @@ def _outlines(region: Segment | Mark, grid: SourceGrid) -> Iterator[_Contour]:
             vertices = vertices[:-1]
         least = "CLOSED_PLANAR" if is_closed and len(vertices) > 2 else "OPEN_PLANAR"
         kind = "POINT" if len(vertices) == 1 else least
-        yield _Contour(grid.nearest(float(outline[0, 0])), kind, grid.to_mm(vertices))
+        yield _Contour(slice_of(outline, grid.shape), kind, grid.to_mm(vertices))
 
 
-def _frame_of_reference(grid: SourceGrid, header: SourceHeader) -> Dataset:
+def _frame_of_reference(grid: Grid, header: SourceHeader) -> Dataset:
     """Return the chain from the frame of reference down to the images that contours lie on."""
     series, study, frame = Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID = header.series_instance_uid
-    series.ContourImageSequence = [_image_item(one) for one in grid.slices]
+    series.ContourImageSequence = [item for one in grid.slices for item in image_items([one])]
     study.ReferencedSOPClassUID = _STUDY_CLASS
     study.ReferencedSOPInstanceUID = header.study_instance_uid
     study.RTReferencedSeriesSequence = [series]
     frame.FrameOfReferenceUID = header.frame_of_reference_uid
     frame.RTReferencedStudySequence = [study]
     return frame
-
-
-def _image_item(one: Slice) -> Dataset:
-    item = instance_item(one.instance)
-    if one.frame is not None:
-        item.ReferencedFrameNumber = one.frame
-    return item
 
 
 def _roi(region: Segment | Mark, number: int, source: Source, header: SourceHeader, run: RunFacts) -> Dataset:
@@ -161,10 +151,10 @@ def _roi(region: Segment | Mark, number: int, source: Source, header: SourceHead
     return item
 
 
-def _contour_item(contour: _Contour, number: int, grid: SourceGrid) -> Dataset:
+def _contour_item(contour: _Contour, number: int, grid: Grid) -> Dataset:
     item = Dataset()
     item.ContourNumber = number
-    item.ContourImageSequence = [_image_item(grid.slices[contour.slice_index])]
+    item.ContourImageSequence = image_items([grid.slices[contour.slice_index]])
     item.ContourGeometricType = contour.kind
     item.NumberOfContourPoints = len(contour.places_mm)
     item[_CONTOUR_DATA] = decimal_strings(_CONTOUR_DATA, contour.places_mm)

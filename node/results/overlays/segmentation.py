@@ -110,15 +110,15 @@ def _source_images(plan: Plan) -> list[Dataset]:
     """
     header, grid = plan.given.header, plan.grid
     if grid.positions_mm is None:
-        image = unplaced_image(header, grid.frames[0][0])
+        image = unplaced_image(header, grid.slices[0].number)
         image.SOPClassUID = SecondaryCaptureImageStorage
         return [image]
     volume = plan.given.source.volume
     thickness_mm = header.slice_thickness_mm or (volume.spacing_mm[0] if volume is not None else 1.0)
     if grid.is_multi_frame:
-        return [placed_multi_frame(header, thickness_mm)]
-    wanted = {instance for instance, _ in grid.frames}
-    images = [one for index, one in enumerate(placed_images(header, thickness_mm)) if index in wanted]
+        return [placed_multi_frame(header, thickness_mm, grid.positions_mm[list(plan.frame_order)])]
+    wanted = {one.number for one in grid.slices}
+    images = [one for number, one in enumerate(placed_images(header, thickness_mm)) if number in wanted]
     for image in images:
         image.SOPClassUID = CTImageStorage
     return images

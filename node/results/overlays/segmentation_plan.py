@@ -11,8 +11,7 @@ import numpy as np
 from models.types import Findings, Segment
 from node.config.settings import ResultKind
 from node.results.given import AllGiven, Given
-from node.results.grid import Grid, grid_of
-from node.results.source_grid import lie_apart
+from node.results.grid import Grid, grid_of, lie_apart
 
 Form = Literal["BINARY", "FRACTIONAL", "LABELMAP"]
 #: As many steps as a fractional Segmentation of eight bits has (PS3.3 section C.8.20.2).
@@ -47,8 +46,8 @@ class Plan:
     @property
     def frame_order(self) -> tuple[int, ...]:
         """For each frame of the source the slice that it is."""
-        order = sorted(range(len(self.grid.frames)), key=lambda one: self.grid.frames[one])
-        return tuple(order)
+        order = sorted(self.grid.slices, key=lambda one: (one.number, one.frame or 0))
+        return tuple(one.index for one in order)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def outline(findings: Findings, given: AllGiven, kinds: Collection[ResultKind]) 
         segments = [segment for segment in findings.segments if given.on(segment.on) is one]
         if not segments:
             continue
-        grid = grid_of(one)
+        grid = grid_of(one.source, one.header)
         _check_shapes(segments, one, grid)
         filled = tuple(segment for segment in segments if segment.mask.any())
         if not filled:
@@ -170,7 +169,7 @@ def _reason(given: Given, grid: Grid | None) -> str:
         return "the analysis had no volume"
     if given.source.volume is None and grid.positions_mm is None and grid.shape[0] > 1:
         return "the frames of the source do not lie in one stack, or do not say where they lie"
-    if grid.is_multi_frame and len({instance for instance, _ in grid.frames}) > 1:
+    if grid.is_multi_frame and len({one.number for one in grid.slices}) > 1:
         return "the frames of the source are in several multi-frame images"
     if grid.positions_mm is not None and not lie_apart(grid.positions_mm.tolist()):
         return "several frames of the source lie in one place"

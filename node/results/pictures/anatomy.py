@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import Findings, Mark, Segment
-from node.results.evidence import frame_orientation
+from node.results.frames import groups_of, numbers_of
 from node.results.given import AllGiven, Given
-from node.results.header_values import items, numbers
+from node.results.header_values import numbers
 from node.results.patient_orientation import directions
-from node.results.regions import outlines_of
+from node.results.regions import outlines_of, slice_of
 from node.results.source_header import SourceHeader
 
 CT_UNIT = "[hnsf'U]"
@@ -125,8 +125,7 @@ class _Here:
             if given.on(mark.on) is not one:
                 continue
             for outline in outlines_of(mark, shape):
-                index = int(np.clip(np.floor(outline[0, 0] + 0.5), 0, shape[0] - 1))
-                marks.setdefault(index, []).append(Drawn(mark, number, outline[:, 1:]))
+                marks.setdefault(slice_of(outline, shape), []).append(Drawn(mark, number, outline[:, 1:]))
         union = np.zeros(shape, dtype=bool)
         for segment in segments:
             union |= segment.mask
@@ -256,8 +255,8 @@ def _edges_of(header: SourceHeader, instance: int, frame: int | None = None) -> 
     """What is beyond the edges of an instance; with ``frame``, from 0, of that frame of the first one."""
     orientation: Sequence[float] = header.instances[instance].orientation
     # Frames may lie each in a way of its own.
-    if frame is not None and items(header.first, "PerFrameFunctionalGroupsSequence"):
-        orientation = frame_orientation(header.first, frame)
+    if frame is not None and (groups := groups_of(header.first, frame)):
+        orientation = numbers_of(groups, "ImageOrientationPatient")
     if len(orientation) == 6:
         return _edges(np.array(orientation[:3]), np.array(orientation[3:]))
     # A projection says it in letters: to the right, and down (PS3.3 section C.7.6.1.1.1).

@@ -16,7 +16,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from models.types import Mark
 from node.results import concepts
 from node.results.facts import RunFacts
-from node.results.given import AllGiven, Given
+from node.results.given import AllGiven
 from node.results.regions import OnImage, Region
 from node.results.report.answers import text_item
 from node.results.report.measurement_groups import (
@@ -58,11 +58,11 @@ def mark_group(mark: Mark, region: Region, given: AllGiven, run: RunFacts, *, be
         add_series(group, one, given)
     elif region.is_planar:
         group = PlanarROIMeasurementsAndQualitativeEvaluations(
-            referenced_region=_image_region(region, region.on_images[0], one), **content
+            referenced_region=_image_region(region, region.on_images[0]), **content
         )
     elif region.on_images:
         group = VolumetricROIMeasurementsAndQualitativeEvaluations(
-            referenced_regions=[_image_region(region, shape, one) for shape in region.on_images], **content
+            referenced_regions=[_image_region(region, shape) for shape in region.on_images], **content
         )
     else:
         group = MeasurementsAndQualitativeEvaluations(**content)
@@ -74,14 +74,14 @@ def mark_group(mark: Mark, region: Region, given: AllGiven, run: RunFacts, *, be
     return group
 
 
-def _image_region(region: Region, shape: OnImage, one: Given) -> ImageRegion:
+def _image_region(region: Region, shape: OnImage) -> ImageRegion:
     """Return a SCOORD on its image. It knows no polygon: a closed polyline is one (PS3.3 C.18.6.1.2)."""
-    instance = one.header.instances[shape.instance]
+    instance, frame = shape.image.instance, shape.image.frame
     image = SourceImageForRegion(
         # The library wants to know the class, and knows neither retired nor private ones.
         SecondaryCaptureImageStorage,
         instance.sop_instance_uid,
-        [shape.frame] if shape.frame is not None else None,
+        [frame] if frame is not None else None,
     )
     made = ImageRegion("POINT" if region.graphic_type == "POINT" else "POLYLINE", shape.points, image)
     image.ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid

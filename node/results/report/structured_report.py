@@ -139,7 +139,7 @@ def _groups(
             without_region.append(segment_group_without_region(segment, given, run))
         else:
             with_region.append(segment_group(segment, place[1], made, given, run))
-    grids = {one.index: grid_of(one) for one in given} if findings.marks else {}
+    grids = {one.index: grid_of(one.source, one.header) for one in given} if findings.marks else {}
     marks = []
     for mark in findings.marks:
         one = given.on(mark.on)
