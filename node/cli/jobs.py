@@ -115,7 +115,7 @@ def _refusals(
 ) -> dict[int, list[dict[str, str]]]:
     """What a job that is done has refused, by its number: the series that it or its analysis cannot use."""
     from node import analysis_runs
-    from node.explanation import REFUSALS
+    from node.explanation.analyses import REFUSALS
 
     runs: dict[str, list[dict[str, Any]]] = {}
     refused: dict[int, list[dict[str, str]]] = {}

@@ -93,8 +93,8 @@ def _studies(
     opened: Records, study: str | None, limit: int, names: bool
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return the studies to show, and whether there are more."""
-    from node import explanation
     from node.cli.study_facts import gather
+    from node.explanation import explanation
     from node.index import identity
 
     running = is_running(opened.config)

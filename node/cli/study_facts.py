@@ -6,7 +6,7 @@ import sqlite3
 
 from node import analysis_runs, confirmations, parking
 from node.cli.opening import Records, config_argument, stale_configuration, standing_alarms
-from node.explanation import Facts
+from node.explanation.facts import Facts
 from node.jobs import listing
 
 _ALL_JOBS = 1_000_000

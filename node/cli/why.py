@@ -14,7 +14,7 @@ from node.cli.opening import configuration, is_running, records
 
 if TYPE_CHECKING:
     from node.cli.command import Commands
-    from node.explanation import Row
+    from node.explanation.facts import Row
 
 _WIDTH = 96
 
@@ -40,8 +40,8 @@ def register(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from node import explanation
     from node.cli.study_facts import gather
+    from node.explanation import explanation
 
     config = configuration(arguments)
     with records(config) as opened:

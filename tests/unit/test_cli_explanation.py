@@ -11,7 +11,8 @@ import pytest
 from node.alarms import DISK_FULL, Alarm
 from node.config.settings import AnalysisConfig, RouteConfig
 from node.confirmations import Confirmation
-from node.explanation import Facts, Row, explain, state_of
+from node.explanation.explanation import explain, state_of
+from node.explanation.facts import Facts, Row
 from node.parking import Parked
 
 NOW = 1_000_000.0
