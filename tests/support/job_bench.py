@@ -78,10 +78,10 @@ class Bench:
     def states(self) -> dict[str, str]:
         return {job["key"]: job["state"] for job in self.jobs()}
 
-    def arrive(self, study: str = "1.2") -> None:
-        """Let an instance of a study come from outside now."""
-        now = self.clock.timestamp()
-        self.database.write(lambda connection: self.completion.arrived(connection, study, now))
+    def arrive(self, study: str = "1.2", at: float | None = None) -> None:
+        """Let an instance of a study come from outside, now or ``at`` a time."""
+        at = self.clock.timestamp() if at is None else at
+        self.database.write(lambda connection: self.completion.arrived(connection, study, at))
 
     def due(self) -> list[tuple[str, str, int]]:
         with self.database.read() as connection:

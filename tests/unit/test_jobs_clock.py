@@ -120,19 +120,14 @@ def test_a_delivery_that_waits_for_its_peer_is_neither_given_up_nor_put_off(
 
 @STEPS
 def test_a_study_is_complete_after_its_quiet_period(bench: Bench, clock: ManualClock, step: float) -> None:
-    def due() -> list[tuple[str, str, int]]:
-        with bench.database.read() as connection:
-            return bench.completion.due(connection)
-
-    arrived = clock.timestamp()
-    bench.database.write(lambda connection: bench.completion.arrived(connection, "1.2", arrived))
+    bench.arrive()
     clock.advance(30)
     clock.set_by(step)
     watch(bench).look()
     clock.advance(29)
-    assert due() == []
+    assert bench.due() == []
     clock.advance(1)
-    assert due() == [("1.2", "one", 1)]
+    assert bench.due() == [("1.2", "one", 1)]
 
 
 @STEPS

@@ -394,12 +394,8 @@ def test_what_the_other_finds_later_is_selected_and_the_old_reason_forgotten(cha
 
 def test_the_end_of_a_selection_without_runs_begins_those_behind_it(chained: Study) -> None:
     chained.add("1.2.1", Modality="MR")
-    completion = chained.bench.completion
-    now = chained.bench.clock.timestamp()
-    write = chained.bench.database.write
-    write(lambda connection: completion.arrived(connection, chained.uid, now - 1000))
-    for name in ("mr.type", "mr"):
-        write(lambda connection, name=name: completion.fired(connection, chained.uid, name, 1))
+    chained.bench.arrive(chained.uid, chained.bench.clock.timestamp() - 1000)
+    chained.bench.fire(*((chained.uid, name, 1) for name in ("mr.type", "mr")))
     chained.select("mr.type")
     assert [job["payload"]["analysis"] for job in chained.bench.jobs(kind="select")] == ["brain"]
 
@@ -553,23 +549,16 @@ def test_a_series_whose_input_cannot_be_told_any_more_is_not_analysed_though_it_
 def test_what_is_parked_gives_way_to_newer_contents_and_nobody_waits_for_it(chained: Study) -> None:
     bench, write = chained.bench, chained.bench.database.write
     for revision in (1, 2):
-        write(lambda connection: bench.completion.arrived(connection, chained.uid, 0.0))
+        bench.arrive(chained.uid, 0.0)
         chained.add("1.2.1")
         chained.select("mr.type")
-        for name in ("mr.type", "mr"):
-            write(
-                lambda connection, name=name, revision=revision: bench.completion.fired(
-                    connection, chained.uid, name, revision
-                )
-            )
+        bench.fire(*((chained.uid, name, revision) for name in ("mr.type", "mr")))
         if revision == 1:
             (job,) = bench.lease("analyze")
             write(lambda connection, job=job: bench.queue.set_aside(connection, job, AnalysisParked("it is")))
-    with bench.database.read() as connection:
-        assert bench.completion.due(connection) == []
+    assert bench.due() == []
     chained.complete("1.2.1", kind=("t1w",), Score=("1",))
-    with bench.database.read() as connection:
-        assert bench.completion.due(connection) == [(chained.uid, "brain", 2)]
+    assert bench.due() == [(chained.uid, "brain", 2)]
 
 
 def test_a_job_that_its_model_failed_stays_where_a_person_sees_it(study: Study) -> None:
@@ -601,8 +590,7 @@ def with_prior(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPat
 def grow(study: Study) -> Study:
     """Let an instance of an earlier study arrive."""
     study.add("1.1.1", StudyDate="20230601")
-    now = study.bench.clock.timestamp()
-    study.bench.database.write(lambda connection: study.bench.completion.arrived(connection, study.uid, now))
+    study.bench.arrive(study.uid)
     return study
 
 
@@ -670,9 +658,7 @@ def test_a_selection_that_waited_gives_way_to_that_of_a_later_revision(
     clock.advance(60)
     with_prior.add("1.2.1", StudyDate="20240601")
     with_prior.select()
-    with_prior.bench.database.write(
-        lambda connection: with_prior.bench.completion.fired(connection, with_prior.uid, "lungs", 2)
-    )
+    with_prior.bench.fire((with_prior.uid, "lungs", 2))
     with_prior.complete("1.2.1")
     with_prior.add("1.2.1", StudyDate="20240601")
     select_what_waits(with_prior)
@@ -748,11 +734,10 @@ def test_a_result_is_superseded_by_one_of_a_later_revision_alone(study: Study) -
     study.select()
     study.complete("1.2.1")
     reconfigure(study, parameters={"threshold": 3})
-    study.bench.database.write(lambda connection: study.bench.completion.arrived(connection, study.uid, 0.0))
+    study.bench.arrive(study.uid, 0.0)
     study.select(is_new=False)
     assert study.analyses() == []
-    with study.bench.database.read() as connection:
-        (waiting,) = study.bench.completion.waiting(connection, study.uid)
+    (waiting,) = study.bench.waiting(study.uid)
     assert waiting["revision"] == 2
 
 
