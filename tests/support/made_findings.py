@@ -10,12 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundMultiFrameImageStorage
 
 from models.base import ModelCard
-from models.types import Check, Code, Evaluation, Findings, Image, Mark, Measurement, Segment, Volume
+from models.types import (
+    Check,
+    Code,
+    DerivedImage,
+    Evaluation,
+    Findings,
+    Image,
+    Mark,
+    Measurement,
+    Segment,
+    Volume,
+)
 from node.config.settings import ResultKind
 from node.results.build import ResultObject, RunFacts, Source, build
 from node.series import image, source_series, volume
@@ -165,6 +177,23 @@ def everything(grid: Volume) -> Findings:
     )
 
 
+def region(mask: NDArray[np.bool_], name: str = "part", **changes: Any) -> Segment:
+    return Segment(name, name.title(), mask, ANATOMY, LUNG, **changes)
+
+
+def smooth(voxels: NDArray[Any], **changes: Any) -> DerivedImage:
+    facts: dict[str, Any] = {"name": "smooth", "label": "Smoothed", "voxels": voxels, "unit": HOUNSFIELD}
+    return DerivedImage(**(facts | changes))
+
+
+def found(*things: Segment | Mark | DerivedImage) -> Findings:
+    return Findings(
+        segments=tuple(one for one in things if isinstance(one, Segment)),
+        marks=tuple(one for one in things if isinstance(one, Mark)),
+        images=tuple(one for one in things if isinstance(one, DerivedImage)),
+    )
+
+
 def every_mark(on: str = "") -> tuple[Mark, ...]:
     """A mark of each shape, on a grid of at least four slices of 4 rows and 6 columns."""
     places: dict[str, tuple[str, list[tuple[float, float, float]]]] = {
@@ -258,6 +287,11 @@ def all_built(
 
 def read(result: ResultObject) -> Dataset:
     return dcmread(io.BytesIO(result.part10))
+
+
+def of_kind(kind: ResultKind, source: Source, *things: Segment | Mark | DerivedImage) -> list[Dataset]:
+    """The objects of one kind that are made of what was found."""
+    return [read(one) for one in all_built(found(*things), source, kinds=(kind,))]
 
 
 def with_fault(result: ResultObject, fault: Callable[[Dataset], object]) -> bytes:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -19,20 +18,20 @@ from pydicom.uid import (
     VLWholeSlideMicroscopyImageStorage,
 )
 
-from models.types import Code, DerivedImage, Findings, Mark, Segment, Transform
+from models.types import Code, Findings, Mark, Transform
 from node.errors import NotAnImage, ResultImpossible
 from node.results.build import Source
 from node.series import image as series_image
 from tests.support.made_findings import (
-    ANATOMY,
-    HOUNSFIELD,
     LESION,
-    LUNG,
     NODULE,
     all_built,
+    found,
     image_source,
     made_source,
     read,
+    region,
+    smooth,
     source_of,
 )
 from tests.support.made_series import AXIAL, ct_header, enhanced_ct, numbered, places_mm, source
@@ -57,15 +56,6 @@ def built(findings: Findings, of: Source, *kinds: Any) -> tuple[dict[str, list[D
     for one in all_built(findings, of, kinds=("sr", *kinds)):
         made.setdefault(one.kind, []).append(read(one))
     return made, words(made["sr"][0])
-
-
-def image(voxels: NDArray[Any], **changes: Any) -> Findings:
-    facts: dict[str, Any] = {"name": "smooth", "label": "Smoothed", "voxels": voxels, "unit": HOUNSFIELD}
-    return Findings(images=(DerivedImage(**(facts | changes)),))
-
-
-def region(mask: NDArray[np.bool_]) -> Findings:
-    return Findings(segments=(Segment("part", "Part", mask, ANATOMY, LUNG),))
 
 
 def two_stacks() -> Source:
@@ -114,10 +104,10 @@ def named_frames(data_set: Dataset) -> set[int]:
 
 def test_no_region_or_map_is_placed_on_frames_that_lie_each_in_a_way_of_its_own() -> None:
     stacks = two_stacks()
-    made, said = built(region(np.ones((4, 4, 6), bool)), stacks, "rtstruct", "seg")
+    made, said = built(found(region(np.ones((4, 4, 6), bool))), stacks, "rtstruct", "seg")
     assert set(made) == {"sr"}
     assert "do not lie in one stack" in said
-    made, said = built(image(np.ones((4, 4, 6), np.float32), kind="map"), stacks, "pm")
+    made, said = built(found(smooth(np.ones((4, 4, 6), np.float32), kind="map")), stacks, "pm")
     assert set(made) == {"sr"}
     assert "without one place in the patient" in said
 
@@ -127,24 +117,24 @@ def test_the_letters_of_a_picture_are_those_of_the_frame_that_it_shows(
     frame: int, letters: list[str]
 ) -> None:
     mark = Mark("p", "P", "point", np.array([[frame, 1, 1]], float), LESION, NODULE)
-    made, _ = built(Findings(marks=(mark,)), two_stacks(), "sc")
+    made, _ = built(found(mark), two_stacks(), "sc")
     [picture] = made["sc"]
     assert picture.SourceImageSequence[0].ReferencedFrameNumber == frame + 1
     assert picture.PatientOrientation == letters
 
 
 def test_frames_in_one_place_hold_no_segmentation_and_no_map_and_the_report_says_why() -> None:
-    made, said = built(region(np.ones((3, 4, 6), bool)), in_one_place(), "seg", "labelmap")
+    made, said = built(found(region(np.ones((3, 4, 6), bool))), in_one_place(), "seg", "labelmap")
     assert set(made) == {"sr"}
     assert "several frames of the source lie in one place" in said
-    made, said = built(image(np.ones((3, 4, 6), np.float32), kind="map"), in_one_place(), "pm")
+    made, said = built(found(smooth(np.ones((3, 4, 6), np.float32), kind="map")), in_one_place(), "pm")
     assert set(made) == {"sr"}
     assert "several frames in one place" in said
 
 
 def test_what_is_left_out_ends_the_run_where_no_report_could_say_so() -> None:
     with pytest.raises(ResultImpossible, match="several frames in one place"):
-        all_built(image(np.ones((3, 4, 6), np.float32), kind="map"), in_one_place(), kinds=("pm",))
+        all_built(found(smooth(np.ones((3, 4, 6), np.float32), kind="map")), in_one_place(), kinds=("pm",))
 
 
 # --- several enhanced images of one series -----------------------------------
@@ -157,7 +147,7 @@ def test_regions_lie_on_the_frames_of_several_enhanced_images() -> None:
     places = places_mm(instances)
     # The fifth frame of all is the second of the second image.
     value = 4 * 24 + 8
-    made, said = built(region(both.volume.voxels == value), both, "rtstruct", "seg")
+    made, said = built(found(region(both.volume.voxels == value)), both, "rtstruct", "seg")
     [structures] = made["rtstruct"]
     [contour] = structures.ROIContourSequence[0].ContourSequence
     [named] = contour.ContourImageSequence
@@ -174,7 +164,7 @@ def test_no_image_is_derived_of_several_enhanced_images_and_the_report_says_why(
 ) -> None:
     both = source_of(several_enhanced(count, frames))
     assert both.volume is not None
-    made, said = built(image(both.volume.voxels), both, "image", "pm")
+    made, said = built(found(smooth(both.volume.voxels)), both, "image", "pm")
     assert set(made) == {"sr"}
     assert f"the source is {count} of them" in said
 
@@ -182,7 +172,7 @@ def test_no_image_is_derived_of_several_enhanced_images_and_the_report_says_why(
 @pytest.mark.parametrize(("count", "frames"), [(2, 3), (4, 1)])
 def test_an_image_that_is_meant_as_a_whole_is_named_without_frames(count: int, frames: int) -> None:
     both = source_of(several_enhanced(count, frames))
-    made, _ = built(region(np.ones((count * frames, 4, 6), bool)), both, "rtstruct", "pr")
+    made, _ = built(found(region(np.ones((count * frames, 4, 6), bool))), both, "rtstruct", "pr")
     [series] = made["pr"][0].ReferencedSeriesSequence
     assert [named_frames(one) for one in series.ReferencedImageSequence] == [set()] * count
     of_contours = named_frames(made["rtstruct"][0])
@@ -193,12 +183,8 @@ def test_the_frame_of_an_enhanced_image_of_one_has_no_number() -> None:
     one = image_source(1, header=enhanced_ct(1).header)
     ones = np.ones((1, 4, 6), np.float32)
     mark = Mark("p", "P", "point", np.array([[0, 1, 1]], float), LESION, NODULE)
-    found = Findings(
-        segments=region(ones > 0).segments,
-        marks=(mark,),
-        images=(*image(ones).images, *image(ones, name="map", kind="map", quantity=ONE).images),
-    )
-    made, _ = built(found, one, "seg", "image", "pm", "rtstruct", "pr")
+    things = (region(ones > 0), mark, smooth(ones), smooth(ones, name="map", kind="map", quantity=ONE))
+    made, _ = built(found(*things), one, "seg", "image", "pm", "rtstruct", "pr")
     assert set(made) == {"sr", "seg", "image", "pm", "rtstruct", "pr"}
     for kind in made:
         assert named_frames(made[kind][0]) == set(), kind
@@ -207,8 +193,8 @@ def test_the_frame_of_an_enhanced_image_of_one_has_no_number() -> None:
 def test_nothing_is_laid_on_instances_that_are_no_grid() -> None:
     several = Source(made_source().data_sets, None, "00")
     mark = Mark("p", "P", "point", np.array([[0, 1, 1]], float), LESION, NODULE)
-    found = replace(region(np.ones((1, 4, 6), bool)), marks=(mark,), images=image(np.ones((1, 4, 6))).images)
-    made, said = built(found, several, "seg", "image", "pm", "rtstruct", "pr")
+    things = (region(np.ones((1, 4, 6), bool)), mark, smooth(np.ones((1, 4, 6))))
+    made, said = built(found(*things), several, "seg", "image", "pm", "rtstruct", "pr")
     assert set(made) == {"sr"}
     assert "cannot be laid on its source: it was given as instances" in said
 
@@ -222,7 +208,9 @@ def test_nothing_is_laid_on_instances_that_are_no_grid() -> None:
 def test_no_image_is_derived_of_a_class_that_is_not_known_here_and_the_report_says_why(
     class_uid: str,
 ) -> None:
-    made, said = built(image(np.ones((1, 4, 6), np.int16)), image_source(SOPClassUID=class_uid), "image")
+    made, said = built(
+        found(smooth(np.ones((1, 4, 6), np.int16))), image_source(SOPClassUID=class_uid), "image"
+    )
     assert set(made) == {"sr"}
     assert "derived images of that class are not made here" in said
 
@@ -230,14 +218,14 @@ def test_no_image_is_derived_of_a_class_that_is_not_known_here_and_the_report_sa
 def test_no_enhanced_image_is_derived_of_a_source_without_functional_groups() -> None:
     header = image_source(3).data_sets[0]
     header.SOPClassUID, header.Modality = EnhancedCTImageStorage, "CT"
-    made, said = built(image(np.ones((3, 4, 6), np.int16)), image_source(3, header=header), "image")
+    made, said = built(found(smooth(np.ones((3, 4, 6), np.int16))), image_source(3, header=header), "image")
     assert set(made) == {"sr"}
     assert "the source has none" in said
 
 
 def test_an_enhanced_ct_holds_no_other_unit_than_its_own() -> None:
     source = source_of([enhanced_ct()])
-    made, said = built(image(np.ones((4, 4, 6), np.int16), unit=ONE), source, "image")
+    made, said = built(found(smooth(np.ones((4, 4, 6), np.int16), unit=ONE)), source, "image")
     assert set(made) == {"sr"}
     assert "such images hold Hounsfield units" in said
 
@@ -245,11 +233,11 @@ def test_an_enhanced_ct_holds_no_other_unit_than_its_own() -> None:
 @pytest.mark.parametrize("missing", ["ImagePositionPatient", "ImageOrientationPatient"])
 def test_half_of_a_place_is_none(missing: str) -> None:
     of = ct_header(1, (0, 0, 0), **{missing: None})
-    made, said = built(image(np.ones((1, 4, 6), np.int16)), image_source(header=of), "image", "seg")
+    made, said = built(found(smooth(np.ones((1, 4, 6), np.int16))), image_source(header=of), "image", "seg")
     assert set(made) == {"sr"}
     assert "such images have a place in the patient" in said
     radiograph = image_source(ImageOrientationPatient=list(AXIAL))
-    made, _ = built(image(np.ones((1, 4, 6), np.int16)), radiograph, "image")
+    made, _ = built(found(smooth(np.ones((1, 4, 6), np.int16))), radiograph, "image")
     assert "ImageOrientationPatient" not in made["image"][0]
 
 
@@ -278,15 +266,17 @@ def test_units_of_a_pet_are_those_of_the_image_itself(
 ) -> None:
     pet: dict[str, Any] = {"SOPClassUID": PositronEmissionTomographyImageStorage, "Modality": "PT"}
     source = made_source(2, RescaleIntercept=0, Units="BQML", SUVType="LBMJAMES128", **pet)
-    found = image(np.ones((2, 4, 6), np.float32), unit=Code(unit, "UCUM", unit), quantity=quantity)
-    made, _ = built(found, source, "image")
+    image = smooth(np.ones((2, 4, 6), np.float32), unit=Code(unit, "UCUM", unit), quantity=quantity)
+    made, _ = built(found(image), source, "image")
     assert {(one.Units, one.get("SUVType")) for one in made["image"]} == {written}
 
 
 def test_a_unit_that_a_pet_has_no_code_for_is_left_out_with_the_reason() -> None:
     pet: dict[str, Any] = {"SOPClassUID": PositronEmissionTomographyImageStorage, "Modality": "PT"}
     source = made_source(2, RescaleIntercept=0, Units="BQML", **pet)
-    made, said = built(image(np.ones((2, 4, 6), np.float32), unit=Code("mm", "UCUM", "mm")), source, "image")
+    made, said = built(
+        found(smooth(np.ones((2, 4, 6), np.float32), unit=Code("mm", "UCUM", "mm"))), source, "image"
+    )
     assert set(made) == {"sr"}
     assert "is in mm, for which images of a PET have no code" in said
 
@@ -305,7 +295,7 @@ def test_times_of_an_inversion_or_a_trigger_stay_where_there_was_one(
     source = made_source(
         2, SOPClassUID=MRImageStorage, Modality="MR", InversionTime=900, TriggerTime=12, **asking
     )
-    made, _ = built(image(np.ones((2, 4, 6), np.int16), unit=ONE), source, "image")
+    made, _ = built(found(smooth(np.ones((2, 4, 6), np.int16), unit=ONE)), source, "image")
     for one in made["image"]:
         assert {keyword for keyword in ("InversionTime", "TriggerTime") if keyword in one} == kept
 
@@ -313,7 +303,7 @@ def test_times_of_an_inversion_or_a_trigger_stay_where_there_was_one(
 @pytest.mark.parametrize(("stated", "kept"), [(["A", "FL"], ["A", "FL"]), ("CC", None), (["A", "X"], None)])
 def test_directions_that_are_none_are_not_taken_over(stated: Any, kept: list[str] | None) -> None:
     made, _ = built(
-        replace(image(np.ones((1, 4, 6), np.int16)), segments=region(np.ones((1, 4, 6), bool)).segments),
+        found(smooth(np.ones((1, 4, 6), np.int16)), region(np.ones((1, 4, 6), bool))),
         image_source(PatientOrientation=stated),
         "image",
         "seg",
@@ -329,7 +319,7 @@ def test_frames_whose_index_is_none_are_counted_anew_by_their_place() -> None:
         content.DimensionIndexValues = [1, 7]
         group.FrameContentSequence = [content]
     source = source_of([instance])
-    made, _ = built(image(np.ones((3, 4, 6), np.int16)), source, "image")
+    made, _ = built(found(smooth(np.ones((3, 4, 6), np.int16))), source, "image")
     [one] = made["image"]
     assert len(one.DimensionIndexSequence) == 2
     # The frames run from head to feet, places from feet to head.
@@ -347,10 +337,10 @@ def test_an_index_that_counts_from_zero_counts_from_one() -> None:
         content = Dataset()
         content.DimensionIndexValues = [1, index]
         group.FrameContentSequence = [content]
-    made, _ = built(image(np.ones((3, 4, 6), np.int16)), source_of([instance]), "image")
+    made, _ = built(found(smooth(np.ones((3, 4, 6), np.int16))), source_of([instance]), "image")
     groups = made["image"][0].PerFrameFunctionalGroupsSequence
-    found = [list(group.FrameContentSequence[0].DimensionIndexValues) for group in groups]
-    assert found == [[1, 1], [1, 2], [1, 3]]
+    indices = [list(group.FrameContentSequence[0].DimensionIndexValues) for group in groups]
+    assert indices == [[1, 1], [1, 2], [1, 3]]
 
 
 # --- registrations -----------------------------------------------------------

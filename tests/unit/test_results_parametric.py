@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from models.types import Code, DerivedImage, Findings
+from models.types import Code, DerivedImage
 from node.errors import ResultImpossible
 from node.results.build import Source
-from tests.support.made_findings import all_built, image_source, made_source, read, source_of
+from tests.support.made_findings import (
+    image_source,
+    made_source,
+    of_kind,
+    source_of,
+)
 from tests.support.made_series import LYING, numbered, places_mm
 from tests.support.result_places import planes, real_values, values_and_places
 
@@ -28,8 +33,7 @@ def image(voxels: NDArray[Any], **changes: Any) -> DerivedImage:
     return DerivedImage(**(facts | changes))
 
 
-def maps(source: Source, *images: DerivedImage) -> list[Dataset]:
-    return [read(one) for one in all_built(Findings(images=images), source, kinds=("pm",))]
+maps = partial(of_kind, "pm")
 
 
 def numbered_source(name: str) -> tuple[Any, Source, NDArray[Any]]:

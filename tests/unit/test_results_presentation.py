@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from skimage.draw import polygon2mask
 
-from models.types import Findings, Mark, Segment
-from node.results.build import Source
+from models.types import Mark
 from tests.support.made_findings import (
-    ANATOMY,
     LESION,
-    LUNG,
     NODULE,
-    all_built,
     image_source,
     made_source,
-    read,
+    of_kind,
+    region,
     source_of,
 )
 from tests.support.made_series import LYING, numbered
 
-
-def segment(mask: NDArray[np.bool_], name: str = "left-lung", **changes: Any) -> Segment:
-    return Segment(name, "Left lung", mask, ANATOMY, LUNG, **changes)
-
-
-def states(of: Source, *segments: Segment, marks: tuple[Mark, ...] = ()) -> list[Dataset]:
-    findings = Findings(segments=segments, marks=marks)
-    return [read(one) for one in all_built(findings, of, kinds=("pr",))]
+states = partial(of_kind, "pr")
 
 
 def drawn_on(made: Dataset) -> dict[tuple[str, int], list[Dataset]]:
@@ -53,7 +43,7 @@ def test_an_outline_encloses_the_very_pixels_of_the_image_that_it_is_on(name: st
     of = source_of(instances)
     assert of.volume is not None
     wanted = {3, 9, 10, 41, 77, 90}
-    [made] = states(of, segment(np.isin(of.volume.voxels, list(wanted))))
+    [made] = states(of, region(np.isin(of.volume.voxels, list(wanted))))
     by_uid = {one.header.SOPInstanceUID: list(one.frames()) for one in instances}
     seen = set()
     for (uid, frame), graphics in drawn_on(made).items():
@@ -73,7 +63,7 @@ def test_marks_have_their_words_beside_them() -> None:
         Mark("n-1", "Nodule", "point", np.array([[2, 1.0, 3.0]]), LESION, NODULE, probability=0.873),
         Mark("n-2", "Other", "box", np.array([[1, 1, 1], [1, 2, 4]], float), LESION, NODULE),
     )
-    [made] = states(of, marks=marks)
+    [made] = states(of, *marks)
     box, point = sorted(made.GraphicAnnotationSequence, key=lambda one: one.GraphicLayer, reverse=True)
     [text] = point.TextObjectSequence
     assert text.UnformattedTextValue == "Nodule 87%"
@@ -89,7 +79,9 @@ def test_each_region_is_a_layer_in_its_colour() -> None:
     of = made_source()
     mask = np.zeros((5, 4, 6), dtype=bool)
     mask[1:3, 1:3, 2:4] = True
-    [made] = states(of, segment(mask, colour=(255, 0, 0)), segment(mask, "left-lung!", colour=(0, 0, 255)))
+    [made] = states(
+        of, region(mask, "left-lung", colour=(255, 0, 0)), region(mask, "left-lung!", colour=(0, 0, 255))
+    )
     names = [one.GraphicLayer for one in made.GraphicLayerSequence]
     assert names == ["LEFT LUNG 1", "LEFT LUNG 2"]
     assert [one.GraphicLayerOrder for one in made.GraphicLayerSequence] == [1, 2]
@@ -102,7 +94,7 @@ def test_each_region_is_a_layer_in_its_colour() -> None:
 @pytest.mark.checklist("C2")
 def test_the_whole_series_is_shown_as_its_source_is() -> None:
     of = made_source(3, WindowCenter=40, WindowWidth=400)
-    [made] = states(of, segment(np.ones((3, 4, 6), dtype=bool)))
+    [made] = states(of, region(np.ones((3, 4, 6), dtype=bool)))
     [series] = made.ReferencedSeriesSequence
     assert [one.ReferencedSOPInstanceUID for one in series.ReferencedImageSequence] == [
         one.SOPInstanceUID for one in of.data_sets
@@ -120,7 +112,7 @@ def test_the_whole_series_is_shown_as_its_source_is() -> None:
 def test_a_window_of_its_own_stays_that_of_its_image() -> None:
     of = made_source(3, WindowCenter=40, WindowWidth=400)
     of.data_sets[1].WindowCenter = 50
-    [made] = states(of, segment(np.ones((3, 4, 6), dtype=bool)))
+    [made] = states(of, region(np.ones((3, 4, 6), dtype=bool)))
     by_centre = {float(one.WindowCenter): one for one in made.SoftcopyVOILUTSequence}
     named = [one.ReferencedSOPInstanceUID for one in by_centre[50].ReferencedImageSequence]
     assert named == [of.data_sets[1].SOPInstanceUID]
@@ -132,7 +124,7 @@ def test_images_with_another_modality_lut_have_a_state_each_where_something_is_d
         data_set.RescaleSlope = 1 + index / 2
     mask = np.zeros((4, 4, 6), dtype=bool)
     mask[1:3, 1, 2] = True
-    made = states(of, segment(mask))
+    made = states(of, region(mask))
     assert [float(one.RescaleSlope) for one in made] == [1.5, 2.0]
     assert [one.InstanceNumber for one in made] == [1, 2]
     assert len({one.SeriesInstanceUID for one in made}) == 1
@@ -141,7 +133,7 @@ def test_images_with_another_modality_lut_have_a_state_each_where_something_is_d
 
 def test_a_radiograph_that_is_dark_where_high_is_shown_so() -> None:
     [made] = states(
-        image_source(PhotometricInterpretation="MONOCHROME1"), segment(np.ones((1, 4, 6), dtype=bool))
+        image_source(PhotometricInterpretation="MONOCHROME1"), region(np.ones((1, 4, 6), dtype=bool))
     )
     assert made.PresentationLUTShape == "INVERSE"
     assert "ReferencedFrameNumber" not in made.GraphicAnnotationSequence[0].ReferencedImageSequence[0]
@@ -151,7 +143,7 @@ def test_a_radiograph_that_is_dark_where_high_is_shown_so() -> None:
 def test_a_window_keeps_its_function(function: str) -> None:
     [made] = states(
         made_source(2, WindowCenter=40, WindowWidth=400, VOILUTFunction=function),
-        segment(np.ones((2, 4, 6), dtype=bool)),
+        region(np.ones((2, 4, 6), dtype=bool)),
     )
     [voi] = made.SoftcopyVOILUTSequence
     assert (voi.VOILUTFunction, voi.WindowWidth) == (function, 400)
@@ -172,7 +164,7 @@ def table(first: int, kind: str = "", data: Any = range(8)) -> Dataset:
 @pytest.mark.parametrize("data", [range(8), np.arange(8, dtype="<u2").tobytes()], ids=["US", "OW"])
 def test_look_up_tables_of_the_source_are_those_of_the_state(data: Any) -> None:
     of = image_source(ModalityLUTSequence=[table(0, "OD", data)], VOILUTSequence=[table(3, "", data)])
-    [made] = states(of, segment(np.ones((1, 4, 6), dtype=bool)))
+    [made] = states(of, region(np.ones((1, 4, 6), dtype=bool)))
     [modality], [voi] = made.ModalityLUTSequence, made.SoftcopyVOILUTSequence[0].VOILUTSequence
     assert "RescaleSlope" not in made
     assert "WindowCenter" not in made.SoftcopyVOILUTSequence[0]
@@ -185,7 +177,7 @@ def test_look_up_tables_of_the_source_are_those_of_the_state(data: Any) -> None:
 
 def test_a_table_whose_values_begin_below_zero_is_signed() -> None:
     of = made_source(2, VOILUTSequence=[table(-1024)])
-    [made] = states(of, segment(np.ones((2, 4, 6), dtype=bool)))
+    [made] = states(of, region(np.ones((2, 4, 6), dtype=bool)))
     [voi] = made.SoftcopyVOILUTSequence[0].VOILUTSequence
     assert voi["LUTDescriptor"].VR == "SS"
     assert list(voi.LUTDescriptor) == [8, -1024, 16]
@@ -195,7 +187,7 @@ def test_a_table_whose_values_begin_below_zero_is_signed() -> None:
 def test_a_table_that_is_not_whole_is_left_out(descriptor: list[int]) -> None:
     item = table(0)
     item.LUTDescriptor = descriptor
-    [made] = states(made_source(2, VOILUTSequence=[item]), segment(np.ones((2, 4, 6), dtype=bool)))
+    [made] = states(made_source(2, VOILUTSequence=[item]), region(np.ones((2, 4, 6), dtype=bool)))
     assert "SoftcopyVOILUTSequence" not in made
 
 
@@ -211,20 +203,20 @@ def test_a_table_that_is_not_whole_is_left_out(descriptor: list[int]) -> None:
 )
 def test_pixels_that_are_not_square_are_shown_so(attributes: dict[str, Any], aspect: list[int]) -> None:
     of = image_source(PixelSpacing=None, **attributes)
-    [made] = states(of, segment(np.ones((1, 4, 6), dtype=bool)))
+    [made] = states(of, region(np.ones((1, 4, 6), dtype=bool)))
     [area] = made.DisplayedAreaSelectionSequence
     assert list(area.PresentationPixelAspectRatio) == aspect
     assert "PresentationPixelSpacing" not in area
 
 
 def test_a_radiograph_with_a_spacing_is_shown_in_it() -> None:
-    [made] = states(image_source(), segment(np.ones((1, 4, 6), dtype=bool)))
+    [made] = states(image_source(), region(np.ones((1, 4, 6), dtype=bool)))
     assert list(made.DisplayedAreaSelectionSequence[0].PresentationPixelSpacing) == [0.8, 0.5]
 
 
 def test_a_palette_of_colours_has_no_state_in_grey() -> None:
     of = image_source(PhotometricInterpretation="PALETTE COLOR")
-    assert states(of, segment(np.ones((1, 4, 6), dtype=bool))) == []
+    assert states(of, region(np.ones((1, 4, 6), dtype=bool))) == []
 
 
 def test_many_regions_in_many_slices_are_each_drawn_in_their_own() -> None:
@@ -233,7 +225,7 @@ def test_many_regions_in_many_slices_are_each_drawn_in_their_own() -> None:
     for index in range(60):
         for layer, mask in enumerate(masks):
             mask[index, layer, index % 6] = True
-    [made] = states(of, *(segment(mask, f"part-{number}") for number, mask in enumerate(masks)))
+    [made] = states(of, *(region(mask, f"part-{number}") for number, mask in enumerate(masks)))
     seen = {
         (one.GraphicLayer, one.ReferencedImageSequence[0].ReferencedSOPInstanceUID): one.GraphicObjectSequence
         for one in made.GraphicAnnotationSequence
@@ -249,21 +241,21 @@ def test_many_regions_in_many_slices_are_each_drawn_in_their_own() -> None:
 def test_frames_are_named_by_their_number() -> None:
     mask = np.zeros((4, 4, 6), dtype=bool)
     mask[2, 1, 1] = True
-    [made] = states(image_source(4), segment(mask))
+    [made] = states(image_source(4), region(mask))
     assert list(drawn_on(made)) == [(str(image_source(4).data_sets[0].SOPInstanceUID), 3)]
 
 
 def test_nothing_is_made_where_nothing_can_be_drawn() -> None:
     empty = np.zeros((5, 4, 6), dtype=bool)
-    assert states(made_source(), segment(empty)) == []
-    assert states(image_source(SamplesPerPixel=3), segment(np.ones((1, 4, 6), dtype=bool))) == []
+    assert states(made_source(), region(empty)) == []
+    assert states(image_source(SamplesPerPixel=3), region(np.ones((1, 4, 6), dtype=bool))) == []
     prior = made_source(2, StudyInstanceUID="1.2.9")
     of = replace(made_source(), name="now", others={"before": replace(prior, is_prior=True)})
-    assert states(of, segment(np.ones((2, 4, 6), dtype=bool), on="before")) == []
+    assert states(of, region(np.ones((2, 4, 6), dtype=bool), on="before")) == []
 
 
 def test_noise_is_drawn_in_a_hundred_parts_and_no_more() -> None:
     of = image_source(1, None, Rows=40, Columns=60)
     mask = (np.indices((40, 60)).sum(axis=0) % 2 == 0)[None]
-    [made] = states(of, segment(mask))
+    [made] = states(of, region(mask))
     assert len(made.GraphicAnnotationSequence[0].GraphicObjectSequence) == 100

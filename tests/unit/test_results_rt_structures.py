@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,33 +13,24 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from skimage.draw import polygon2mask
 
-from models.types import Findings, Mark, Segment
+from models.types import Mark
 from node.results.build import Source
 from node.results.overlays.contours import contours
 from tests.support.data import require_data
 from tests.support.made_findings import (
-    ANATOMY,
     LEFT,
     LESION,
-    LUNG,
     NODULE,
-    all_built,
     image_source,
     made_source,
-    read,
+    of_kind,
     real_source,
+    region,
     source_of,
 )
 from tests.support.made_series import LYING, ct_series, numbered, places_mm, source
 
-
-def segment(mask: NDArray[np.bool_], name: str = "it", **changes: Any) -> Segment:
-    return Segment(name, name.title(), mask, ANATOMY, LUNG, **changes)
-
-
-def structure_sets(of: Source, *segments: Segment, marks: tuple[Mark, ...] = ()) -> list[Dataset]:
-    findings = Findings(segments=segments, marks=marks)
-    return [read(one) for one in all_built(findings, of, kinds=("rtstruct",))]
+structure_sets = partial(of_kind, "rtstruct")
 
 
 def contour_items(made: Dataset, number: int) -> list[Dataset]:
@@ -128,8 +120,8 @@ def test_the_contour_of_a_noisy_slice_encloses_it() -> None:
 )
 def test_a_mark_of_repeated_points_is_what_is_left_of_it(shape: Any, points: Any, kind: str) -> None:
     mark = Mark("m", "M", shape, np.array(points, float), LESION, NODULE)
-    [made] = all_built(Findings(marks=(mark,)), made_source(), kinds=("rtstruct",))
-    [contour] = read(made).ROIContourSequence[0].ContourSequence
+    [made] = structure_sets(made_source(), mark)
+    [contour] = made.ROIContourSequence[0].ContourSequence
     assert contour.ContourGeometricType == kind
     assert contour.NumberOfContourPoints == len({tuple(one) for one in points})
 
@@ -140,7 +132,7 @@ def test_single_voxels_come_back_from_every_series(name: str) -> None:
     of = source_of(numbered(LYING[name]()))
     assert of.volume is not None
     mask = np.isin(of.volume.voxels, (3, 24, 41, 77, 90))
-    [made] = structure_sets(of, segment(mask))
+    [made] = structure_sets(of, region(mask))
     assert np.array_equal(filled(made, 1, of), mask)
     assert made.FrameOfReferenceUID == "1.2.3.4.0"
 
@@ -151,7 +143,7 @@ def test_the_corners_of_a_voxel_lie_around_it_where_its_image_has_it(name: str) 
     instances = numbered(LYING[name]())
     of = source_of(instances)
     assert of.volume is not None
-    [made] = structure_sets(of, segment(of.volume.voxels == 41))
+    [made] = structure_sets(of, region(of.volume.voxels == 41))
     [contour] = contour_items(made, 1)
     points = np.array(contour.ContourData, float).reshape(-1, 3)
     place = places_mm(instances)[41]
@@ -168,7 +160,7 @@ def test_real_lungs_come_back_whole() -> None:
     of = real_source(require_data("series/CT_chest_LIDC-0314"), 3)
     assert of.volume is not None
     mask = of.volume.voxels < -500
-    [made] = structure_sets(of, segment(mask))
+    [made] = structure_sets(of, region(mask))
     found = filled(made, 1, of)
     assert dice(found, mask) >= 0.9999
     assert np.array_equal(found, mask)
@@ -180,7 +172,7 @@ def test_regions_are_named_coloured_and_coded_and_say_what_made_them() -> None:
     assert of.volume is not None
     mask = of.volume.voxels >= 2
     [made] = structure_sets(
-        of, segment(mask, "left-lung", laterality=LEFT, colour=(1, 2, 3)), segment(~mask, "rest")
+        of, region(mask, "left-lung", laterality=LEFT, colour=(1, 2, 3)), region(~mask, "rest")
     )
     assert [one.ROIName for one in made.StructureSetROISequence] == ["Left-Lung", "Rest"]
     assert list(made.ROIContourSequence[0].ROIDisplayColor) == [1, 2, 3]
@@ -197,7 +189,7 @@ def test_regions_are_named_coloured_and_coded_and_say_what_made_them() -> None:
 @pytest.mark.checklist("R1")
 def test_the_chain_of_references_names_every_image_of_the_series() -> None:
     of = made_source(4)
-    [made] = structure_sets(of, segment(np.ones((4, 4, 6), dtype=bool)))
+    [made] = structure_sets(of, region(np.ones((4, 4, 6), dtype=bool)))
     [frame] = made.ReferencedFrameOfReferenceSequence
     [study] = frame.RTReferencedStudySequence
     [series] = study.RTReferencedSeriesSequence
@@ -216,7 +208,7 @@ def test_marks_are_points_and_lines_in_the_patient() -> None:
         Mark("line", "", "polyline", np.array([[2, 0, 0], [2, 3, 5]], float), LESION, NODULE),
         Mark("box", "", "box", np.array([[1, 1, 1], [2, 2, 4]], float), LESION, NODULE),
     )
-    [made] = structure_sets(of, marks=marks)
+    [made] = structure_sets(of, *marks)
     [place] = contour_items(made, 1)
     assert place.ContourGeometricType == "POINT"
     assert np.allclose(np.array(place.ContourData, float), (of.volume.affine @ (1.5, 2, 3, 1))[:3], atol=1e-3)
@@ -236,10 +228,10 @@ def test_each_input_has_a_structure_set_and_one_without_a_place_has_none() -> No
     of = replace(made_source(4), name="now", others={"t2": other, "film": image_source()})
     made = structure_sets(
         of,
-        segment(np.ones((4, 4, 6), dtype=bool), "a"),
-        segment(np.ones((3, 4, 6), dtype=bool), "b", on="t2"),
-        segment(np.ones((1, 4, 6), dtype=bool), "c", on="film"),
-        segment(np.zeros((4, 4, 6), dtype=bool), "nothing"),
+        region(np.ones((4, 4, 6), dtype=bool), "a"),
+        region(np.ones((3, 4, 6), dtype=bool), "b", on="t2"),
+        region(np.ones((1, 4, 6), dtype=bool), "c", on="film"),
+        region(np.zeros((4, 4, 6), dtype=bool), "nothing"),
     )
     assert [[roi.ROIDescription for roi in one.StructureSetROISequence] for one in made] == [["a"], ["b"]]
     assert len({one.SeriesInstanceUID for one in made}) == 2
@@ -260,6 +252,6 @@ def test_a_contour_too_long_for_explicit_lengths_is_written_whole() -> None:
         mask = np.zeros((2, 2, columns), dtype=bool)
         mask[0, 1] = True
         mask[0, 0, ::2] = True
-        [made] = structure_sets(of, segment(mask))
+        [made] = structure_sets(of, region(mask))
         assert made.file_meta.TransferSyntaxUID == syntax
         assert np.array_equal(filled(made, 1, of), mask)
