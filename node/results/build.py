@@ -50,8 +50,6 @@ class _Making:
     """What the makers are given; ``made`` has what those before them have made, ``left_out`` why not all."""
 
     findings: Findings
-    source: Source
-    header: SourceHeader
     run: RunFacts
     given: AllGiven
     outline: Outline
@@ -83,9 +81,8 @@ def build(
         raise ValueError("a result needs at least one source instance")
     findings = withheld(findings)
     run = replace(run, kinds=tuple(kinds))
-    header = SourceHeader.of(source)
-    given = AllGiven.of(source, header)
-    making = _Making(findings, source, header, run, given, outline(findings, given, kinds))
+    given = AllGiven.of(source, SourceHeader.of(source))
+    making = _Making(findings, run, given, outline(findings, given, kinds))
     for kind, make in _MAKERS.items():
         if kind in kinds:
             making.made[kind] = make(making)
@@ -127,23 +124,17 @@ def _reports(making: _Making) -> list[Dataset]:
     ]
 
 
-def _pictures(making: _Making) -> list[Dataset]:
-    return secondary_capture.secondary_captures(making.findings, making.given, making.run)
-
-
 #: What else the report refers to.
 _DERIVED: tuple[ResultKind, ...] = ("image", "pm", "reg")
-_PlainMaker = Callable[[Findings, Source, SourceHeader, RunFacts], list[Dataset]]
-
-
-_PartialMaker = Callable[[Findings, Source, SourceHeader, RunFacts], tuple[list[Dataset], list[str]]]
+_PlainMaker = Callable[[Findings, AllGiven, RunFacts], list[Dataset]]
+_PartialMaker = Callable[[Findings, AllGiven, RunFacts], tuple[list[Dataset], list[str]]]
 
 
 def _as_held(make: _PartialMaker) -> Callable[[_Making], list[Dataset]]:
     """A maker that leaves out what the source cannot hold, and says why."""
 
     def held(making: _Making) -> list[Dataset]:
-        made, reasons = make(making.findings, making.source, making.header, making.run)
+        made, reasons = make(making.findings, making.given, making.run)
         making.left_out.extend(reasons)
         return made
 
@@ -152,7 +143,7 @@ def _as_held(make: _PartialMaker) -> Callable[[_Making], list[Dataset]]:
 
 def _from(make: _PlainMaker) -> Callable[[_Making], list[Dataset]]:
     """A maker that needs nothing of what others have made."""
-    return lambda making: make(making.findings, making.source, making.header, making.run)
+    return lambda making: make(making.findings, making.given, making.run)
 
 
 #: In the order of making: the report may refer to what is above it, and nothing above it to the report.
@@ -165,12 +156,12 @@ _MAKERS: dict[ResultKind, Callable[[_Making], list[Dataset]]] = {
     "rtstruct": _from(rt_structure_set.rt_structure_sets),
     "sr": _reports,
     "pr": _from(presentation_state.presentation_states),
-    "sc": _pictures,
+    "sc": _from(secondary_capture.secondary_captures),
 }
 
 
 def _finished(kind: ResultKind, data_set: Dataset, making: _Making) -> ResultObject:
-    content = part10(data_set, making.header)
+    content = part10(data_set, making.given.first.header)
     if problems := check(content, making.given):
         raise ResultInvalid(f"{kind} of {making.run.analysis}: " + "; ".join(problems))
     return ResultObject(

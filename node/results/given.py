@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from node.results.facts import Source
+from node.results.grid import Grid, grid_of
 from node.results.header_values import text
 from node.results.source_header import SourceHeader
 
@@ -22,6 +24,11 @@ class Given:
     def name(self) -> str:
         """By which findings call it; may be empty for the first."""
         return self.source.name
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """Where its slices lie; None for a series that was given as its instances."""
+        return grid_of(self.source, self.header)
 
     @property
     def has_frame_of_reference(self) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.types import Mark
 from node.results.given import Given
-from node.results.grid import Grid, Slice
+from node.results.grid import Slice
 
 GraphicType = Literal["POINT", "POLYGON", "POLYLINE"]
 
@@ -46,7 +46,7 @@ class Region:
         return len(self.in_space) + len(self.on_images) == 1
 
 
-def region_of(mark: Mark, given: Given, grid: Grid | None) -> Region:
+def region_of(mark: Mark, given: Given) -> Region:
     """Return where ``mark`` lies on its input: in space on a volume that says in which, else on its images.
 
     Raises
@@ -54,6 +54,7 @@ def region_of(mark: Mark, given: Given, grid: Grid | None) -> Region:
     ValueError
         when it has not the points of its shape, or lies outside the input
     """
+    grid = given.grid
     if grid is None:
         return Region(_TYPES[mark.shape], reason="its input was given as instances, which have no grid")
     outlines = outlines_of(mark, grid.shape)

@@ -28,7 +28,8 @@ from pydicom.uid import (
 from models.types import DerivedImage, Findings
 from node.errors import ResultImpossible
 from node.results.concepts import code_dataset, coding_schemes
-from node.results.facts import RunFacts, Source
+from node.results.facts import RunFacts
+from node.results.given import AllGiven, Given
 from node.results.header_values import as_decimal_string, numbers, text
 from node.results.images.classes import ONE_FRAME, refuse_unless_held
 from node.results.images.conditions import take_out_what_no_mr_asks_for
@@ -49,7 +50,6 @@ from node.results.images.planes import Plane, planes
 from node.results.images.stored_values import Storing, storing
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
-from node.results.source_header import SourceHeader
 from node.results.uids import run_uid
 
 _SHORT_TEXT = 1024
@@ -76,14 +76,12 @@ _REPAIRS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class _Series:
-    """One derived image, with all that its instances share; ``base`` and ``header`` are of its input."""
+    """One derived image, with all that its instances share; ``base`` is its input."""
 
     image: DerivedImage
     index: int
-    base: Source
-    header: SourceHeader
-    primary: SourceHeader
-    source: Source
+    base: Given
+    first: Given
     run: RunFacts
 
     @property
@@ -93,9 +91,7 @@ class _Series:
         return f"{self.image.label or self.image.name}: made by {card.name} {card.version}"
 
 
-def derived_images(
-    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
-) -> tuple[list[Dataset], list[str]]:
+def derived_images(findings: Findings, given: AllGiven, run: RunFacts) -> tuple[list[Dataset], list[str]]:
     """Return the instances of all derived images of kind ``"image"``, a series for each.
 
     With them come the reasons why others were not made: their source cannot hold them.
@@ -108,9 +104,7 @@ def derived_images(
     made: list[Dataset] = []
     reasons: list[str] = []
     for index, image in enumerate(one for one in findings.images if one.kind == "image"):
-        base = source.of(image.on)
-        own = header if base is source else SourceHeader.of(base)
-        series = _Series(image, index, base, own, header, source, run)
+        series = _Series(image, index, given.on(image.on), given.first, run)
         try:
             made += _instances(series)
         except ResultImpossible as impossible:
@@ -119,8 +113,8 @@ def derived_images(
 
 
 def _instances(series: _Series) -> list[Dataset]:
-    image, base, header = series.image, series.base, series.header
-    placed = planes(image, base, header)
+    image, header = series.image, series.base.header
+    placed = planes(image, series.base)
     is_colour = image.voxels.ndim == 4
     if is_colour and not has_colour(header.first):
         made = [_colour_capture(series, plane) for plane in placed]
@@ -129,10 +123,10 @@ def _instances(series: _Series) -> list[Dataset]:
         how = Storing("u1") if is_colour else _storing(image, header.instances[0].sop_class_uid)
         about = About(
             series.description + f"; {how.words}; {NOT_FOR_DIAGNOSIS}", derivation(image), how,
-            *window(image, base), rescale_type(image),
+            *window(image, series.base.source), rescale_type(image),
         )  # fmt: skip
         if header.has_functional_groups:
-            organization = run_uid(f"image {image.name} dimensions", series.source, series.run)
+            organization = run_uid(f"image {image.name} dimensions", series.first.source, series.run)
             made = [enhanced(image, placed, header, about, organization)]
         elif "NumberOfFrames" in header.first and image.affine is None:
             made = [_plain(series, placed, image.voxels, about)]
@@ -151,14 +145,14 @@ def _storing(image: DerivedImage, class_uid: str) -> Storing:
 
 
 def _finish(data_set: Dataset, series: _Series, number: int) -> None:
-    set_lossy(data_set, series.header)
+    set_lossy(data_set, series.base.header)
     name = series.image.name
     stamp(
-        data_set, series.source, series.primary, series.run, "image",
+        data_set, series.first.source, series.first.header, series.run, "image",
         what=f"image {name} {number}", number=number, series=f"image {name}", series_index=series.index,
         label=series.image.label or name,
     )  # fmt: skip
-    data_set.ContributingEquipmentSequence.extend(acquisition_equipment(series.header))
+    data_set.ContributingEquipmentSequence.extend(acquisition_equipment(series.base.header))
     set_laterality(data_set)
     # An empty Anatomic Region says that it is not known (PS3.3 table 10-6).
     if data_set.get("AnatomicRegionSequence") == [] and "BodyPartExamined" in data_set:
@@ -169,7 +163,7 @@ def _finish(data_set: Dataset, series: _Series, number: int) -> None:
 
 def _plain(series: _Series, placed: tuple[Plane, ...], voxels: NDArray[Any], about: About) -> Dataset:
     """Return one instance without functional groups: one slice, or all frames of a multi-frame source."""
-    header, plane = series.header, placed[0]
+    header, plane = series.base.header, placed[0]
     template = _template(series, plane)
     class_uid = header.instances[0].sop_class_uid
     data_set = inherited(template)
@@ -206,12 +200,12 @@ def _plain(series: _Series, placed: tuple[Plane, ...], voxels: NDArray[Any], abo
 
 def _template(series: _Series, plane: Plane) -> Dataset:
     """Return the header of the nearest source image."""
-    return series.base.data_sets[plane.sources[0].number]
+    return series.base.source.data_sets[plane.sources[0].number]
 
 
 def _set_geometry(data_set: Dataset, series: _Series, plane: Plane) -> None:
-    if plane.is_placed or "FrameOfReferenceUID" in series.header.first:
-        data_set.FrameOfReferenceUID = series.header.frame_of_reference_uid
+    if plane.is_placed or "FrameOfReferenceUID" in series.base.header.first:
+        data_set.FrameOfReferenceUID = series.base.header.frame_of_reference_uid
         if "PositionReferenceIndicator" not in data_set:
             data_set.PositionReferenceIndicator = None
     if "PatientOrientationCodeSequence" in data_set and "PatientPosition" in data_set:
@@ -265,7 +259,7 @@ def _colour_capture(series: _Series, plane: Plane) -> Dataset:
     for keyword in [element.keyword for element in data_set if element.keyword not in kept]:
         delattr(data_set, keyword)
     data_set.SOPClassUID = SecondaryCaptureImageStorage
-    data_set.Modality = series.header.modality
+    data_set.Modality = series.base.header.modality
     data_set.ConversionType = "WSD"
     data_set.ImageType = ["DERIVED", "SECONDARY"]
     _set_geometry(data_set, series, plane)

@@ -17,7 +17,8 @@ from models.types import Code, DerivedImage, Findings
 from node.errors import ResultImpossible
 from node.results.concepts import code_dataset, coding_schemes, concept
 from node.results.evidence import placed_images
-from node.results.facts import RunFacts, Source
+from node.results.facts import RunFacts
+from node.results.given import AllGiven
 from node.results.grid import lie_apart
 from node.results.header_values import as_decimal_string
 from node.results.images.derivation import derivation, value_range
@@ -42,9 +43,7 @@ class _Map(ParametricMap):
         """Copy nothing."""
 
 
-def parametric_maps(
-    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
-) -> tuple[list[Dataset], list[str]]:
+def parametric_maps(findings: Findings, given: AllGiven, run: RunFacts) -> tuple[list[Dataset], list[str]]:
     """Return a Parametric Map for each image of kind ``"map"``, all in one series.
 
     With them come the reasons why others were not made: their source cannot hold them.
@@ -59,11 +58,12 @@ def parametric_maps(
     """
     made: list[Dataset] = []
     reasons: list[str] = []
+    source, header = given.first.source, given.first.header
     for number, image in enumerate((one for one in findings.images if one.kind == "map"), 1):
-        base = source.of(image.on)
-        own = header if base is source else SourceHeader.of(base)
+        one = given.on(image.on)
+        own = one.header
         try:
-            placed = planes(image, base, own)
+            placed = planes(image, one)
             _refuse_unless_held(image, placed)
         except ResultImpossible as impossible:
             reasons.append(str(impossible))

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from models.types import DerivedImage
 from node.errors import ResultImpossible
-from node.results.facts import Source
-from node.results.grid import Grid, Slice, grid_of
-from node.results.source_header import SourceHeader
+from node.results.given import Given
+from node.results.grid import Grid, Slice
 
 #: Rows and columns are perpendicular (PS3.3 section C.7.6.2.1.1) when their cosine is not larger.
 _PERPENDICULAR = 1e-4
@@ -39,8 +38,8 @@ class Plane:
         return bool(self.position_mm)
 
 
-def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[Plane, ...]:
-    """Return the planes of ``image``, whose input is ``source``.
+def planes(image: DerivedImage, given: Given) -> tuple[Plane, ...]:
+    """Return the planes of ``image``, whose input is ``given``.
 
     Raises
     ------
@@ -49,7 +48,7 @@ def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[P
     ResultImpossible
         when its source has no place in the patient, or not the slices of the volume
     """
-    grid = grid_of(source, header)
+    grid = given.grid
     if grid is None:
         reason = "it was given as instances, which have no grid"
     elif not (reason := grid.reason) and image.affine is None and len(image.voxels) != grid.shape[0]:
@@ -58,9 +57,9 @@ def planes(image: DerivedImage, source: Source, header: SourceHeader) -> tuple[P
         raise ResultImpossible(f"the image {image.name} cannot be laid on its source: {reason}")
     if image.affine is not None:
         return _own(image, image.affine, grid)
-    thickness = header.slice_thickness_mm
-    if thickness is None and source.volume is not None:
-        thickness = float(source.volume.spacing_mm[0])
+    thickness, volume = given.header.slice_thickness_mm, given.source.volume
+    if thickness is None and volume is not None:
+        thickness = float(volume.spacing_mm[0])
     return tuple(
         Plane(
             one.index,

@@ -20,8 +20,9 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from models.types import Findings, Mark, Segment
 from node.results.concepts import coding_schemes
-from node.results.facts import RunFacts, Source
-from node.results.grid import Grid, Slice, grid_of
+from node.results.facts import RunFacts
+from node.results.given import AllGiven
+from node.results.grid import Grid, Slice
 from node.results.header_values import as_decimal_string, text
 from node.results.images.derivation import has_colour
 from node.results.laterality import set_laterality
@@ -52,15 +53,13 @@ class _Graphic:
 _Drawn = dict[int, dict[int, list[_Graphic]]]
 
 
-def presentation_states(
-    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
-) -> list[Dataset]:
+def presentation_states(findings: Findings, given: AllGiven, run: RunFacts) -> list[Dataset]:
     """Return the states of the primary series; none when nothing can be drawn on it."""
-    grid = grid_of(source, header)
+    source, header, grid = given.first.source, given.first.header, given.first.grid
     if grid is None or grid.reason or has_colour(header.first):
         return []
-    regions: list[Segment | Mark] = [one for one in findings.segments if one.on in ("", source.name)]
-    regions += [one for one in findings.marks if one.on in ("", source.name)]
+    found: list[Segment | Mark] = [*findings.segments, *findings.marks]
+    regions = [one for one in found if given.on(one.on) is given.first]
     drawn: _Drawn = {}
     for layer, region in enumerate(regions, 1):
         for one in _graphics(region, layer, grid):

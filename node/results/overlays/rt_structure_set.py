@@ -19,7 +19,8 @@ from pydicom.uid import RTStructureSetStorage
 from models.types import Findings, Mark, Segment
 from node.results.concepts import ANATOMICAL_CATEGORIES, code_dataset, coding_schemes
 from node.results.facts import RunFacts, Source
-from node.results.grid import Grid, grid_of
+from node.results.given import AllGiven
+from node.results.grid import Grid
 from node.results.laterality import set_laterality
 from node.results.overlays.contours import contours
 from node.results.overlays.decimal_strings import decimal_strings
@@ -41,29 +42,27 @@ class _Contour:
     places_mm: NDArray[np.float64]
 
 
-def rt_structure_sets(
-    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
-) -> list[Dataset]:
+def rt_structure_sets(findings: Findings, given: AllGiven, run: RunFacts) -> list[Dataset]:
     """Return an RT Structure Set for each input that something was found on, each a series.
 
     An input that is not placed in the patient, or whose slices are not the images of its source, has none.
     """
     made = []
+    source, header = given.first.source, given.first.header
     found: dict[str, list[Segment | Mark]] = {}
     regions: list[Segment | Mark] = [one for one in findings.segments if one.mask.any()]
     for region in [*regions, *findings.marks]:
         found.setdefault(region.on or source.name, []).append(region)
     for index, (name, there) in enumerate(found.items()):
-        base = source.of(name)
-        own = header if base is source else SourceHeader.of(base)
-        grid = grid_of(base, own)
+        one = given.on(name)
+        grid = one.grid
         if grid is None or grid.reason or grid.positions_mm is None:
             continue
-        data_set = _structure_set(there, grid, source, own, run)
-        words = "rtstruct" if base is source else f"rtstruct on {name}"
-        stamp(data_set, source, header, run, "rtstruct", what=words, series=words, series_index=index)
+        data_set = _structure_set(there, grid, one.header, source, run)
+        what = "rtstruct" if one is given.first else f"rtstruct on {name}"
+        stamp(data_set, source, header, run, "rtstruct", what=what, series=what, series_index=index)
         data_set.StructureSetDate, data_set.StructureSetTime = data_set.ContentDate, data_set.ContentTime
-        set_laterality(data_set, own.laterality)
+        set_laterality(data_set, one.header.laterality)
         if schemes := coding_schemes(data_set):
             data_set.CodingSchemeIdentificationSequence = schemes
         made.append(data_set)
@@ -71,7 +70,7 @@ def rt_structure_sets(
 
 
 def _structure_set(
-    regions: list[Segment | Mark], grid: Grid, source: Source, header: SourceHeader, run: RunFacts
+    regions: list[Segment | Mark], grid: Grid, header: SourceHeader, source: Source, run: RunFacts
 ) -> Dataset:
     data_set = Dataset()
     data_set.SOPClassUID = RTStructureSetStorage

@@ -11,7 +11,7 @@ import numpy as np
 from models.types import Findings, Segment
 from node.config.settings import ResultKind
 from node.results.given import AllGiven, Given
-from node.results.grid import Grid, grid_of, lie_apart
+from node.results.grid import Grid, lie_apart
 
 Form = Literal["BINARY", "FRACTIONAL", "LABELMAP"]
 #: As many steps as a fractional Segmentation of eight bits has (PS3.3 section C.8.20.2).
@@ -95,16 +95,14 @@ def outline(findings: Findings, given: AllGiven, kinds: Collection[ResultKind]) 
         segments = [segment for segment in findings.segments if given.on(segment.on) is one]
         if not segments:
             continue
-        grid = grid_of(one.source, one.header)
-        _check_shapes(segments, one, grid)
+        _check_shapes(segments, one)
         filled = tuple(segment for segment in segments if segment.mask.any())
         if not filled:
             continue
-        reason = _reason(one, grid)
-        if reason:
+        grid, reason = one.grid, _reason(one)
+        if grid is None or reason:
             reasons.append(_about(one, f"no Segmentation was made: {reason}"))
             continue
-        assert grid is not None
         if "seg" in kinds:
             plans += _each_form(one, grid, filled)
         if "labelmap" in kinds:
@@ -149,7 +147,8 @@ def overlapping(segments: Iterable[Segment]) -> tuple[Segment, Segment] | None:
     return None
 
 
-def _check_shapes(segments: Sequence[Segment], given: Given, grid: Grid | None) -> None:
+def _check_shapes(segments: Sequence[Segment], given: Given) -> None:
+    grid = given.grid
     where = f"its input {given.name}" if given.index else "the volume"
     for segment in segments:
         if grid is not None and segment.mask.shape != grid.shape:
@@ -163,8 +162,9 @@ def _check_shapes(segments: Sequence[Segment], given: Given, grid: Grid | None) 
             raise ValueError(f"the probability of {segment.name} is not within 0 and 1")
 
 
-def _reason(given: Given, grid: Grid | None) -> str:
+def _reason(given: Given) -> str:
     """Why no Segmentation can lie on this input; empty when one can."""
+    grid = given.grid
     if grid is None:
         return "the analysis had no volume"
     if given.source.volume is None and grid.positions_mm is None and grid.shape[0] > 1:

@@ -14,7 +14,8 @@ from pydicom.uid import SpatialRegistrationStorage
 
 from models.types import Code, Findings, Transform
 from node.results.concepts import code_dataset, coding_schemes
-from node.results.facts import RunFacts, Source
+from node.results.facts import RunFacts
+from node.results.given import AllGiven
 from node.results.laterality import set_laterality
 from node.results.provenance import NOT_FOR_DIAGNOSIS, stamp
 from node.results.references import instance_item, set_references
@@ -27,9 +28,7 @@ _IDENTITY = Code("125021", "DCM", "Frame of Reference Identity")
 _MAX_LONG_STRING = 64
 
 
-def registrations(
-    findings: Findings, source: Source, header: SourceHeader, run: RunFacts
-) -> tuple[list[Dataset], list[str]]:
+def registrations(findings: Findings, given: AllGiven, run: RunFacts) -> tuple[list[Dataset], list[str]]:
     """Return a Spatial or a Deformable Spatial Registration for each transform.
 
     Those to one frame of reference lie in one series. With them come the reasons why others were not made.
@@ -41,9 +40,10 @@ def registrations(
     """
     made: list[Dataset] = []
     reasons: list[str] = []
+    source, header = given.first.source, given.first.header
     numbers: dict[str, int] = {}
     for transform in findings.transforms:
-        moving, fixed = (_header_of(name, source, header) for name in (transform.moving, transform.fixed))
+        moving, fixed = (given.on(name).header for name in (transform.moving, transform.fixed))
         if not (moving.images and fixed.images):
             reasons.append(f"the transform {transform.name} is between inputs one of which has no images")
             continue
@@ -72,11 +72,6 @@ def registrations(
             data_set.CodingSchemeIdentificationSequence = schemes
         made.append(data_set)
     return made, reasons
-
-
-def _header_of(name: str, source: Source, header: SourceHeader) -> SourceHeader:
-    base = source.of(name)
-    return header if base is source else SourceHeader.of(base)
 
 
 def _spatial_registration(transform: Transform, moving: SourceHeader, fixed: SourceHeader) -> Dataset:

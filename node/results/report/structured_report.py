@@ -23,7 +23,6 @@ from node.results.concepts import coding_schemes, concept
 from node.results.evidence import evidence
 from node.results.facts import RunFacts, Source
 from node.results.given import AllGiven
-from node.results.grid import grid_of
 from node.results.header_values import put
 from node.results.overlays.segmentation_plan import Outline
 from node.results.provenance import algorithm_parameters, device_serial_number, device_uid_of, stamp
@@ -139,11 +138,9 @@ def _groups(
             without_region.append(segment_group_without_region(segment, given, run))
         else:
             with_region.append(segment_group(segment, place[1], made, given, run))
-    grids = {one.index: grid_of(one.source, one.header) for one in given} if findings.marks else {}
     marks = []
     for mark in findings.marks:
-        one = given.on(mark.on)
-        region = region_of(mark, one, grids[one.index])
+        region = region_of(mark, given.on(mark.on))
         marks.append((mark_group(mark, region, given, run, beside_segments=bool(with_region)), region))
     if findings.measurements or not (findings.segments or findings.marks):
         without_region.append(series_group(findings, given, run))
