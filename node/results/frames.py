@@ -17,15 +17,15 @@ _DIGITS = 4
 
 
 def frames_of(data_set: Dataset) -> list[list[Dataset]]:
-    """Return the groups of each frame, its own before those of all; one with none for an image without."""
+    """Return the groups of each frame, its own before those of all; empty for an image without any."""
     shared = items(data_set, "SharedFunctionalGroupsSequence")[:1]
-    own = [[group] for group in items(data_set, "PerFrameFunctionalGroupsSequence")]
-    return [[*groups, *shared] for groups in own or [[]]]
+    return [[own, *shared] for own in items(data_set, "PerFrameFunctionalGroupsSequence")]
 
 
 def groups_of(data_set: Dataset, frame: int) -> list[Dataset]:
-    """Return the groups of one frame, from 0; empty when it has none."""
-    return next(iter(frames_of(data_set)[frame : frame + 1]), [])
+    """Return the groups of one frame, from 0, as ``frames_of`` does."""
+    own = items(data_set, "PerFrameFunctionalGroupsSequence")[frame : frame + 1]
+    return [*own, *items(data_set, "SharedFunctionalGroupsSequence")[:1]]
 
 
 def numbers_of(groups: Iterable[Dataset], keyword: str) -> tuple[float, ...]:
@@ -43,4 +43,4 @@ def are_parallel(data_set: Dataset) -> bool:
         )
         for groups in frames_of(data_set)
     }
-    return len(stated) == 1
+    return len(stated) <= 1
