@@ -15,6 +15,7 @@ from node.catalogue.folder_tables import (
     OutputTable,
     Setting,
 )
+from node.catalogue.pinned_files import PIN_IT
 from node.config.config_lines import Path as Place
 from node.config.config_values import suggestion
 
@@ -82,10 +83,7 @@ def _runner(folder: ModelFolder) -> Iterator[Fault]:
         yield place, f"the runner {runner.kind} needs an [[output]]: nothing says what its tensors mean"
     for path in wanted:
         if path not in pinned:
-            yield (
-                (*place, "files"),
-                f"files: '{path}' is not pinned; add its path and sha256 ('anode models pin' tells them)",
-            )
+            yield (*place, "files"), f"files: '{path}' {PIN_IT}"
     for key, kind in _KEYS_OF_A_KIND.items():
         if getattr(runner, key) and runner.kind != kind:
             yield (*place, key), f"{key}: counts for the runner {kind} alone"

@@ -77,10 +77,19 @@ def faults(folder: Path, files: Sequence[PinnedFile]) -> list[str]:
             found.append(f"{path} is no file")
         elif digest != one.sha256:
             found.append(
-                f"{path} has the SHA-256 {digest}, not {one.sha256} as analysis.toml says; put the file "
-                "back that was meant, or pin this one if it is right"
+                f"{path} has the SHA-256 {digest}, not {one.sha256} as {STATED} says; put the file back that "
+                "was meant or, if this one is right, write its SHA-256 there"
             )
     return found
+
+
+def others(folder: Path, files: Sequence[PinnedFile]) -> Iterator[tuple[str, str]]:
+    """Yield the path of each file that is there and is another one than was pinned, and its SHA-256 (hex)."""
+    root = folder.resolve()
+    for one in files:
+        path = (folder / one.path).resolve()
+        if path.is_relative_to(root) and path.is_file() and (digest := digest_of(path)) != one.sha256:
+            yield one.path, digest
 
 
 def unpinned(folder: Path, files: Sequence[PinnedFile], but: Collection[str] = ()) -> list[str]:
@@ -122,7 +131,9 @@ def stanza(folder: Path, *, but: Collection[str] = ()) -> str:
     return "".join(tables)
 
 
-_NOT_PINNED = f"is not pinned; add its path and sha256 to {STATED} ('anode models pin' does), or remove it"
+#: The command prints, and leaves it to a person to write.
+PIN_IT = f"is not pinned; add its path and sha256 to {STATED} ('anode models pin' prints the table)"
+_NOT_PINNED = f"{PIN_IT}, or remove it"
 _COMPILED = "is what Python compiled earlier, which is not pinned and may be run; remove it"
 _FOLDER_LINK = "is a link to a folder, whose files cannot be pinned; put the folder there"
 

@@ -13,6 +13,7 @@ from node.cli import command, output
 if TYPE_CHECKING:
     from models.types import Code
     from node.catalogue.catalogue import Description
+    from node.catalogue.pinned_files import PinnedFile
     from node.cli.command import Commands
 
 _ACTIONS = ("check", "install", "pin")
@@ -25,8 +26,8 @@ def register(commands: Commands) -> None:
         "models",
         _run,
         summary="list the models that an analysis can name",
-        description="A model folder is checked (everything that is wrong with it), its files are pinned by "
-        "their SHA-256, and those that come in a package are fetched.",
+        description="A model folder is checked (everything that is wrong with it), the tables that pin "
+        "its files by their SHA-256 are printed, and those that come in a package are fetched.",
         examples="anode models\nanode models lungs\nanode models /opt/models/bone\n"
         "anode models check /opt/models/bone\nanode models pin /opt/models/bone >> analysis.toml\n"
         "anode models install examples/bone --into /opt/models",
@@ -123,26 +124,40 @@ def _check(folder: Path, *, as_json: bool) -> int:
 
 
 def _pin(folder: Path) -> int:
-    """Print the tables that pin the files of a folder which are not pinned yet."""
+    """Print the tables that pin what is not pinned yet, and say which files are others than was pinned."""
     from node.catalogue import pinned_files
     from node.errors import WrongUsage
 
     if not folder.is_dir():
         raise WrongUsage(f"there is no folder {folder}")
-    output.line(pinned_files.stanza(folder, but=_pinned(folder)).strip())
-    return 0
+    pins, unpinned = _pinned(folder)
+    tables = pinned_files.stanza(folder, but=frozenset([*(one.path for one in pins), *unpinned])).strip()
+    if tables:
+        output.line(tables)
+    others = list(pinned_files.others(folder, pins))
+    for path, digest in others:
+        output.note(
+            f"{folder / path} is another file than was pinned; if it is right, write this in its table of "
+            f'{pinned_files.STATED}: sha256 = "{digest}"'
+        )
+    if not tables and not others:
+        output.note(f"no file of {folder} is left to pin")
+    return 1 if others else 0
 
 
-def _pinned(folder: Path) -> frozenset[str]:
+def _pinned(folder: Path) -> tuple[Sequence[PinnedFile], Sequence[str]]:
+    """Return the pins of a folder, and what it leaves out."""
     from models import registry
     from node.catalogue import model_folder
 
     try:
         runner = model_folder.read(folder).runner
-        return frozenset([*(one.path for one in runner.files), *runner.unpinned])
-    except (registry.UnknownModel, registry.UnusableModel):
+    except model_folder.FolderFaults as error:
         # it may lack nothing but what is asked for here
-        return frozenset()
+        return error.pins, error.unpinned
+    except registry.UnknownModel:
+        return (), ()
+    return runner.files, runner.unpinned
 
 
 def _install(name: str, into: str | None, *, as_json: bool) -> int:

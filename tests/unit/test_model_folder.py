@@ -376,6 +376,26 @@ def test_the_command_pins_what_is_not_pinned_yet(tmp_path: Path, capsys: pytest.
     files = catalogue.describe(str(path)).files
     assert {one.path: one.sha256 for one in files}["more.bin"] == hashlib.sha256(b"more").hexdigest()
     assert pinned_files.faults(path, files) == []
+    assert command_line.main(["models", "pin", str(path)]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"anode: no file of {path} is left to pin\n")
+
+
+def test_of_a_file_that_changed_the_command_tells_the_new_digest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stated(tmp_path, f"{WHOLE}thresold = 0.5\n")
+    (path / "model.onnx").write_bytes(b"other")
+    (path / "more.bin").write_bytes(b"more")
+    digest = hashlib.sha256(b"other").hexdigest()
+    assert command_line.main(["models", "pin", str(path)]) == 1
+    said = capsys.readouterr()
+    assert "more.bin" in said.out
+    assert "model.onnx" not in said.out
+    assert f"{path / 'model.onnx'} is another file than was pinned" in said.err
+    assert f'sha256 = "{digest}"' in said.err
+    assert command_line.main(["models", "check", str(path)]) == 1
+    assert f"has the SHA-256 {digest}" in capsys.readouterr().out
 
 
 def test_a_class_with_its_card_is_described_without_being_made(
