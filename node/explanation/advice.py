@@ -50,7 +50,7 @@ ADVICE: dict[str, tuple[str, str]] = {
         "The header of an instance cannot be used. Correct it at the source and send it again.",
         "anode studies {study} --quarantine{options}",
     ),
-    "model-crashed": ("The log has more.", RETRY),
+    "model-crashed": ("Once the model, or what it lacks, is mended, ask for another try.", RETRY),
     "model-timed-out": ("If it needs longer, raise its timeout_seconds and restart the node.", RETRY),
     "model-out-of-memory": ("If it needs more, raise its memory_mb and restart the node.", RETRY),
     PARKED: ("Once that is mended, let the analysis run again.", UNPARK),

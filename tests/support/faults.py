@@ -44,7 +44,7 @@ FAULTS: Mapping[str, Fault] = {
         "analysis lungs", "refused", "not-a-volume", ("spacing",), False, "anode models",
     ),
     "the model crashed": Fault(
-        "analysis faulty", "stopped", "model-crashed", ("1 try so far",), False,
+        "analysis faulty", "stopped", "model-crashed", ("for the test", "1 try so far", "is mended"), False,
         "anode retry --study [0-9.]+",
     ),
     "the model timed out": Fault(
