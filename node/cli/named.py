@@ -103,4 +103,7 @@ def _why_not(opened: Records) -> str:
                 f"the disk was full from {since} until {until} at least: instances sent then were "
                 "refused with status A700, and have to be sent again"
             )
-    return "'anode studies' lists those that are; the sender's log says what became of this one"
+    return (
+        "a study goes by its UID or Accession Number, which 'anode studies --names' lists beside the Patient "
+        "ID; the sender's log says what became of one that is not there"
+    )

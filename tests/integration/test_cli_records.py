@@ -262,6 +262,8 @@ def test_a_study_is_named_by_its_uid_a_part_of_it_or_its_accession_number(record
         ("…4567", "1.2.3.4567"),
     ):
         assert records.json("why", name)["study_instance_uid"] == meant
+    # who knows the patient alone is told where the studies stand beside the Patient IDs
+    assert "'anode studies --names'" in records.told("why", "PHANTOM-1", status=1)
     # the end of a UID alone may be there by chance
     assert main(["why", "567", "--config", str(records.config.source)]) == 1
     assert main(["why", "", "--config", str(records.config.source)]) == 2
