@@ -210,7 +210,8 @@ class NetworkModel:
 def _image(table: OutputTable, answers: Answers, placement: Placement, given: object) -> DerivedImage:
     channels = answers.spatial(table.tensor, table.layout, placement.shape)
     if table.element >= channels.shape[0]:
-        raise FolderFault(f"output {table.name}: there is no channel {table.element}")
+        there = regions.channels_of(table, channels.shape[0])
+        raise FolderFault(f"output {table.name}: element is {table.element}, {there}")
     values = channels[table.element].astype(np.float32) * np.float32(table.scale) + np.float32(table.offset)
     assert isinstance(given, Volume | Image)
     outside = float(given.voxels.min() if isinstance(given, Volume) else given.pixels.min())

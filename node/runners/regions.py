@@ -55,11 +55,7 @@ def regions(
             raise FolderFault(f"output {table.name}: a map of labels has one channel, not {scores.shape[0]}")
         winners = placement.back(np.rint(scores[0]).astype(np.int32), "nearest", -1)
     else:
-        worst = max(label.index for label in table.labels)
-        if worst >= scores.shape[0]:
-            raise FolderFault(
-                f"output {table.name}: there is no channel {worst}, the tensor has {scores.shape[0]}"
-            )
+        refuse_absent_channels(table, scores.shape[0])
         is_wanted = any(_wants_probability(label.name, table, asked) for label in table.labels)
         # scores are not interpolated as probabilities are, and what is asked for must not move a border
         if not is_exclusive or placement.is_resampled or is_wanted:
@@ -97,6 +93,25 @@ def regions(
         )
         found.append(Region(segment, probability))
     return found
+
+
+def refuse_absent_channels(table: OutputTable, count: int) -> None:
+    """Refuse labels for which there is none of ``count`` channels.
+
+    Raises
+    ------
+    FolderFault
+    """
+    for label in table.labels:
+        if label.index >= count:
+            there = channels_of(table, count)
+            raise FolderFault(f"output {table.name}: label {label.name} has index {label.index}, {there}")
+
+
+def channels_of(table: OutputTable, count: int) -> str:
+    """Say how many channels the tensor of an output has, and how they are counted."""
+    there = "one channel: index 0" if count == 1 else f"{count} channels: index 0 to {count - 1}"
+    return f"'{table.tensor}' has {there}"
 
 
 def _wants_probability(name: str, table: OutputTable, asked: frozenset[str]) -> bool:

@@ -62,7 +62,11 @@ def _probabilities(answers: Answers, table: OutputTable) -> dict[int, float]:
     found = {index: float(np.mean([one[index] for one in each])) for index in each[0]}
     for label in table.labels:
         if label.index not in found:
-            raise FolderFault(f"output {table.name}: the network has no class {label.index} for {label.name}")
+            there = ", ".join(map(str, sorted(found)))
+            raise FolderFault(
+                f"output {table.name}: label {label.name} has index {label.index}, '{table.tensor}' has the "
+                f"classes {there}"
+            )
     wrong = [value for value in found.values() if not -1e-4 <= value <= 1 + 1e-4]
     if wrong:
         raise FolderFault(f"output {table.name}: {wrong[0]:g} is no probability; an activation is missing")
