@@ -19,6 +19,7 @@ from benchmarks.options import Options
 from benchmarks.rounds import alternate
 from models.types import Inputs, Volume
 from node.catalogue import catalogue
+from node.processes import outcomes
 from node.processes.job_folder import JobFolder
 from node.processes.workers import Workers, WorkerSpec
 from node.runners import loading
@@ -117,7 +118,9 @@ def _run(workers: Workers, spec: WorkerSpec, voxels: np.ndarray) -> float:
     with workers.lease(spec) as worker, worker.job_folder() as folder:
         inputs = _inputs(_placed(voxels, folder))
         begun = time.perf_counter()
-        worker.run(inputs, folder, _TIMEOUT_SECONDS)
+        folder.write_job(inputs)
+        worker.run(folder, _TIMEOUT_SECONDS)
+        outcomes.result(spec.description.card.name, folder, inputs)
         return time.perf_counter() - begun
 
 

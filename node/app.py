@@ -9,6 +9,7 @@ from functools import partial
 
 from handlers.bindings import BINDINGS
 from node import alarms, refusals, running, work_folder
+from node.analysis.analysts import Analysts
 from node.audit.trail import AuditTrail
 from node.clock import Clock
 from node.completion import Completion
@@ -153,9 +154,11 @@ class App:
             hidden=config.private_files,
         )
         exits.callback(workers.stop)
-        self.engine = Engine(self.services, _groups(config, settling, workers))
+        analysts = Analysts(config)
+        exits.callback(analysts.stop)
+        self.engine = Engine(self.services, _groups(config, settling, AnalyzeTask(workers, analysts)))
         self.server = Server(self.services, BINDINGS)
-        self.schedule = Schedule(self.services, workers.end_idle)
+        self.schedule = Schedule(self.services, (workers.end_idle, analysts.end_idle))
         self.server.start()
         exits.callback(self.server.stop, config.node.stop_grace_seconds)
         repairs.jobs_given_back = self.engine.start()
@@ -208,12 +211,11 @@ def _patient_of(database: Database, study_instance_uid: str) -> tuple[str, str]:
         return identity.patient_of(connection, study_instance_uid)
 
 
-def _groups(config: Config, settling: SettleTask, workers: Workers) -> tuple[Group, ...]:
+def _groups(config: Config, settling: SettleTask, analyzing: AnalyzeTask) -> tuple[Group, ...]:
     """Which task does which kind of job, and in whose threads."""
     work = RetryPolicy.for_work(config.jobs)
     delivery = RetryPolicy.for_delivery(config.jobs)
     housekeeping = {task.kind: task for task in (SelectTask(), SweepTask())}
-    analysis = {task.kind: task for task in (AnalyzeTask(workers),)}
     sending = {task.kind: task for task in (DeliverTask(), ConfirmTask())}
     answering = {task.kind: task for task in (CommitTask(),)}
     verifying = VerifyTask()
@@ -224,7 +226,7 @@ def _groups(config: Config, settling: SettleTask, workers: Workers) -> tuple[Gro
         Group("work", housekeeping, 1, work),
         # by itself: it may take hours
         Group("verification", {verifying.kind: verifying}, 1, work),
-        Group("analyses", analysis, config.jobs.analyses, work),
+        Group("analyses", {analyzing.kind: analyzing}, config.jobs.analyses, work),
         # a thread for each peer and kind, so that peers that stall never hold up another
         Group("delivery", sending, lanes, delivery, is_by_lane=True),
         # anybody who may ask has a lane here, which must not be one of those

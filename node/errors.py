@@ -130,6 +130,14 @@ class OutOfSpace(NodeError):
     action = "free disk space; receiving resumes by itself"
 
 
+class ProcessDied(NodeError):
+    """A process that works for the node ended in the middle of its work."""
+
+    action = (
+        "it is tried again by itself; where it dies each time, look in the log for 'process of an analysis'"
+    )
+
+
 class StorageFailure(NodeError):
     """Bytes could not be written or read back."""
 

@@ -66,6 +66,19 @@ def note_damage(services: Services, stored: StoredInstance, problem: str) -> Non
     services.database.write(mark)
 
 
+def look_again(services: Services, stored: StoredInstance, problem: str) -> StoredInstance | None:
+    """Return an instance that could not be read as it is now, for it may have been settled since.
+
+    None when it is where it was, or nowhere: then the ``problem`` is noted, as ``note_damage`` does.
+    """
+    with services.database.read() as connection:
+        now = services.index.get(connection, stored.sop_instance_uid)
+    if now is None or now.location == stored.location:
+        note_damage(services, stored, problem)
+        return None
+    return now
+
+
 def problem_of(storage: Storage, stored: StoredInstance) -> str:
     """As ``verify``, for who has the storage alone; raises TransientFailure when nobody can tell for now."""
     try:

@@ -33,6 +33,7 @@ BROAD_EXCEPT_ROOMS = {
     "handlers/boundary.py",
     "node/jobs/worker.py",
     "node/settling/child.py",
+    "node/analysis/child.py",
     "node/__main__.py",
 }
 MODEL_LIBRARIES = {

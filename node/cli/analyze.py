@@ -20,7 +20,8 @@ from node.found import shown_word
 
 if TYPE_CHECKING:
     from models.types import Findings
-    from node.analysis import Order, Performed
+    from node.analysis.making import Performed
+    from node.analysis.order import Order
     from node.catalogue.catalogue import Description
     from node.cli.command import Commands
     from node.processes.workers import Workers
@@ -138,7 +139,7 @@ def _order(arguments: argparse.Namespace) -> Order:
     from datetime import UTC, datetime
 
     from models import registry
-    from node.analysis import Order, threads_of_each
+    from node.analysis.order import Order, threads_of_each
     from node.catalogue import catalogue, parameters
 
     model = arguments.model
@@ -212,7 +213,8 @@ def _check_inputs(description: Description, others: Mapping[str, FileSeries]) ->
 
 
 def _analyze(workers: Workers, order: Order, given: Mapping[str, FileSeries], folder: Path) -> _Outcome:
-    from node.analysis import perform
+    from node.analysis.making import Making
+    from node.analysis.performing import perform
     from node.processes.job_folder import JobFolder
     from node.series import digests, file_series, model_inputs
     from node.series.model_inputs import Material
@@ -226,7 +228,7 @@ def _analyze(workers: Workers, order: Order, given: Mapping[str, FileSeries], fo
         return model_inputs.of_sources(instances, order.description.needs, digest, order.parameters, job)
 
     try:
-        performed = perform(workers, order, read)
+        performed = perform(workers, order, Making(order, read))
     except (AnodeError, JobError) as error:
         return _Outcome(series, error=error)
     return _Outcome(series, performed, tuple(_written(performed, series, folder)))
@@ -284,7 +286,7 @@ def _tell(outcome: _Outcome) -> None:
 
 
 def _said(findings: Findings) -> list[str]:
-    from node.analysis import facts_of
+    from node.analysis.facts import facts_of
 
     lines = [f"{name}: {shown_word(words[0])}" for name, words in facts_of(findings).items() if words]
     lines += [f"{one.name}: {one.reason}" for one in findings.checks if not one.passed and one.reason]
@@ -292,7 +294,7 @@ def _said(findings: Findings) -> list[str]:
 
 
 def _as_json(outcome: _Outcome) -> dict[str, Any]:
-    from node.analysis import facts_of
+    from node.analysis.facts import facts_of
 
     told: dict[str, Any] = {
         "series_instance_uid": outcome.series.series_instance_uid,

@@ -31,10 +31,10 @@ SWEEPS_FOR_A_LOOK = 6
 class Schedule:
     """The ticks of a running node; each can also be called by hand.
 
-    ``keep_house`` is called at each sweep, and returns at once.
+    Each of ``keep_house`` is called at each sweep, and returns at once.
     """
 
-    def __init__(self, services: Services, keep_house: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, services: Services, keep_house: Sequence[Callable[[], None]] = ()) -> None:
         self._also_keep_house = keep_house
         self._services = services
         self._scheduler: BackgroundScheduler | None = None
@@ -112,7 +112,8 @@ class Schedule:
     def _keep_house(self) -> None:
         """Sweep, and verify when that is due: one tick, for each has a thread where several come at once."""
         self.sweep()
-        self._also_keep_house()
+        for keep_house in self._also_keep_house:
+            keep_house()
         self._sweeps += 1
         if self._sweeps % SWEEPS_FOR_A_LOOK == 0:
             self.verify()

@@ -1,9 +1,10 @@
-"""Why a model's process left no result, as an error that says it."""
+"""What a model's process left of a run: findings, or why there are none, as an error that says it."""
 
 from __future__ import annotations
 
 import signal
 
+from models.types import Findings, Inputs
 from node.errors import (
     AnodeError,
     JobError,
@@ -11,10 +12,41 @@ from node.errors import (
     ModelNotConfined,
     ModelOutOfMemory,
     OutOfSpace,
+    RefusedByModel,
     ResultInvalid,
 )
-from node.processes import child
+from node.processes import child, foreign_files
+from node.processes.job_folder import JobFolder
 from node.processes.model_process import ProcessEnded
+
+
+def result(model: str, folder: JobFolder, inputs: Inputs) -> Findings:
+    """Read what a model found in ``inputs``, from the folder of its run.
+
+    Raises
+    ------
+    RefusedByModel
+        the model refused the input
+    ModelCrashed
+        there is no result
+    ResultInvalid
+        a result that cannot be read
+    """
+    try:
+        found = folder.read_result(inputs)
+    except FileNotFoundError:
+        raise ModelCrashed(f"model {model} left no result: {last_words(folder)}") from None
+    except (ValueError, OSError) as error:
+        raise ResultInvalid(f"the result of model {model} cannot be read: {error}") from error
+    if isinstance(found, str):
+        raise RefusedByModel(f"model {model} refuses the series: {found}")
+    return found
+
+
+def last_words(folder: JobFolder) -> str:
+    """What the process said last on standard error: in the run, or else before it."""
+    said_of_run = (folder.results / child.ERRORS).exists()
+    return foreign_files.last_words(folder.results if said_of_run else folder.results.parent, child.ERRORS)
 
 
 def of_answer(model: str, what: str, about: str) -> AnodeError:

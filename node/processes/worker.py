@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.types import Findings, Inputs
 from node import work_folder
 from node.catalogue.catalogue import Description
 from node.config.settings import Device
@@ -28,7 +27,6 @@ from node.errors import (
     ModelOutOfMemory,
     ModelTimedOut,
     OutOfSpace,
-    RefusedByModel,
     ResultInvalid,
     StorageFailure,
 )
@@ -240,22 +238,21 @@ class Worker:
                     self._end()
                 foreign_files.remove(made)
 
-    def run(self, inputs: Inputs, folder: JobFolder, timeout_seconds: float) -> Findings:
-        """Run the model on ``inputs``, in a folder that ``job_folder`` made.
+    def run(self, folder: JobFolder, timeout_seconds: float) -> None:
+        """Run the model on the job in a folder that ``job_folder`` made; its answer is left there.
 
-        What has to be waited for before it runs counts. After anything but a result or a refusal the
-        process has ended, with all that it started.
+        What has to be waited for before it runs counts. ``outcomes.result`` reads the answer, and whoever
+        finds none there that is valid calls ``discard``. After an error the process has ended, with all
+        that it started.
 
         Raises
         ------
-        RefusedByModel
-            the model refused the input
         ModelTimedOut, ModelOutOfMemory, ModelCrashed
-            no result
+            no answer
         ModelNotConfined
             it could not be kept from the network or from the node; it did not run
         ResultInvalid
-            a result that cannot be read
+            the process says what it should not
         OutOfSpace, StorageFailure
             the disk is full or cannot be used
         RunStopped
@@ -265,23 +262,26 @@ class Worker:
         if self._process is None or self._watch is None:
             raise outcomes.not_permitted(self._model)
         with self._turn:
-            return self._run(self._process, self._watch, inputs, folder, deadline, timeout_seconds)
+            self._run(self._process, self._watch, folder, deadline, timeout_seconds)
+
+    def discard(self) -> None:
+        """End the process; ``is_usable`` is no more."""
+        with self._turn:
+            self._end()
 
     def _run(
         self,
         process: ModelProcess,
         watch: Watch,
-        inputs: Inputs,
         folder: JobFolder,
         deadline: float,
         timeout_seconds: float,
-    ) -> Findings:
+    ) -> None:
         try:
             if self._is_stopped:
                 raise RunStopped
             if self._excess is not None:
                 raise self._excess
-            self._write(inputs, folder)
             try:
                 self._have_run(process, watch, folder, deadline)
             except TimeoutError:
@@ -289,19 +289,10 @@ class Worker:
                     f"model {self._model} did not finish within {timeout_seconds:g} s and was ended"
                 ) from None
             except ProcessEnded as ended:
-                raise outcomes.of_end(self._model, ended, self._last_words(folder)) from None
-            return self._result(inputs, folder)
-        except RefusedByModel:
-            raise
+                raise outcomes.of_end(self._model, ended, outcomes.last_words(folder)) from None
         except BaseException:
             self._end()
             raise
-
-    def _write(self, inputs: Inputs, folder: JobFolder) -> None:
-        try:
-            folder.write_job(inputs)
-        except OSError as error:
-            raise disk.failure(error, "writing the input of an analysis") from error
 
     def _have_run(self, process: ModelProcess, watch: Watch, folder: JobFolder, deadline: float) -> None:
         """Return when the model is through with a job."""
@@ -335,21 +326,6 @@ class Worker:
         if what != step:
             raise outcomes.of_answer(self._model, what, about)
         return about
-
-    def _last_words(self, folder: JobFolder) -> str:
-        said_of_run = (folder.results / child.ERRORS).exists()
-        return foreign_files.last_words(folder.results if said_of_run else self._made, child.ERRORS)
-
-    def _result(self, inputs: Inputs, folder: JobFolder) -> Findings:
-        try:
-            result = folder.read_result(inputs)
-        except FileNotFoundError:
-            raise ModelCrashed(f"model {self._model} left no result: {self._last_words(folder)}") from None
-        except (ValueError, OSError) as error:
-            raise ResultInvalid(f"the result of model {self._model} cannot be read: {error}") from error
-        if isinstance(result, str):
-            raise RefusedByModel(f"model {self._model} refuses the series: {result}")
-        return result
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

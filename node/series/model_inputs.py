@@ -19,8 +19,7 @@ from node.processes.job_folder import JobFolder
 from node.results.facts import Source
 from node.series import image, series_view, source_series, volume
 from node.series.header_values import number, text, whole
-from node.series.source_series import SourceInstance
-from node.services import Services
+from node.series.source_series import Holdings, SourceInstance
 
 
 @dataclass(frozen=True)
@@ -32,20 +31,21 @@ class Material:
 
 
 def read(
-    services: Services,
+    holdings: Holdings,
     chosen: Mapping[str, Sequence[StoredInstance]],
     needs: Sequence[Need],
     digest: str,
     parameters: Mapping[str, ParameterValue],
     folder: JobFolder,
+    *,
+    reserve_bytes: int,
 ) -> Material:
     """Read and decode the stored series that were ``chosen`` into ``folder``; otherwise as ``of_sources``.
 
     Raises also StorageFailure, IntegrityFailure or MalformedDataSet, when they cannot be read.
     """
-    given = {name: source_series.read(services, stored) for name, stored in chosen.items()}
-    reserve = services.config.storage.free_space_reserve_bytes
-    return of_sources(given, needs, digest, parameters, folder, reserve_bytes=reserve)
+    given = {name: source_series.read(holdings, stored) for name, stored in chosen.items()}
+    return of_sources(given, needs, digest, parameters, folder, reserve_bytes=reserve_bytes)
 
 
 def of_sources(

@@ -19,10 +19,9 @@ from node.index.index import StoredInstance
 from node.ingest.header import DEFLATED_TRANSFER_SYNTAXES, read_header
 from node.sending import dicom_files
 from node.series.header_values import text
-from node.services import Services
+from node.storage.storage import Storage
 from node.transcode import pixel_data, pixels
 from node.transcode.outgoing import Outgoing
-from node.verification import note_damage
 
 _LIMITS = LimitsConfig()
 
@@ -50,13 +49,25 @@ class SourceInstance:
         return self.colours() if self.colours is not None else text(self.header, "PhotometricInterpretation")
 
 
-def read(services: Services, instances: Sequence[StoredInstance]) -> list[SourceInstance]:
+@dataclass(frozen=True)
+class Holdings:
+    """Where stored instances are read from.
+
+    ``look_again`` is asked with an instance that cannot be read, and the problem: it gives the instance as it
+    is now, None when that is no other.
+    """
+
+    storage: Storage
+    limits: LimitsConfig
+    look_again: Callable[[StoredInstance, str], StoredInstance | None]
+
+
+def read(holdings: Holdings, instances: Sequence[StoredInstance]) -> list[SourceInstance]:
     """Read the headers of stored instances, in the order given.
 
     Raises StorageFailure, IntegrityFailure or MalformedDataSet.
     """
-    limits = services.config.limits
-    return [_source(partial(_open, services, stored), limits) for stored in instances]
+    return [_source(partial(_open, holdings, stored), holdings.limits) for stored in instances]
 
 
 def from_file(path: Path, limits: LimitsConfig = _LIMITS) -> SourceInstance:
@@ -118,21 +129,19 @@ def _source(
 
 
 @contextmanager
-def _open(services: Services, stored: StoredInstance) -> Iterator[tuple[BinaryIO, str]]:
+def _open(holdings: Holdings, stored: StoredInstance) -> Iterator[tuple[BinaryIO, str]]:
     """Open a stored instance, checked; one that was settled since it was looked up is in the archive now."""
     try:
-        data_set = _checked(services, stored)
+        data_set = _checked(holdings, stored)
     except (IntegrityFailure, StorageFailure) as error:
-        with services.database.read() as connection:
-            now = services.index.get(connection, stored.sop_instance_uid)
-        if now is None or now.location == stored.location:
-            note_damage(services, stored, str(error))
+        now = holdings.look_again(stored, str(error))
+        if now is None:
             raise
         stored = now
-        data_set = _checked(services, stored)
+        data_set = _checked(holdings, stored)
     with io.BytesIO(data_set) if isinstance(data_set, bytes) else data_set as file:
         yield file, stored.stored_transfer_syntax_uid
 
 
-def _checked(services: Services, stored: StoredInstance) -> BinaryIO | bytes:
-    return Outgoing(services.storage, stored).data_set(stored.stored_transfer_syntax_uid)
+def _checked(holdings: Holdings, stored: StoredInstance) -> BinaryIO | bytes:
+    return Outgoing(holdings.storage, stored).data_set(stored.stored_transfer_syntax_uid)

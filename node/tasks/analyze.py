@@ -8,12 +8,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from models import registry
-from node import analysis as running
 from node import analysis_runs, parking
-from node.analysis import Order, Performed
+from node.analysis.analysts import Analysts, Chosen, Reported
+from node.analysis.order import Order, threads_of_each
+from node.analysis.performing import perform
 from node.analysis_runs import COMPLETED, FAILED
 from node.catalogue import catalogue
 from node.catalogue.catalogue import Description
@@ -28,18 +30,18 @@ from node.errors import (
     ObjectError,
     RefusedByModel,
     TwoPatients,
+    UnexpectedFailure,
 )
 from node.index import identity
 from node.index.index import Run
 from node.index.matching_rules import results_of
 from node.jobs.schedule import follow_up
 from node.jobs.task import Done, Job, Outcome, Retry, SetAside
-from node.processes.job_folder import JobFolder
 from node.processes.workers import RunStopped, Workers
-from node.results.build import PredecessorReference
-from node.series import digests, model_inputs, selection
-from node.series.model_inputs import Material
+from node.results.facts import PredecessorReference
+from node.series import digests, selection
 from node.services import Services
+from node.verification import look_again
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +86,15 @@ class AnalyzeTask:
     kind = "analyze"
     batch = 1
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, analysts: Analysts) -> None:
         self._workers = workers
+        self._analysts = analysts
 
     def run(self, services: Services, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with what became of it; nothing when the node stops meanwhile."""
         # Whoever gives out jobs does not stop; it may have, and have started again.
         self._workers.resume()
+        self._analysts.resume()
         for job in jobs:
             try:
                 yield job, self._analyze(services, job)
@@ -100,6 +104,7 @@ class AnalyzeTask:
     def cancel(self) -> None:
         """End running models, because the node stops; their jobs are repeated at the next start."""
         self._workers.stop()
+        self._analysts.stop()
 
     def _analyze(self, services: Services, job: Job) -> Outcome:
         run = _Run.of(job)
@@ -115,6 +120,9 @@ class AnalyzeTask:
             # What is wrong with the series stays wrong: another try would only repeat it.
             logger.info("analysis refused", extra={"job": job.id, "error": error.name})
             return ending.refused(error)
+        except UnexpectedFailure as error:
+            # A fault of anode, which says nothing of the model.
+            return Retry(error, apply=ending.writer(state=FAILED, reason=str(error), is_over=False))
         except AnalysisParked as error:
             return SetAside(error, ending.writer(state=FAILED, reason=str(error)))
         except JobError as error:
@@ -165,17 +173,13 @@ class AnalyzeTask:
             reason = f"the series is as it was at revision {same['revision']}, which has a result"
             facts = {"input_digest": digest, "model": order.model, "facts": same["facts"]}
             return Done(ending.writer(state=UNCHANGED, reason=reason, **facts))
-
-        def read(folder: JobFolder) -> Material:
-            return model_inputs.read(
-                services, selected.inputs, description.needs, digest, order.parameters, folder
-            )
-
-        performed = running.perform(self._workers, order, read, _predecessor(completed))
-        _keep(services, ending, analysis, performed, digest, order.model, selected.compared)
+        chosen = Chosen(selected.inputs, digest, partial(look_again, services), _predecessor(completed))
+        with self._analysts.making(order, chosen) as making:
+            reported = perform(self._workers, order, making)
+        _keep(services, ending, analysis, reported, digest, order.model, selected.compared)
         logger.info(
             "analysis completed",
-            extra={"analysis": run.analysis, "model": order.model, "objects": len(performed.objects)},
+            extra={"analysis": run.analysis, "model": order.model, "objects": len(reported.objects)},
         )
         return Done(ending.follow)
 
@@ -209,7 +213,7 @@ def _order(services: Services, run: _Run, analysis: AnalysisConfig, description:
         else analysis.timeout_seconds,
         memory_mb=jobs.memory_mb if analysis.memory_mb is None else analysis.memory_mb,
         device=analysis.device,
-        threads=running.threads_of_each(jobs.analyses),
+        threads=threads_of_each(jobs.analyses),
         allow_network=analysis.allow_network,
     )
 
@@ -231,15 +235,15 @@ def _keep(
     services: Services,
     ending: _Ending,
     analysis: AnalysisConfig,
-    performed: Performed,
+    reported: Reported,
     digest: str,
     model: str,
     compared: str,
 ) -> None:
     """Make the results durable; their rows, their delivery and the run in one transaction."""
-    run, objects = ending.run, performed.objects
+    run, objects = ending.run, reported.objects
     report = next((one for one in objects if one.kind == "sr"), None)
-    facts = running.facts_of(performed.findings)
+    facts = reported.facts
     record = ending.writer(
         state=COMPLETED,
         is_over=False,

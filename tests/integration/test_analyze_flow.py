@@ -17,6 +17,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from node import alarms, analysis_runs, parking
+from node.analysis.analysts import Analysts
 from node.config.settings import AnalysisConfig
 from node.errors import StorageFailure
 from node.index.index import StoredInstance
@@ -64,7 +65,8 @@ class Scene:
         self.node = node
         self.clock = clock
         self.workers = Workers(node.services.config.node.data_dir)
-        self.task = AnalyzeTask(self.workers)
+        self.analysts = Analysts(node.services.config)
+        self.task = AnalyzeTask(self.workers, self.analysts)
         work = RetryPolicy.for_work(node.services.config.jobs)
         self.engine = Engine(
             node.services,
@@ -121,7 +123,7 @@ def make(tmp_path: Path, exits: ExitStack, monkeypatch: pytest.MonkeyPatch) -> A
         clock = ManualClock()
         settings = config(tmp_path / folder, analyses=analyses or [analysis()], **jobs)
         scene = Scene(exits.enter_context(small_node(settings, clock)), clock)
-        exits.callback(scene.workers.stop)
+        exits.callback(scene.task.cancel)
         exits.callback(scene.engine.stop)
         return scene
 

@@ -16,6 +16,7 @@ from node.processes.workers import Workers, WorkerSpec
 from node.series import volume
 from tests.support.data import require_data
 from tests.support.made_series import real_series
+from tests.support.model_runs import run
 
 Analysed = Callable[[Path], Findings]
 MOST_MEMORY_MB = 1500
@@ -29,7 +30,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Analysed]:
         spec = WorkerSpec(catalogue.describe("lungs"), memory_mb=MOST_MEMORY_MB)
         with workers.lease(spec) as worker, worker.job_folder() as job:
             built = volume.build(real_series(series), job.allocate)
-            return worker.run(Inputs({"volume": built.volume}), job, 240)
+            return run(worker, Inputs({"volume": built.volume}), job, 240)
 
     yield analysed
     workers.stop()

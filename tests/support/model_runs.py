@@ -12,7 +12,10 @@ import numpy as np
 from models.types import Findings, HeaderValue, Inputs, Volume
 from node.catalogue import catalogue
 from node.config.settings import Device
-from node.processes.workers import Workers, WorkerSpec
+from node.errors import JobError
+from node.processes import outcomes
+from node.processes.job_folder import JobFolder
+from node.processes.workers import Worker, Workers, WorkerSpec
 from tests.support.processes import processes_with
 
 #: Models stand back: where others keep the processors busy, one may take long to start.
@@ -26,6 +29,17 @@ def volume(parameters: Mapping[str, Any] | None = None) -> Inputs:
     return Inputs(
         {"volume": Volume(voxels, np.eye(4), (1.0, 2.0, 3.0), "[hnsf'U]", header)}, parameters or {}
     )
+
+
+def run(worker: Worker, inputs: Inputs, folder: JobFolder, timeout_seconds: float) -> Findings:
+    """Run the model of ``worker`` on ``inputs``."""
+    folder.write_job(inputs)
+    worker.run(folder, timeout_seconds)
+    try:
+        return outcomes.result(worker.spec.description.card.name, folder, inputs)
+    except JobError:
+        worker.discard()
+        raise
 
 
 class ModelRuns:
@@ -50,7 +64,7 @@ class ModelRuns:
         description = replace(catalogue.describe(model), folder=folder)
         spec = WorkerSpec(description, device, threads, memory_mb, allow_network)
         with self.workers.lease(spec) as worker, worker.job_folder() as job:
-            return worker.run(inputs or volume(), job, timeout_seconds)
+            return run(worker, inputs or volume(), job, timeout_seconds)
 
     def told(self, code: str, **settings: Any) -> str:
         """Have a model run ``code``; what that leaves in ``said``."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.types import Check, Code, Findings, Mark, Measurement
-from node.analysis import facts_of
+from node.analysis.facts import facts_of
 from node.found import is_withheld, listed_facts, shown_word
 from node.results.withholding import withheld
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from node import __main__ as command_line
-from node.analysis import facts_of
+from node.analysis.facts import facts_of
 from node.catalogue import catalogue, model_folder
 from tests.support import made_folders
 from tests.support.made_folders import LABEL

@@ -29,7 +29,7 @@ from node.processes.traces import Traces
 from node.processes.workers import RunStopped, WorkerSpec
 from tests.support.file_systems import small_file_system
 from tests.support.made_models import install
-from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of, volume
+from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of, run, volume
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
@@ -256,7 +256,7 @@ def test_memory_counts_from_the_beginning_before_any_run(runs: ModelRuns) -> Non
         wait_until(lambda: not leased.is_usable, PATIENCE_SECONDS, "the end of a model that takes too much")
         wait_until(lambda: not runs.processes(), PATIENCE_SECONDS, "the end of all its processes")
         with pytest.raises(ModelOutOfMemory, match=f"more than the {SMALL_MB} MB"):
-            leased.run(volume(), folder, PATIENCE_SECONDS)
+            run(leased, volume(), folder, PATIENCE_SECONDS)
 
 
 def test_a_model_that_takes_memory_between_runs_fails_none(runs: ModelRuns) -> None:
@@ -289,7 +289,7 @@ def test_large_inputs_do_not_count_to_its_memory(runs: ModelRuns) -> None:
             {"volume": Volume(voxels, np.eye(4), (1, 1, 1), "1")},
             {"code": "said = inputs.volume.voxels.max()"},
         )
-        assert leased.run(inputs, folder, PATIENCE_SECONDS).summary == "1"
+        assert run(leased, inputs, folder, PATIENCE_SECONDS).summary == "1"
 
 
 @pytest.mark.parametrize(
@@ -423,8 +423,8 @@ def test_runs_at_the_same_time_have_a_process_each(runs: ModelRuns) -> None:
         runs.workers.lease(spec) as other,
         other.job_folder() as theirs,
     ):
-        first = one.run(inputs, mine, PATIENCE_SECONDS).summary
-        assert other.run(inputs, theirs, PATIENCE_SECONDS).summary != first
+        first = run(one, inputs, mine, PATIENCE_SECONDS).summary
+        assert run(other, inputs, theirs, PATIENCE_SECONDS).summary != first
 
 
 @pytest.mark.parametrize("code", ["1 / 0", "import os; os._exit(0)"])
@@ -554,7 +554,7 @@ def test_a_stop_between_lease_and_run_is_noticed(runs: ModelRuns) -> None:
     with runs.workers.lease(spec) as leased, leased.job_folder() as folder:
         runs.workers.stop()
         with pytest.raises(RunStopped):
-            leased.run(volume(), folder, PATIENCE_SECONDS)
+            run(leased, volume(), folder, PATIENCE_SECONDS)
 
 
 def test_a_model_ends_with_the_node_however_that_ends(runs: ModelRuns) -> None:
