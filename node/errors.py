@@ -130,6 +130,12 @@ class OutOfSpace(NodeError):
     action = "free disk space; receiving resumes by itself"
 
 
+class ModelReplaced(NodeError):
+    """The files of a model were replaced while a run of it was under way, which another run is to repeat."""
+
+    action = "it is tried again by itself, with what is there then"
+
+
 class ProcessDied(NodeError):
     """A process that works for the node ended in the middle of its work."""
 

@@ -46,6 +46,11 @@ class Description:
     stated_sha256: str = ""
     askable: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def identity(self) -> list[str]:
+        """Name, version and digest of the weights: what results say of the model."""
+        return [self.card.name, self.card.version, self.card.weights_sha256]
+
 
 def is_folder(reference: str) -> bool:
     """Whether a reference is the path of a folder, not a name."""

@@ -59,5 +59,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "anode studies {study} --names{options}",
     ),
     "integrity-failure": ("Stored bytes are damaged.", "anode verify --study {study}{options}"),
+    "model-replaced": (
+        "It is tried again, with the model that is there then. 'anode check' says whether it is whole.",
+        RETRY,
+    ),
+    "process-died": ("It is tried again by itself. Where it dies each time, the log says how.", RETRY),
     "out-of-space": ("Free disk space.", "anode status{options}"),
 }

@@ -27,7 +27,7 @@ from node import subordinate
 from node.processes import confinement, process_tree
 from node.processes.refusals import is_refusal
 from node.processes.traces import Traces
-from node.runners.failures import RunFailed
+from node.runners.failures import ModelReplaced, RunFailed
 
 NICENESS = 10
 #: What a run is called in the folders of the worker, and where its process says things.
@@ -36,6 +36,8 @@ READY, DONE, FAILED = "ready", "done", "failed"
 OUT_OF_MEMORY, OUT_OF_SPACE = "out of memory", "out of space"
 #: Of a run: what failed has words of its own, and they say all.
 EXPLAINED = "explained"
+#: The model is another one by now than the node was told.
+REPLACED = "replaced"
 #: About ``DONE``: files of before the run are not what they were, so another process has to do the next.
 SPENT = "spent"
 #: Of what is said about a failure.
@@ -190,7 +192,12 @@ def _serve(order: dict[str, Any]) -> None:
     with _explained(say, FAILED):
         from node.runners import loading
 
-        model = loading.load(order["reference"], device=order["device"], threads=order["threads"])
+        model = loading.load(
+            order["reference"],
+            device=order["device"],
+            threads=order["threads"],
+            identity=order["identity"],
+        )
     # What was loaded lives until the end: the collector need not go through it after each job.
     gc.collect()
     gc.freeze()
@@ -263,7 +270,9 @@ def _explained(say: Callable[[str, str], None], otherwise: str = "") -> Iterator
     except Exception as error:
         told = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
         about = " ".join(told.split())[:MOST_CHARACTERS]
-        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+        if isinstance(error, ModelReplaced):
+            say(REPLACED, about)
+        elif isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
             say(OUT_OF_SPACE, about)
         elif isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY):
             say(OUT_OF_MEMORY, about)

@@ -4,7 +4,7 @@
 
     order       how to begin, as the argument of the command
     commands    the name of a job; its folders are below ``given`` and ``made``
-    answers     [what, about]: ready, done, failed, explained, out of memory, out of space
+    answers     [what, about]: ready, done, failed, explained, replaced, out of memory, out of space
     ending      {status} of the model's process, {unconfined} or {memory}; then the end of the pipe
 
 The node holds its end of a further pipe open for as long as the process is to live.
@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import node
+from node.catalogue.catalogue import Description
 from node.config.settings import Device
 from node.processes import child
 from node.processes.confinement import Extent
@@ -58,7 +59,9 @@ class ModelProcess:
 
     Parameters
     ----------
-    reference, device, threads
+    description
+        the model that it has to be; its folder may be read
+    device, threads
         as of ``loading.load``
     extent, allow_network
         how far it is confined, and whether it keeps the network
@@ -66,8 +69,6 @@ class ModelProcess:
         folders: what it may read, and what it may write
     hidden
         what it must not see; what Python needs of that it may read all the same
-    folder
-        the model's, if it is one; it may be read, too
 
     Raises
     ------
@@ -77,7 +78,7 @@ class ModelProcess:
 
     def __init__(
         self,
-        reference: str,
+        description: Description,
         *,
         device: Device,
         threads: int,
@@ -86,10 +87,11 @@ class ModelProcess:
         given: Path,
         made: Path,
         hidden: Sequence[Path],
-        folder: Path | None,
     ) -> None:
+        folder = description.folder
         order = {
-            "reference": reference,
+            "reference": description.reference,
+            "identity": description.identity,
             "device": device,
             "threads": threads,
             "extent": extent,

@@ -11,6 +11,7 @@ from node.errors import (
     ModelCrashed,
     ModelNotConfined,
     ModelOutOfMemory,
+    ModelReplaced,
     OutOfSpace,
     RefusedByModel,
     ResultInvalid,
@@ -53,6 +54,8 @@ def of_answer(model: str, what: str, about: str) -> AnodeError:
     """What it means that a process answers this in the place of what it was asked for."""
     if what == child.FAILED:
         return ModelCrashed(f"model {model} cannot be loaded: {about}")
+    if what == child.REPLACED:
+        return ModelReplaced(f"the folder or package of model {model} has changed: {about}")
     if what == child.EXPLAINED:
         return ModelCrashed(f"model {model} failed: {about}")
     if what == child.OUT_OF_MEMORY:

@@ -135,7 +135,7 @@ class Worker:
         if extent == "none":
             logger.warning("model runs without being shut in", extra={"model": self._model})
         return ModelProcess(
-            spec.description.reference,
+            spec.description,
             device=spec.device,
             threads=spec.threads,
             extent=extent,
@@ -143,7 +143,6 @@ class Worker:
             given=self._given,
             made=self._made,
             hidden=hidden if spec.allow_network else (*hidden, *_SOCKETS),
-            folder=spec.description.folder,
         )
 
     def _watch_over(self, process: ModelProcess) -> Watch:
@@ -251,6 +250,8 @@ class Worker:
             no answer
         ModelNotConfined
             it could not be kept from the network or from the node; it did not run
+        ModelReplaced
+            the model is another one by now than that of ``spec``
         ResultInvalid
             the process says what it should not
         OutOfSpace, StorageFailure

@@ -9,3 +9,7 @@ class RunFailed(RuntimeError):
 
 class FolderFault(RunFailed):
     """What ``analysis.toml`` says does not fit what its model is given, or what that answers."""
+
+
+class ModelReplaced(RunFailed):
+    """The model is not the one any more that the run is for; the next one finds out which it is."""

@@ -10,11 +10,7 @@ from models.base import Model
 from models.types import Findings, Inputs
 from node.catalogue import catalogue, pinned_files
 from node.catalogue.catalogue import Description
-from node.runners.failures import RunFailed
-
-
-class FolderChanged(RunFailed):
-    """The folder is not the one any more that the model was loaded from; no fault of the input."""
+from node.runners.failures import ModelReplaced
 
 
 class SealedFolder:
@@ -39,14 +35,14 @@ class SealedFolder:
 
         Raises
         ------
-        FolderChanged
+        ModelReplaced
             naming each file that is missing, another one or not pinned
         """
         now = self._identities()
         is_touched = now != self._seen or not now
         describe = catalogue.faults if is_touched else catalogue.unpinned
         if found := describe(self._description):
-            raise FolderChanged(f"since the model was loaded: {'; '.join(found)}")
+            raise ModelReplaced(f"since the model was loaded: {'; '.join(found)}")
         self._seen = now
 
     def _identities(self) -> tuple[tuple[int, ...], ...]:
@@ -67,6 +63,6 @@ class SealedModel:
         self._folder = folder
 
     def predict(self, inputs: Inputs) -> Findings:
-        """Return what the model finds; raises ``FolderChanged`` when its folder is another one by now."""
+        """Return what the model finds; raises ``ModelReplaced`` when its folder is another one by now."""
         self._folder.refuse_changes()
         return self._model.predict(inputs)

@@ -61,12 +61,15 @@ def slice_of(number: int, **attributes: Any) -> Dataset:
 
 
 class Scene:
-    def __init__(self, node: SmallNode, clock: ManualClock) -> None:
+    def __init__(self, node: SmallNode, clock: ManualClock, reserve_bytes: int | None = None) -> None:
         self.node = node
         self.clock = clock
         self.workers = Workers(node.services.config.node.data_dir)
-        self.analysts = Analysts(node.services.config)
-        self.task = AnalyzeTask(self.workers, self.analysts)
+        settings = node.services.config
+        if reserve_bytes is not None:
+            storage = replace(settings.storage, free_space_reserve_bytes=reserve_bytes)
+            settings = replace(settings, storage=storage)
+        self.task = AnalyzeTask(self.workers, Analysts(settings))
         work = RetryPolicy.for_work(node.services.config.jobs)
         self.engine = Engine(
             node.services,
@@ -119,10 +122,12 @@ def exits() -> Iterator[ExitStack]:
 def make(tmp_path: Path, exits: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Any:
     install(tmp_path / "package", monkeypatch)
 
-    def make(*analyses: AnalysisConfig, folder: str = "data", **jobs: Any) -> Scene:
+    def make(
+        *analyses: AnalysisConfig, folder: str = "data", reserve_bytes: int | None = None, **jobs: Any
+    ) -> Scene:
         clock = ManualClock()
         settings = config(tmp_path / folder, analyses=analyses or [analysis()], **jobs)
-        scene = Scene(exits.enter_context(small_node(settings, clock)), clock)
+        scene = Scene(exits.enter_context(small_node(settings, clock)), clock, reserve_bytes)
         exits.callback(scene.task.cancel)
         exits.callback(scene.engine.stop)
         return scene
@@ -479,13 +484,9 @@ def test_a_model_that_cannot_be_loaded_is_set_aside_with_the_reason(make: Any) -
     assert "there is no model 'uninstalled'" in job["error"]
 
 
-def test_a_disk_without_room_is_said_before_anything_is_written(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scene = make()
+def test_a_disk_without_room_is_said_before_anything_is_written(make: Any, tmp_path: Path) -> None:
+    scene = make(reserve_bytes=shutil.disk_usage(tmp_path).total)
     scene.scan(*(slice_of(number) for number in range(1, 4)))
-    usage = shutil.disk_usage(scene.node.services.config.node.data_dir)
-    monkeypatch.setattr("node.series.model_inputs.shutil.disk_usage", lambda path: usage._replace(free=1000))
     scene.quiet()
     (job,) = scene.jobs("analyze")
     assert (job["error_name"], job["state"]) == ("out-of-space", "ready")
@@ -496,7 +497,7 @@ def test_an_instance_that_was_settled_meanwhile_is_still_read(make: Any) -> None
     scene = make()
     scene.scan(slice_of(1))
     stored = scene.node.stored(f"{SERIES}.1")
-    (instance,) = source_series.read(scene.node.services, [stored])
+    (instance,) = source_series.read(scene.node.holdings, [stored])
     scene.engine.run_until_idle(30)
     settled = scene.node.stored(f"{SERIES}.1")
     assert settled.location != stored.location
@@ -505,4 +506,4 @@ def test_an_instance_that_was_settled_meanwhile_is_still_read(make: Any) -> None
     assert np.array_equal(frame.ravel(), np.frombuffer(slice_of(1).PixelData, "<i2"))
     stored_nowhere = replace(stored, sop_instance_uid="1.2.3")
     with pytest.raises(StorageFailure):
-        source_series.read(scene.node.services, [stored_nowhere])
+        source_series.read(scene.node.holdings, [stored_nowhere])

@@ -228,7 +228,7 @@ def test_an_analysis_is_never_given_what_is_damaged_or_gone_and_that_is_shown(no
     node.receive(IMAGE)
     settle(node)
     stored = node.stored(UID)
-    (instance,) = source_series.read(node.services, [stored])
+    (instance,) = source_series.read(node.holdings, [stored])
     assert [frame.shape for frame in instance.frames()] == [(64, 50)]
     path = node.services.storage.path(stored.location)
     if is_gone:
@@ -240,5 +240,5 @@ def test_an_analysis_is_never_given_what_is_damaged_or_gone_and_that_is_shown(no
     with pytest.raises(StorageFailure if is_gone else IntegrityFailure):
         list(instance.frames())
     with pytest.raises(StorageFailure if is_gone else IntegrityFailure):
-        source_series.read(node.services, [stored])
+        source_series.read(node.holdings, [stored])
     assert damaged(node) == 1

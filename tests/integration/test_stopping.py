@@ -50,7 +50,7 @@ def study(tmp_path: Path) -> list[dicom_files.DicomFile]:
 def is_listening(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
+    except ConnectionError:
         return False
     return True
 

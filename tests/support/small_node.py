@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from node.jobs.schedule import Schedule
 from node.jobs.worker import Engine, Group
 from node.refusals import Refusals
 from node.sending.memory import SendingMemory
+from node.series.source_series import Holdings
 from node.services import Services
 from node.storage.storage import Storage
 from node.tasks.commit import CommitTask
@@ -41,6 +43,7 @@ from node.tasks.confirm import ConfirmTask
 from node.tasks.deliver import DeliverTask
 from node.tasks.select import SelectTask
 from node.tasks.sweep import SweepTask
+from node.verification import look_again
 from node.wire.peers import Peers
 from node.wire.server import Server
 from tests.support import made
@@ -67,6 +70,12 @@ class SmallNode:
     @property
     def port(self) -> int:
         return self.server.port
+
+    @property
+    def holdings(self) -> Holdings:
+        """What it holds, as its analyses read it."""
+        services = self.services
+        return Holdings(services.storage, services.config.limits, partial(look_again, services))
 
     def receive(
         self, *data_sets: Dataset, transfer_syntax_uid: str = uid.ExplicitVRLittleEndian

@@ -19,7 +19,7 @@ from models.types import Findings, Inputs
 from node import __main__ as command_line
 from node.catalogue import catalogue, pinned_files
 from node.runners import loading
-from node.runners.sealed_folder import FolderChanged
+from node.runners.failures import ModelReplaced
 from tests.support import made_folders
 from tests.support.made_folders import LABEL
 
@@ -189,7 +189,7 @@ def test_a_program_that_was_changed_after_a_run_is_not_run_again(tmp_path: Path)
     times = (path / "helper.py").stat()
     (path / "helper.py").write_text("WORD = 'forged'\n")
     os.utime(path / "helper.py", ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(FolderChanged, match=r"helper\.py has the SHA-256") as caught:
+    with pytest.raises(ModelReplaced, match=r"helper\.py has the SHA-256") as caught:
         model.predict(inputs())
     # which would be a refusal of the input
     assert not isinstance(caught.value, ValueError)
@@ -216,7 +216,7 @@ def test_nothing_is_run_from_a_folder_that_became_another_one(tmp_path: Path, ch
     model = loaded(path)
     model.predict(inputs())
     change(path)
-    with pytest.raises(FolderChanged, match=told):
+    with pytest.raises(ModelReplaced, match=told):
         model.predict(inputs())
 
 
