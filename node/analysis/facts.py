@@ -29,7 +29,8 @@ def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
         note(check.name, "passed" if check.passed else "failed")
     regions: list[Segment | Mark] = [*findings.segments, *findings.marks]
     for region in regions:
-        note(region.name, "found")
+        if isinstance(region, Mark) or region.mask.any():
+            note(region.name, "found")
         for one in region.measurements:
             note(f"{region.name}.{_name(one)}", f"{one.value:.15g}")
         for answer in region.evaluations:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.types import Check, Code, Findings, Mark, Measurement
+from models.types import Check, Code, Findings, Mark, Measurement, Segment
 from node.analysis.facts import facts_of
 from node.found import is_withheld, listed_facts, shown_word
 from node.results.withholding import withheld
@@ -77,3 +77,13 @@ def test_what_a_failed_check_withholds_is_known_by_its_name(
     assert facts["spot"] == ("found",)
     passed = replace(findings, checks=(Check("fits", True, withholds=names),))
     assert not any(is_withheld(facts_of(withheld(passed)), name) for name in gone)
+
+
+def test_a_region_without_a_voxel_is_not_found() -> None:
+    mask = np.zeros((2, 3, 4), np.bool_)
+    empty = Segment("dense", "Dense", mask, MM3, MM3, measurements=(measured("size"),))
+    facts = facts_of(Findings(segments=(empty,)))
+    assert "dense" not in facts
+    assert facts["dense.size"]
+    mask[1, 1, 1] = True
+    assert facts_of(Findings(segments=(empty,)))["dense"] == ("found",)
