@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from node.config import config_lines, config_tables
 from node.config.config_reading import TableReading
 from node.config.config_values import listed, pattern_text, shown, suggestion
-from node.config.settings import AnalysisConfig, Pattern
-from node.index.matching_rules import alternatives, analysis_of, comparison
+from node.config.settings import AnalysisConfig, Pattern, Patterns
+from node.index.matching_rules import alternatives, analysis_of, comparison, differs
 
 if TYPE_CHECKING:
     from models.base import Need
@@ -110,6 +110,7 @@ class _Analysis:
             values["parameters"] = self._parameters(description, tables["parameters"])
             for comes_from, key in _KEYS.items():
                 values[key] = self._inputs(description, comes_from, key, tables[key])
+            self._refuse_modalities(description.needs[0], values["when"], ("when",))
         return AnalysisConfig(**{"name": "", "model": "", **values})
 
     # --- the model -------------------------------------------------------------
@@ -158,6 +159,7 @@ class _Analysis:
             else:
                 path = (*self._path, key, name)
                 patterns[name] = self._reading.patterns(path, _TITLE, raw, f"{key}: {name}")
+                self._refuse_modalities(need, patterns[name], (key, name))
         for need in description.needs:
             # The patterns of the analysis itself count for a prior.
             if need.comes_from == comes_from == "study" and not need.is_optional and need.name not in given:
@@ -165,6 +167,18 @@ class _Analysis:
                 told = f"the model needs '{need.name}', another series of the study: say which, {example}"
                 self._reading.problem((*self._path, key), f"{_TITLE} {key}: {told}")
         return patterns
+
+    def _refuse_modalities(self, need: Need, patterns: Patterns, place: tuple[str, ...]) -> None:
+        """Refuse to select series of a modality that the model would refuse, each and every one."""
+        for pattern in alternatives(patterns.get("Modality", ())):
+            is_taken = any(
+                differs({"Modality": pattern}, {"Modality": one}) is None for one in need.modalities
+            )
+            if need.modalities and not is_taken:
+                taken = " or ".join(need.modalities)
+                message = f"Modality: the model takes {taken} here, and would refuse every '{pattern}'"
+                path = (*self._path, *place, "Modality")
+                self._reading.problem(path, f"{_TITLE} {': '.join(place)}: {message}")
 
     def _misplaced(self, description: Description, name: str, need: Need | None, comes_from: str) -> str:
         if need is not None and need.comes_from == "series":

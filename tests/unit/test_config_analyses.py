@@ -203,6 +203,24 @@ def test_a_needed_input_of_the_study_has_to_be_named_and_a_prior_has_not(folder:
     assert only(folder, PET).priors == {}
 
 
+def test_a_modality_that_the_model_would_refuse_is_told(folder: Path) -> None:
+    path = folder / "models" / "two" / "analysis.toml"
+    text = MODEL.replace('name = "ct"', 'name = "ct"\nmodality = ["CT", "PT"]')
+    path.write_text(text.replace('name = "before"', 'name = "before"\nmodality = "CT"'))
+    for pattern in ('"C*"', '["ct", "PT"]', '"*"'):
+        only(folder, PET, f"when = {{ Modality = {pattern} }}", 'priors = { before = { Modality = "CT" } }')
+    refused = "the model takes {} here, and would refuse every '{}'"
+    assert problems(folder, stanza(PET, 'when = { Modality = "MR" }')) == [
+        f"5: [[analyses]] when: Modality: {refused.format('CT or PT', 'MR')}"
+    ]
+    assert problems(folder, stanza(PET, 'when = { Modality = ["CT", "M?"] }')) == [
+        f"5: [[analyses]] when: Modality: {refused.format('CT or PT', 'M?')}"
+    ]
+    assert problems(folder, stanza(PET, 'priors = { before = { Modality = "PT" } }')) == [
+        f"5: [[analyses]] priors: before: Modality: {refused.format('CT', 'PT')}"
+    ]
+
+
 def test_inputs_of_a_model_that_has_none_are_told(tmp_path: Path) -> None:
     assert problems(tmp_path, SIMPLE.format("q") + PET) == [
         "4: [[analyses]] inputs: pet: the model has no such input of the study"
