@@ -147,8 +147,11 @@ def _order(arguments: argparse.Namespace) -> Order:
     try:
         description = catalogue.describe(reference)
         catalogue.verify(description)
-    except (registry.UnknownModel, registry.UnusableModel) as error:
-        raise WrongUsage(str(error), action="'anode models' lists all") from error
+    except registry.UnknownModel as error:
+        action = None if _is_folder(model) else "'anode models' lists all"
+        raise WrongUsage(str(error), action=action) from error
+    except registry.UnusableModel as error:
+        raise WrongUsage(str(error), action=f"'anode models check {model}' says all that is wrong") from error
     texts = {one.name for one in description.parameters if isinstance(one.default, str)}
     given = {key: _value(text, key in texts) for key, text in _pairs("-p", arguments.parameter).items()}
     try:

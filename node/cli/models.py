@@ -68,7 +68,8 @@ def _show(name: str | None, *, as_json: bool) -> int:
         try:
             described.append(catalogue.describe(one))
         except registry.UnknownModel as error:
-            raise WrongUsage(str(error), action="'anode models' lists all") from error
+            action = None if catalogue.is_folder(one) else "'anode models' lists all"
+            raise WrongUsage(str(error), action=action) from error
         except registry.UnusableModel as error:
             unusable.append((one, str(error)))
     if as_json:

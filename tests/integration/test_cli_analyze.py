@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node.__main__ import main
-from tests.support import made
+from tests.support import made, made_folders
 from tests.support.data import require_data
 from tests.support.made_models import install
 
@@ -120,6 +120,27 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(
 ) -> None:
     assert main(["analyze", str(tmp_path / "nothing"), *options, "-o", str(tmp_path / "out")]) == 2
     assert wrong in capsys.readouterr().err
+
+
+def test_of_a_folder_that_cannot_be_used_the_command_names_what_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    made_folders.identity(folder / "model.onnx")
+    output = f'[[output]]\nname = "said"\nas = "segmentation"\n{made_folders.LABEL}\n'
+    made_folders.folder(folder, f"[[input]]\n{output}")
+    (folder / "more.bin").write_bytes(b"more")
+    told = ["analyze", str(tmp_path), "-o", str(tmp_path / "out"), "--model"]
+    assert main([*told, str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "more.bin is not pinned" in said
+    assert f"'anode models check {folder}' says all that is wrong" in said
+    assert main([*told, "/nowhere/model"]) == 2
+    assert main(["models", "/nowhere/model"]) == 2
+    assert "lists all" not in said + capsys.readouterr().err
+    assert main([*told, "brightnes"]) == 2
+    assert "'anode models' lists all" in capsys.readouterr().err
 
 
 def test_a_folder_without_images_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
