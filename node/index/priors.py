@@ -31,23 +31,23 @@ def earlier_studies(connection: sqlite3.Connection, study_instance_uid: str) -> 
     is_shared = _is_shared(connection, row[0])
     if is_shared and not told.says_birth_date:
         return []
-    present = _moment(row[2], row[3])
+    present = moment(row[2], row[3])
     rows = connection.execute(
         "SELECT StudyInstanceUID, StudyDate, StudyTime FROM study WHERE patient_id = ?"
         " AND StudyInstanceUID <> ?",
         (row[0], study_instance_uid),
     ).fetchall()
     earlier = [
-        (moment, uid)
-        for uid, moment in ((one[0], _moment(one[1], one[2])) for one in rows)
-        if _is_earlier(moment, present)
+        (began, uid)
+        for uid, began in ((one[0], moment(one[1], one[2])) for one in rows)
+        if is_earlier(began, present)
     ]
     found = []
     for _, uid in sorted(earlier, reverse=True):
         of_other = _told_of(connection, uid)
         if (
             identity.are_of_one_person(connection, (study_instance_uid, uid))
-            and _may_be_one(told, of_other)
+            and may_be_one(told, of_other)
             and (of_other.says_birth_date or not is_shared)
         ):
             found.append(uid)
@@ -59,11 +59,11 @@ def date_of(connection: sqlite3.Connection, study_instance_uid: str) -> str:
     row = connection.execute(
         "SELECT StudyDate FROM study WHERE StudyInstanceUID = ?", (study_instance_uid,)
     ).fetchone()
-    date, _ = _moment(str(row[0]) if row else "", "")
+    date, _ = moment(str(row[0]) if row else "", "")
     return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else date
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
     """What a study says of its patient: Patient's Sex, and each way in which instances name them."""
 
     sex: str
@@ -85,18 +85,21 @@ def _is_shared(connection: sqlite3.Connection, patient_id: int) -> bool:
     return len({Person.from_text(row[0]).birth_date for row in rows} - {""}) > 1
 
 
-def _told_of(connection: sqlite3.Connection, study_instance_uid: str) -> _Told:
+def _told_of(connection: sqlite3.Connection, study_instance_uid: str) -> Told:
     rows = connection.execute(
         "SELECT study.PatientSex, study_patient.identity FROM study"
         " JOIN study_patient ON study_patient.study_id = study.id WHERE study.StudyInstanceUID = ?",
         (study_instance_uid,),
     ).fetchall()
     sex = str(rows[0][0]).strip().upper() if rows else ""
-    return _Told(sex, tuple(Person.from_text(row[1]) for row in rows))
+    return Told(sex, tuple(Person.from_text(row[1]) for row in rows))
 
 
-def _may_be_one(one: _Told, other: _Told) -> bool:
-    """Whether neither sex nor, where little else is said, a family name tells two people apart."""
+def may_be_one(one: Told, other: Told) -> bool:
+    """Whether neither sex nor, where little else is said, a family name tells two people apart.
+
+    For studies of one Patient ID, of which nothing contradicts.
+    """
     if one.sex and other.sex and one.sex != other.sex:
         return False
     people = (*one.people, *other.people)
@@ -114,13 +117,13 @@ def _families_differ(one: Sequence[str], other: Sequence[str]) -> bool:
     return not common or any(a != b for a, b in common)
 
 
-def _moment(date: str, time: str) -> tuple[str, str]:
+def moment(date: str, time: str) -> tuple[str, str]:
     """Date and time so that they sort, also as the standard's forerunner wrote them (PS3.5 section 6.2)."""
     return date.replace(".", ""), time.replace(":", "")
 
 
-def _is_earlier(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether it is known that ``one`` was before ``other``."""
+def is_earlier(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether it is known that one ``moment`` was before another."""
     if not all(len(date) == 8 and date.isdecimal() for date, _ in (one, other)):
         return False
     if one[0] != other[0]:

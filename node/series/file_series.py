@@ -8,7 +8,9 @@ from pathlib import Path
 
 from models.base import Need
 from node.errors import AnodeError, TwoPatients, UnfitInput
+from node.index import priors
 from node.index.identity import Person, number_of_people
+from node.index.priors import Told
 from node.sending import dicom_files
 from node.series import source_series
 from node.series.header_values import text, whole
@@ -41,9 +43,15 @@ class FileSeries:
         return text(self.instances[0].header, "StudyInstanceUID")
 
     @property
-    def study_date(self) -> str:
-        """Study Date of its first instance, empty when it has none."""
-        return text(self.instances[0].header, "StudyDate")
+    def began(self) -> tuple[str, str]:
+        """When its study began, as of its first instance."""
+        header = self.instances[0].header
+        return priors.moment(text(header, "StudyDate"), text(header, "StudyTime"))
+
+    @property
+    def told(self) -> Told:
+        """What its study says of the patient."""
+        return Told(text(self.instances[0].header, "PatientSex").strip().upper(), (*self.people,))
 
     @property
     def people(self) -> set[Person]:
@@ -126,5 +134,7 @@ def refuse_strangers(needs: Sequence[Need], given: Mapping[str, FileSeries]) -> 
         is_same = one.study_instance_uid == primary.study_instance_uid
         if need.comes_from == "study" and not is_same:
             raise UnfitInput(f"the input '{need.name}' is of another study")
-        if need.comes_from == "prior" and (is_same or not one.study_date <= primary.study_date):
-            raise UnfitInput(f"the input '{need.name}' is not of an earlier study")
+        if need.comes_from == "prior" and (is_same or not priors.is_earlier(one.began, primary.began)):
+            raise UnfitInput(f"the input '{need.name}' is not of a study that is known to be earlier")
+        if need.comes_from == "prior" and not priors.may_be_one(primary.told, one.told):
+            raise TwoPatients(f"the input '{need.name}' may be of another patient, by sex or name")
