@@ -26,10 +26,11 @@ def register(commands: Commands) -> None:
         "why",
         _run,
         summary="say what became of a study: the cause, since when, the next try, the command to run",
-        description="Each row has a state: done, with what was found; refused, where a series is none for "
-        "the analysis; running, waiting, retrying; stopped, where a person has to look; idle, where nothing "
-        "is to happen: no series matches, no instance came since the analysis was configured, or a route "
-        "leads back to the sender.",
+        description="Each row has a state. First stands what is stopped, where a person has to look, then "
+        "what is refused, as a series is none for the analysis; then what is running, waiting, retrying, or "
+        "done, with what was found; last, in a line each, what is idle, where nothing is to happen: no "
+        "series matches, no instance came since the analysis was configured, or a route leads back to the "
+        "sender.",
         examples="anode why 1.2.840.113619.2.55.3\nanode why A1234567 --json",
     )
     why.add_argument(
@@ -70,7 +71,10 @@ def _print(study_instance_uid: str, state: str, rows: list[Row], *, something_is
             "nothing is left to do" if something_is_configured else "no analysis and no route is configured"
         )
         output.line(f"  Everything is stored; {none}.")
+    idle = [row for row in rows if row.state == "idle"]
     for row in rows:
+        if row.state == "idle":
+            continue
         output.line()
         output.line(f"{output.plain(row.about)}: {row.state if row.cause == row.state else _headline(row)}")
         for text in textwrap.wrap(output.plain(row.explanation), _WIDTH):
@@ -84,6 +88,11 @@ def _print(study_instance_uid: str, state: str, rows: list[Row], *, something_is
             output.line(f"  next try  {output.moment(row.next_try)} ({soon})")
         if row.command:
             output.line(f"  run       {row.command}")
+    if idle:
+        output.line()
+    for row in idle:
+        told = f"{row.explanation.removesuffix('.')}: {row.command}" if row.command else row.explanation
+        output.line(output.plain(f"{row.about}: {_headline(row)}: {told}"))
 
 
 def _headline(row: Row) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.analysis_runs import INCOMPLETE, NO_MATCH
+from node.analysis_runs import INCOMPLETE
 from node.errors import AnalysisParked
 
 PARKED = AnalysisParked("").name
@@ -20,10 +20,6 @@ ADVICE: dict[str, tuple[str, str]] = {
     "peer-refused": ("Once the peer takes it, ask for another try.", RETRY),
     "no-accepted-context": ("Once the peer accepts this SOP class, ask for another try.", RETRY),
     "unknown-peer": ("Add the peer to the configuration and restart the node.", RETRY),
-    NO_MATCH: (
-        "If the analysis is meant for this study, change its 'when', restart the node and select again.",
-        AGAIN,
-    ),
     INCOMPLETE: (
         "It may have been sent: look whether the peers that get results have it. If not, select again.",
         AGAIN,

@@ -116,15 +116,10 @@ def _run(facts: Facts, about: str, run: Record) -> Row:
         return _completed(about, run)
     if run["state"] == QUEUED:
         return Row(about, "waiting", "queued", "It waits for its turn.", since=run["recorded_at"])
+    if run["state"] == NO_MATCH:
+        return Row(about, "idle", NO_MATCH, sentence(run["reason"]), since=run["recorded_at"])
     state: State = "refused" if run["state"] in REFUSALS else "stopped"
-    row = advised(
-        facts,
-        about,
-        "idle" if run["state"] == NO_MATCH else state,
-        run["state"],
-        run["reason"],
-        since=run["recorded_at"],
-    )
+    row = advised(facts, about, state, run["state"], run["reason"], since=run["recorded_at"])
     earlier = _earlier_result(facts, run)
     return replace(row, explanation=f"{row.explanation} {earlier}") if earlier else row
 

@@ -20,10 +20,16 @@ CONFIG_CHANGED = "config-changed"
 
 # rows that say nothing on how far the study has come
 _NOT_ITS_WAY = ("node", "quarantine")
+# what needs a person is read first, what is idle last
+_ORDER = {"stopped": 0, "refused": 1, "idle": 3}
+_BETWEEN = 2
 
 
 def explain(facts: Facts) -> list[Row]:
-    """Return the rows of a study: the node itself, its analyses, its deliveries, its storage."""
+    """Return the rows of a study: the node itself, its analyses, its deliveries, its storage.
+
+    What is stopped comes first, then what is refused; what is idle comes last.
+    """
     rows = [*_node(facts)]
     for analysis in facts.analyses:
         rows += of_analysis(facts, analysis)
@@ -31,7 +37,7 @@ def explain(facts: Facts) -> list[Row]:
     for number, route in enumerate(facts.routes, 1):
         rows += of_idle_route(facts, number, route)
     rows += of_storage(facts)
-    return rows
+    return sorted(rows, key=lambda row: _ORDER.get(row.state, _BETWEEN))
 
 
 def state_of(facts: Facts) -> str:

@@ -855,7 +855,43 @@ def test_a_study_that_no_rule_is_for_does_not_stand_out(records: Records) -> Non
     (row,) = [row for row in records.json("why", "1.2.3")["rows"] if row["about"] == "analysis quality"]
     assert (row["state"], row["cause"]) == ("idle", "no-match")
     assert "wants 'MR'" in row["explanation"]
-    assert "--again" in row["command"]
+    assert row["command"] == ""
+
+
+def test_why_begins_with_what_is_stopped_and_ends_with_a_line_for_each_that_is_idle(
+    records: Records,
+) -> None:
+    """At night nobody reads of eleven analyses that are for other studies before the one that failed."""
+    others = [f"other {number}" for number in range(10)]
+    tables = "".join(f'[[analyses]]\nname = "{name}"\nmodel = "series-quality"\n' for name in others)
+    records.configure(("[[analyses]]", f'{tables}[[analyses]]\nname = "late"\nmodel = "lungs"\n[[analyses]]'))
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+
+    def work(connection: sqlite3.Connection) -> None:
+        for name in ("quality", "late", *others):
+            records.completion.fired(connection, "1.2.3", name, 1)
+        for name in others:
+            analysis_runs.record(
+                connection, study_instance_uid="1.2.3", analysis=name, revision=1, state="no-match",
+                reason="the series does not match: Modality is 'CT', the analysis wants 'MR'",
+                at=records.clock.timestamp(),
+            )  # fmt: skip
+
+    records.database.write(work)
+    record(records, "quality", "two-patients", reason="the study holds instances of 2 patients")
+    told = records.run("why", "1.2.3")
+    assert told.index("analysis quality: stopped, two-patients") < told.index("idle")
+    option = f" --config {records.config.source}"
+    assert told.split("\n\n")[-1].splitlines() == [
+        *(
+            f"analysis {name}: idle, no-match: The series does not match: Modality is 'CT', the analysis "
+            "wants 'MR'."
+            for name in others
+        ),
+        "analysis late: idle, not-selected: No instance has come since this analysis was configured, but "
+        "what was imported without analyses. If it is meant for this study, select again: anode retry "
+        f"--study 1.2.3 --again{option}",
+    ]
 
 
 def test_a_route_that_leads_back_to_the_sender_says_so(records: Records) -> None:

@@ -149,8 +149,8 @@ def test_each_series_shows_its_latest_run() -> None:
     ]
     rows = explain(replace(FACTS, analyses=[LUNGS], runs=runs))
     assert [(row.about, row.cause) for row in rows] == [
-        ("analysis lungs, series 1.2.3.4", "done"),
         ("analysis lungs, series 1.2.3.5", "not-a-volume"),
+        ("analysis lungs, series 1.2.3.4", "done"),
     ]
 
 
@@ -276,7 +276,7 @@ def test_a_refusal_says_that_an_earlier_result_stands() -> None:
     earlier = "The result of an earlier run of this series still stands where it was sent."
     row = only(replace(FACTS, analyses=[LUNGS], runs=[COMPLETED, refused]))
     assert (row.state, row.explanation.endswith(earlier)) == ("refused", True)
-    row = explain(replace(FACTS, analyses=[LUNGS], runs=[OTHER_COMPLETED, refused]))[1]
+    row = explain(replace(FACTS, analyses=[LUNGS], runs=[OTHER_COMPLETED, refused]))[0]
     assert (row.cause, earlier in row.explanation) == ("unfit-input", False)
 
 
@@ -295,5 +295,24 @@ def test_a_result_that_did_not_match_is_told_as_it_is() -> None:
     row = only(
         replace(FACTS, analyses=[LUNGS], runs=[run("no-match", series_instance_uid="", reason=reason)])
     )
-    assert (row.state, row.cause) == ("idle", "no-match")
-    assert "mr.kind is 't2w', the analysis wants 't1w'" in row.explanation
+    assert (row.state, row.cause, row.command) == ("idle", "no-match", "")
+    assert row.explanation == "The series does not match: mr.kind is 't2w', the analysis wants 't1w'."
+
+
+def test_what_needs_a_person_comes_first_and_what_is_idle_last() -> None:
+    third = AnalysisConfig("third", "lungs")
+    runs = [
+        run("no-match", series_instance_uid="", reason="the series does not match"),
+        run("completed", analysis="other"),
+        run("unfit-input", analysis="third"),
+    ]
+    refused = {"error_name": "peer-refused", "error": "A900"}
+    jobs = [job("deliver", "set_aside", **refused), job("settle", "ready", 2, **refused)]
+    rows = explain(replace(FACTS, analyses=[LUNGS, OTHER, third], runs=runs, jobs=jobs))
+    assert [(row.about, row.state) for row in rows] == [
+        ("results to PACS", "stopped"),
+        ("analysis third", "refused"),
+        ("analysis other", "done"),
+        ("storage", "retrying"),
+        ("analysis lungs", "idle"),
+    ]
