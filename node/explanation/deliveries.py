@@ -76,6 +76,12 @@ def of_idle_route(facts: Facts, number: int, route: RouteConfig) -> Iterator[Row
         about = f"route {number} to {', '.join(route.send_to)}"
         found = f"is '{actual}'" if actual else "is absent or empty"
         reason = f"No series matches: {keyword} {found}, the route wants {wanted(pattern)}."
+        made_here = [header for header in facts.series_headers if header.get("is_own")]
+        if any(differs(route.when, header) is None for header in made_here):
+            reason += (
+                " Routes never send what the node made itself: results go by the 'send_to' of their analysis "
+                "alone."
+            )
         yield Row(about, "idle", NO_MATCH, reason)
     elif differences:
         for peer in route.send_to:

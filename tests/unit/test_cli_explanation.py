@@ -169,6 +169,16 @@ def test_a_route_that_takes_nothing_says_which_keyword_differed() -> None:
     assert explain(replace(FACTS, routes=[route], series_headers=[*headers, {"Modality": "MG"}])) == []
 
 
+def test_a_route_for_results_says_that_they_go_by_send_to_alone() -> None:
+    route = RouteConfig({"Modality": ("SR", "OT")}, ("PACS",))
+    headers = [{"Modality": "CT"}, {"Modality": "SR", "is_own": "1"}]
+    row = only(replace(FACTS, routes=[route], series_headers=headers))
+    assert row.explanation == (
+        "No series matches: Modality is 'CT', the route wants 'SR' or 'OT'. Routes never send what the node "
+        "made itself: results go by the 'send_to' of their analysis alone."
+    )
+
+
 def test_an_error_without_advice_of_ours_brings_its_own() -> None:
     failed = job("analyze", "set_aside", error_name="unexpected-failure", error="it broke", action="look")
     row = only(replace(FACTS, analyses=[LUNGS], runs=[run("queued")], jobs=[failed]))
