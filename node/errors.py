@@ -245,6 +245,12 @@ class ModelCrashed(JobError):
     """The model raised, or its process died."""
 
 
+class ModelUnusable(JobError):
+    """The model cannot be loaded: its folder, its package or what it needs is not as it has to be."""
+
+    action = "mend its folder or package ('anode models check' says what is wrong), then run 'anode retry'"
+
+
 class ModelTimedOut(JobError):
     """The model did not finish in the configured time."""
 

@@ -268,7 +268,7 @@ def _explained(say: Callable[[str, str], None], otherwise: str = "") -> Iterator
     try:
         yield
     except Exception as error:
-        told = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+        told = str(error) if _has_words(error) else f"{type(error).__name__}: {error}"
         about = " ".join(told.split())[:MOST_CHARACTERS]
         if isinstance(error, ModelReplaced):
             say(REPLACED, about)
@@ -279,6 +279,13 @@ def _explained(say: Callable[[str, str], None], otherwise: str = "") -> Iterator
         elif otherwise or isinstance(error, RunFailed):
             say(otherwise or EXPLAINED, about)
         raise
+
+
+def _has_words(error: Exception) -> bool:
+    """Whether an error says all by itself, without the name of its class."""
+    from models.registry import UnknownModel, UnusableModel
+
+    return isinstance(error, RunFailed | UnknownModel | UnusableModel)
 
 
 def _say_traceback(error: BaseException) -> None:

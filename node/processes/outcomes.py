@@ -12,6 +12,7 @@ from node.errors import (
     ModelNotConfined,
     ModelOutOfMemory,
     ModelReplaced,
+    ModelUnusable,
     OutOfSpace,
     RefusedByModel,
     ResultInvalid,
@@ -53,7 +54,7 @@ def last_words(folder: JobFolder) -> str:
 def of_answer(model: str, what: str, about: str) -> AnodeError:
     """What it means that a process answers this in the place of what it was asked for."""
     if what == child.FAILED:
-        return ModelCrashed(f"model {model} cannot be loaded: {about}")
+        return ModelUnusable(f"model {model} cannot be loaded: {about}")
     if what == child.REPLACED:
         return ModelReplaced(f"the folder or package of model {model} has changed: {about}")
     if what == child.EXPLAINED:

@@ -246,7 +246,7 @@ class Worker:
 
         Raises
         ------
-        ModelTimedOut, ModelOutOfMemory, ModelCrashed
+        ModelUnusable, ModelTimedOut, ModelOutOfMemory, ModelCrashed
             no answer
         ModelNotConfined
             it could not be kept from the network or from the node; it did not run

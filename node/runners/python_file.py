@@ -94,9 +94,13 @@ def _made(path: Path, attribute: str, **offered: Any) -> Any:
     sys.modules[_MODULE] = module
     try:
         spec.loader.exec_module(module)
-        factory = getattr(module, attribute)
+        factory = getattr(module, attribute, None)
+        if factory is None:
+            raise UnusableModel(f"{path} has no {attribute}")
         taken = inspect.signature(factory).parameters
         return factory(**{name: value for name, value in offered.items() if name in taken})
+    except UnusableModel:
+        raise
     except (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
             SyntaxError, TypeError, ValueError) as error:  # fmt: skip
         raise UnusableModel(f"{path}: {attribute} cannot be made: {type(error).__name__}: {error}") from error

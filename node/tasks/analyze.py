@@ -25,7 +25,7 @@ from node.errors import (
     AnalysisParked,
     AnodeError,
     JobError,
-    ModelCrashed,
+    ModelUnusable,
     NodeError,
     ObjectError,
     RefusedByModel,
@@ -188,11 +188,11 @@ def _described(model: str) -> Description:
     try:
         return catalogue.describe(model)
     except registry.UnknownModel as error:
-        raise ModelCrashed(
+        raise ModelUnusable(
             str(error), action="install the package that brings it, or change 'model'"
         ) from None
     except registry.UnusableModel as error:
-        raise ModelCrashed(f"model {model} cannot be used: {error}") from error
+        raise ModelUnusable(f"model {model} cannot be used: {error}") from error
 
 
 def _order(services: Services, run: _Run, analysis: AnalysisConfig, description: Description) -> Order:
@@ -201,7 +201,7 @@ def _order(services: Services, run: _Run, analysis: AnalysisConfig, description:
         parameters = catalogue.read_parameters(description, analysis.parameters)
     except ParameterFaults as error:
         # The model is another one than when the configuration was read.
-        raise ModelCrashed(f"the parameters of {run.analysis} do not fit its model: {error}") from error
+        raise ModelUnusable(f"the parameters of {run.analysis} do not fit its model: {error}") from error
     return Order(
         analysis=run.analysis,
         description=description,

@@ -480,7 +480,7 @@ def test_a_model_that_cannot_be_loaded_is_set_aside_with_the_reason(make: Any) -
     scene.scan(*(slice_of(number) for number in range(1, 4)))
     scene.quiet()
     (job,) = scene.jobs("analyze")
-    assert (job["error_name"], job["state"]) == ("model-crashed", "set_aside")
+    assert (job["error_name"], job["state"]) == ("model-unusable", "set_aside")
     assert "there is no model 'uninstalled'" in job["error"]
 
 

@@ -551,7 +551,7 @@ def test_what_python_compiled_earlier_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("class Other: ...\n", "has no attribute 'Model'"),
+        ("class Other: ...\n", r"model\.py has no Model"),
         ("class Model: ...\n", r"Model has no predict\(inputs\)"),
         ("import nothing_called_so\n", "No module named 'nothing_called_so'"),
         ("class Model:\n", "IndentationError"),

@@ -19,6 +19,7 @@ from node.errors import (
     ModelCrashed,
     ModelOutOfMemory,
     ModelTimedOut,
+    ModelUnusable,
     OutOfSpace,
     ResultInvalid,
     UnfitInput,
@@ -27,6 +28,7 @@ from node.processes import watching, worker
 from node.processes.job_folder import JobFolder
 from node.processes.traces import Traces
 from node.processes.workers import RunStopped, WorkerSpec
+from tests.support import made_folders
 from tests.support.file_systems import small_file_system
 from tests.support.made_models import install
 from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of, run, volume
@@ -148,8 +150,32 @@ def test_a_crash_is_not_held_up_by_a_thread_that_the_model_began(runs: ModelRuns
 
 
 def test_a_model_that_cannot_be_loaded_says_why(runs: ModelRuns) -> None:
-    with pytest.raises(ModelCrashed, match="cannot be loaded: LookupError: the weights are of another"):
+    with pytest.raises(ModelUnusable, match="cannot be loaded: LookupError: the weights are of another"):
         runs.run("unloadable")
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("class Other: ...", "{} has no Model"),
+        ("class Model: ...", "{}: Model has no predict(inputs)"),
+        (
+            "import absent_package",
+            "{}: Model cannot be made: ModuleNotFoundError: No module named 'absent_package'",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_loaded_is_told_in_words_alone(
+    runs: ModelRuns, tmp_path: Path, source: str, why: str
+) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "model.py").write_text(source)
+    made_folders.folder(path, "[[input]]", runner='kind = "python"\nentry = "model.py:Model"')
+    with pytest.raises(ModelUnusable) as caught:
+        runs.run(str(path), folder=path)
+    assert str(caught.value) == f"model made cannot be loaded: {why.format(path / 'model.py')}"
+    assert "mend its folder or package" in caught.value.action
 
 
 def test_what_a_model_prints_is_no_answer(runs: ModelRuns) -> None:
