@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from node.analysis import child
 from node.analysis.messages import Conclude, Forget, Message, Prepare, as_error
 from node.analysis.order import Order
 from node.config.settings import Config
-from node.errors import ProcessDied, UnexpectedFailure
+from node.errors import ProcessDied, ResultInvalid, UnexpectedFailure
 from node.index.index import StoredInstance
 from node.processes.job_folder import JobFolder
 from node.processes.workers import RunStopped
@@ -179,7 +180,13 @@ class RemoteMaking:
         """Have the result objects made; as ``Making.conclude``, and raises ProcessDied and RunStopped too."""
         del folder  # it was told when the job was prepared
         self._is_held = False
-        answer, parts = self._ask(Conclude())
+        try:
+            answer, parts = self._ask(Conclude())
+        except ProcessDied:
+            if self._analyst.ended_by == signal.SIGXCPU:
+                name = self._order.description.card.name
+                raise ResultInvalid(f"the findings of {name} take too long to be made into objects") from None
+            raise
         facts = {name: tuple(words) for name, words in answer["facts"].items()}
         objects = [
             ResultObject(part10=part, **one) for one, part in zip(answer["objects"], parts, strict=True)
@@ -216,6 +223,8 @@ class _Analyst:
     def __init__(self, config: Config) -> None:
         self.runs = 0
         self.is_at_rest = True
+        # The number of the signal, 0 for none.
+        self.ended_by = 0
         self.process = forked.Forked(
             "analyses", child.main, str(config.node.data_dir.absolute()), config.storage, config.limits
         )
@@ -238,9 +247,12 @@ class _Analyst:
                 answer = json.loads(connection.recv_bytes())
             parts = [connection.recv_bytes() for _ in answer.get("objects", ())]
         except (EOFError, OSError):
-            reason = self.process.ending().reason
-            logger.error("process of an analysis ended", extra={"reason": reason})
-            raise ProcessDied(f"the process that reads series and makes results ended: {reason}") from None
+            ending = self.process.ending()
+            self.ended_by = ending.signal
+            logger.error("process of an analysis ended", extra={"reason": ending.reason})
+            raise ProcessDied(
+                f"the process that reads series and makes results ended: {ending.reason}"
+            ) from None
         self.is_at_rest = True
         self.runs += isinstance(message, Prepare)
         if "error" in answer:

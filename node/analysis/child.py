@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: As far as models stand back; the node's own priority is 0.
 NICENESS = 10
-#: Processor time in which all findings have to have become objects.
-_CONCLUDES_WITHIN_SECONDS = 3600.0
+#: Findings may take as much processor time to become objects as the model may take, and so much at least.
+LEAST_CONCLUDING_SECONDS = 600.0
 
 
 def main(connection: Connection, data_dir: str, storage: StorageConfig, limits: LimitsConfig) -> None:
@@ -125,10 +125,10 @@ class _Analyst:
 
         assert self._making is not None
         assert self._prepared is not None
-        making, folder = self._making, self._prepared.folder
+        making, folder, order = self._making, self._prepared.folder, self._prepared.order
         # Whatever comes of it: headers and arrays of the run are not held until the next.
         self._making = self._prepared = None
-        subordinate.limit_processor_time(_CONCLUDES_WITHIN_SECONDS)
+        subordinate.limit_processor_time(max(order.timeout_seconds, LEAST_CONCLUDING_SECONDS))
         performed = making.conclude(folder)
         told = {
             "facts": facts_of(performed.findings),

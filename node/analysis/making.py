@@ -76,4 +76,6 @@ class Making:
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
             # Findings are checked before, and yet a model may say what nobody thought of.
             raise ResultInvalid(f"the findings of {name} make no valid result: {error}") from error
+        except MemoryError:
+            raise ResultInvalid(f"the findings of {name} need more memory than there is") from None
         return Performed(findings, objects)

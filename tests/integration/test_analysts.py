@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,15 +18,18 @@ from pathlib import Path
 import pytest
 
 from node.analysis.analysts import Analysts, Chosen, RemoteMaking, Reported
+from node.analysis.child import LEAST_CONCLUDING_SECONDS
 from node.analysis.order import Order
 from node.analysis.performing import perform
 from node.catalogue import catalogue
 from node.errors import (
+    AnodeError,
     IntegrityFailure,
     ModelCrashed,
     ModelReplaced,
     NotAVolume,
     ProcessDied,
+    ResultInvalid,
     UnexpectedFailure,
 )
 from node.index.index import StoredInstance
@@ -187,6 +191,40 @@ def test_a_fault_of_anode_itself_is_told_with_its_place(
 def test_a_refusal_keeps_its_name(bench: Bench) -> None:
     with pytest.raises(NotAVolume, match="uneven spacing"):
         bench.run(bench.chosen(bench.stored[0], bench.stored[3], bench.stored[1]))
+
+
+@pytest.mark.parametrize(
+    ("number", "refusal", "why"),
+    [
+        (signal.SIGXCPU, ResultInvalid, "the findings of brightness take too long"),
+        (signal.SIGKILL, ProcessDied, "killed"),
+    ],
+)
+def test_findings_that_take_too_long_are_the_models_fault(
+    bench: Bench, number: signal.Signals, refusal: type[AnodeError], why: str
+) -> None:
+    ordered = order()
+    with (
+        bench.analysts.making(ordered, bench.chosen()) as making,
+        bench.workers.lease(ordered.spec) as worker,
+        worker.job_folder() as folder,
+    ):
+        making.prepare(folder)
+        worker.run(folder, 120)
+        (process,) = analyst_processes()
+        # Stopped, so that it is in the middle of its work when the signal comes.
+        os.kill(process, signal.SIGSTOP)
+        threading.Timer(0.2, lambda: (os.kill(process, number), os.kill(process, signal.SIGCONT))).start()
+        with pytest.raises(refusal, match=why):
+            making.conclude(folder)
+    assert bench.run().objects
+
+
+def test_the_time_to_make_results_is_limited(bench: Bench) -> None:
+    bench.run()
+    (process,) = analyst_processes()
+    soft, _ = resource.prlimit(process, resource.RLIMIT_CPU)
+    assert 0 < soft <= LEAST_CONCLUDING_SECONDS + 60
 
 
 def test_files_of_a_run_are_let_go_of_when_the_model_fails(bench: Bench) -> None:
