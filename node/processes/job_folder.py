@@ -35,6 +35,7 @@ from node.processes.declared_types import declared
 from node.processes.foreign_array import PACKED, ArrayFiles, unpacked
 from node.processes.foreign_files import open_plain
 from node.processes.texts import MOST_REASON, clean
+from node.runners.failures import NotAsAgreed
 
 CONTRACT = 2
 JOB, RESULT = "job.json", "result.json"
@@ -96,9 +97,12 @@ class JobFolder:
     def write_findings(self, findings: Findings, inputs: Inputs) -> None:
         """Write what the model found in ``inputs``.
 
-        Raises TypeError or ValueError, and writes nothing, when that is no valid Findings.
+        Raises NotAsAgreed, and writes nothing, when that is no valid Findings.
         """
-        refuse_unsound(findings, inputs)
+        try:
+            refuse_unsound(findings, inputs)
+        except (TypeError, ValueError) as error:
+            raise NotAsAgreed(str(error)) from error
         self._write(self.results / RESULT, {"contract": CONTRACT, "findings": self._plain(findings, _FOUND)})
 
     def write_refusal(self, reason: str) -> None:

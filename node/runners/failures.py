@@ -11,5 +11,9 @@ class FolderFault(RunFailed):
     """What ``analysis.toml`` says does not fit what its model is given, or what that answers."""
 
 
+class NotAsAgreed(RunFailed):
+    """What ``predict`` returned is no Findings, or none that its input can have."""
+
+
 class ModelReplaced(RunFailed):
     """The model is not the one any more that the run is for; the next one finds out which it is."""

@@ -26,6 +26,7 @@ from models.types import Findings, Inputs
 from node.catalogue.folder_tables import ModelFolder
 from node.config.settings import Device
 from node.runners.conclusions import concluded
+from node.runners.failures import NotAsAgreed
 
 _MODULE = "anode_model_of_folder"
 
@@ -82,7 +83,7 @@ class PythonFileModel:
         """Return what the model finds, with the measurements and checks of its folder."""
         findings: Findings = self._model.predict(inputs)
         if not isinstance(findings, Findings):
-            raise TypeError(f"predict returned {type(findings).__name__} instead of Findings")
+            raise NotAsAgreed(f"predict returned {type(findings).__name__} instead of Findings")
         return concluded(self._folder, inputs, findings, {})
 
 
