@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 INSTEAD = "(withheld)"
 _SPACES = " \u00a0\u2009\u202f"
@@ -22,8 +22,15 @@ _MOST_GROUPS = 5
 _LONGEST = 40
 # What may be rounded within the 28 digits of a decimal.
 _MOST_DECIMALS, _LARGEST = 15, 10**12
-#: A whole number below this that hangs on a letter is part of a name: v12, T8.
-_SMALL = 1000
+#: A whole number below this that hangs on a letter, with none behind it, is part of a name: v12, T8.
+_SMALL = 25
+# What is not seen between two digits, and what is: digits one by one, and groups of them with spaces.
+_UNSEEN = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
+_ONE_BY_ONE = re.compile(r"(?<!\d)\d(?:(?:_|[^\w\n]){1,3}\d(?!\d))+")
+_SPACED = re.compile(rf"\d+(?:[_\s{_UNSEEN}]{{1,3}}\d+)+")
+_DIGITS = re.compile(r"\d+")
+#: Groups of digits that are fewer together say too little to be one number, but for a whole run of them.
+_FEWEST_JOINED, _MOST_JOINED = 3, 17
 
 
 class WrittenNumbers:
@@ -37,16 +44,57 @@ class WrittenNumbers:
         exact = {abs(Decimal(repr(float(number)))) for number in numbers}
         self._exact = {one for one in exact if one.is_finite()}
         self._rounded_to: dict[int, set[Decimal]] = {}
+        self._beginnings: dict[int, set[int]] = {}
 
-    def without(self, text: str, *, ordinals: int = 0) -> str:
+    def without(self, text: str, *, ordinals: int = -1) -> str:
         """Return ``text`` with each number replaced, but whole numbers up to ``ordinals``, which count."""
-        return _RUN.sub(lambda found: self._instead(found, text, ordinals), text) if self._exact else text
+        if not self._exact:
+            return text
+        text = _RUN.sub(lambda found: self._instead(found, text, ordinals), text)
+        for apart in (_ONE_BY_ONE, _SPACED):
+            text = apart.sub(lambda found: self._joined(found[0]), text)
+        return text
+
+    def _joined(self, run: str) -> str:
+        """Return groups of digits with something between them, without what is a number when nothing is.
+
+        A decimal point may be among what is between them.
+        """
+        groups = list(_DIGITS.finditer(run))
+        written, end, first = "", 0, 0
+        while first < len(groups):
+            for last in range(min(len(groups), first + _MOST_JOINED) - 1, first, -1):
+                digits = "".join(one[0] for one in groups[first : last + 1])
+                is_long = len(digits) >= _FEWEST_JOINED or last - first == len(groups) - 1
+                if is_long and self._begins_with(digits):
+                    written, end = written + run[end : groups[first].start()] + INSTEAD, groups[last].end()
+                    first = last
+                    break
+            first += 1
+        return written + run[end:]
+
+    def _begins_with(self, digits: str) -> bool:
+        """Whether these are the first digits of a number, or all of them, rounded or cut."""
+        digits = digits.lstrip("0")
+        count = len(digits)
+        if not digits or count > _MOST_JOINED:
+            return False
+        if count not in self._beginnings:
+            self._beginnings[count] = {
+                int(one.scaleb(count - 1 - one.adjusted()).to_integral_value(rounding))
+                for one in self._exact
+                if one
+                for rounding in (ROUND_HALF_UP, ROUND_DOWN)
+            }
+        return int(digits) in self._beginnings[count]
 
     def _instead(self, found: re.Match[str], text: str, ordinals: int) -> str:
-        before = text[found.start() - 1 : found.start()]
-        # In 12x34 the letter is no part of a name.
-        is_name = before.isalpha() and not (
-            before in "xX" and text[found.start() - 2 : found.start() - 1].isdigit()
+        before, behind = text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]
+        # In 12x34 the letter is no part of a name, and what has a unit behind it is a number.
+        is_name = (
+            before.isalpha()
+            and not behind.isalpha()
+            and not (before in "xX" and text[found.start() - 2 : found.start() - 1].isdigit())
         )
         parts = _JOINTS.split(found["run"])
         power = found["power"] or ""
@@ -82,8 +130,12 @@ class WrittenNumbers:
             return True
         exponent = value.as_tuple().exponent
         assert isinstance(exponent, int)
-        if not value or abs(exponent) > _MOST_DECIMALS:
+        if abs(exponent) > _MOST_DECIMALS:
             return False
+        if not value:
+            # What is only cut to 0 is not told by it.
+            step = Decimal(1).scaleb(exponent)
+            return any(not one.quantize(step, ROUND_HALF_DOWN) for one in self._exact if one < _LARGEST)
         digits = "".join(map(str, value.as_tuple().digits))
         # In 1200 the last figures may be rounded, too, as long as there are two others.
         loose = len(digits) - max(len(digits.rstrip("0")), 2) if exponent == 0 else 0

@@ -293,6 +293,56 @@ def test_words_lose_the_number_however_its_digits_are_grouped(written: str) -> N
     assert summary_without(1234.5, f"of {written} ml, 7 of 5,000.") == "of (withheld) ml, 7 of 5,000."
 
 
+@pytest.mark.parametrize("written", ["0", "0.0", "0 ml", "-0", "0,00", "0%"])
+def test_words_lose_a_withheld_zero(written: str) -> None:
+    assert "0" not in summary_without(0.0, f"Score {written}: no calcium.")
+    assert "0" not in summary_without(0.003, f"Score {written}: no calcium.")
+    assert written in summary_without(12.3, f"Score {written}: no calcium.")
+
+
+def test_a_zero_that_is_withheld_is_in_no_object(source: Any) -> None:
+    findings = said(
+        source,
+        "calcium",
+        measurements=(Measurement(VOLUME, 0.0, MILLILITRE, name="calcium"),),
+        summary="Agatston score 0: no calcium.",
+    )
+    [made] = all_built(findings, source, run_facts(), ("sr",))
+    said_so = [one.TextValue for one in content(read(made)) if "TextValue" in one]
+    assert "Agatston score (withheld): no calcium." in said_so
+    assert b"score 0" not in made.part10
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "V853", "T853ml", "vol853", "V 853", "8 5 3 ml", "8-5-3", "8_5_3", "8 5 3 . 3", "85 3", "85\u200b3",
+        "8\u00ad53 ml", "８５３ ml", "٨٥٣", "at 8 5 3 2 times",
+    ],
+)  # fmt: skip
+def test_words_lose_the_number_whatever_it_hangs_on_and_whatever_is_between_its_digits(written: str) -> None:
+    text = summary_without(853.27, f"It is {written}.")
+    assert "(withheld)" in text
+    assert not re.search("[853٨٥٣８５３]", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["T8, v12 and L5 of 2024-11-28", "slices 1 2 4 5, at 1.2.840", "1,2,3 or 85 and 3", "30 x 20 x 10"],
+)
+def test_names_dates_and_lists_stay(text: str) -> None:
+    assert summary_without(853.27, text) == text
+
+
+def test_a_unit_behind_it_makes_a_number_of_what_would_be_a_name() -> None:
+    assert summary_without(12.0, "T12ml at T12") == "T(withheld)ml at T12"
+
+
+def test_a_long_text_of_single_digits_is_gone_through_in_no_time() -> None:
+    text = "1 2 4 " * 20_000
+    assert summary_without(853.27, text) == text
+
+
 def test_a_long_text_with_many_numbers_is_gone_through_in_no_time() -> None:
     text = "12 of 1,2,3 " * 3000 + "9" * 20_000
     assert summary_without(12.0, text).startswith("(withheld) of 1,2,3 ")
