@@ -66,7 +66,9 @@ def rescaling(holder: Dataset, modality: str) -> tuple[float, float]:
         if said is None and (meaningless := RESCALED.get(modality)):
             raise ValueError(f"has no {name}, so its values {meaningless}")
         number = default if said is None else said[0]
-        if abs(number) > MOST_RESCALING:
+        # A slope of 0 makes all values one, and one below 0 makes air of bone.
+        is_useless = name == "Rescale Slope" and (number == 0 or (number < 0 and modality in RESCALED))
+        if is_useless or abs(number) > MOST_RESCALING:
             raise ValueError(f"has a {name} of {number:g}, which cannot be meant")
         found.append(number)
     return found[0], found[1]

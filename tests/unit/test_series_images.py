@@ -182,6 +182,7 @@ def test_instances_without_pixels_are_passed_over() -> None:
         ),
         ([grey(np.zeros((4, 6), np.uint16), RescaleIntercept=None)], "has no Rescale Intercept, so its"),
         ([radiograph(np.zeros((4, 6), np.uint16), RescaleSlope="-1e30")], "a Rescale Slope of -1e+30"),
+        ([radiograph(np.zeros((4, 6), np.uint16), RescaleSlope="0")], "a Rescale Slope of 0, which cannot"),
         ([grey(np.zeros((5, 6), np.uint16))], "decodes to (5, 6) pixels instead of (4, 6)"),
         ([grey(np.zeros((2, 4, 6), np.uint16), NumberOfFrames=3)], "2 of the 3 frames"),
         ([grey(np.zeros((4, 4, 6), np.uint16), NumberOfFrames=3)], "more frames than the 3"),

@@ -123,6 +123,8 @@ def test_phases_at_each_place_are_no_volume() -> None:
         ),
         ({"RescaleIntercept": ""}, "slice 3 has no Rescale Intercept, so its values are no Hounsfield units"),
         ({"RescaleSlope": "1e30"}, "slice 3 has a Rescale Slope of 1e+30, which cannot be meant"),
+        ({"RescaleSlope": "0"}, "slice 3 has a Rescale Slope of 0, which cannot be meant"),
+        ({"RescaleSlope": "-1"}, "slice 3 has a Rescale Slope of -1, which cannot be meant"),
         (
             {"FrameOfReferenceUID": "1.9"},
             "mixed Frames of Reference: 1 of 5 instances differ from the others,"
@@ -167,6 +169,23 @@ def test_original_and_derived_frames_of_one_object_are_no_volume() -> None:
     instance = enhanced_ct()
     instance.header.ImageType = ["MIXED", "PRIMARY", "VOLUME", "NONE"]
     assert "frames are mixed" in refusal([instance])
+
+
+@pytest.mark.parametrize(
+    ("modality", "slope", "is_refused"),
+    [("PT", 0, True), ("PT", -2, True), ("MR", 0, True), ("MR", -2, False)],
+)
+def test_a_slope_of_nothing_is_refused_and_a_negative_one_where_values_rise_by_definition(
+    modality: str, slope: float, is_refused: bool
+) -> None:
+    instances = ct_series(Modality=modality, RescaleIntercept=0)
+    for instance in instances:
+        instance.header.RescaleSlope = 2
+    instances[2].header.RescaleSlope = slope
+    if is_refused:
+        assert refusal(instances) == f"slice 3 has a Rescale Slope of {slope:g}, which cannot be meant"
+    else:
+        assert volume.build(instances).volume.voxels[2, 1, 1] == 1026 * slope
 
 
 @pytest.mark.parametrize("modality", ["CT", "PT"])
