@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.types import (
     Check,
@@ -27,9 +26,8 @@ from node.catalogue import folder_values
 from node.catalogue.folder_tables import LabelTable, ModelFolder, OutputTable
 from node.catalogue.model_folder import private_code
 from node.config.config_values import suggestion
-from node.runners import nifti
+from node.runners import result_files
 from node.runners.failures import RunFailed
-from node.runners.placement import onto
 from node.runners.regions import after
 
 RESULT = "result.json"
@@ -117,17 +115,16 @@ class _Reading:
     def _segments(self, raw: Mapping[str, Any]) -> list[Segment]:
         on = str(raw.get("reference", ""))
         table = self._table(raw, ("segmentation", "fractional"))
-        array = self._on_grid(self._array(raw["file"]), on, "nearest")
         labels = table.labels if table is not None else _private_labels(raw["labels"])
         given = self._inputs.given[on] if on else self._inputs.primary
         voxel_ml = given.voxel_ml if isinstance(given, Volume) else 0.0
-        whole = np.rint(array)
+        found = result_files.labels(self._out, raw["file"], given, [one.index for one in labels])
         post = table.post if table is not None else ()
         return [
             Segment(
                 one.name,
                 one.label,
-                after(np.asarray(whole == one.index), post, voxel_ml, self._inputs.parameters),
+                after(np.asarray(found == one.index), post, voxel_ml, self._inputs.parameters),
                 one.category,
                 one.type,
                 one.laterality,
@@ -146,7 +143,7 @@ class _Reading:
         # where the program says nothing, an image has the lowest value of its source: 0 HU would be water
         is_image = table.kind == "image" and isinstance(given, Volume)
         outside = float(given.voxels.min()) if is_image and isinstance(given, Volume) else 0.0
-        values = self._on_grid(self._array(raw["file"]), on, "linear", outside)
+        values = result_files.values(self._out, raw["file"], given, outside)
         values = values.astype(np.float32, copy=False)
         unit = table.unit or folder_values.unit(getattr(given, "unit", "1"))
         return DerivedImage(
@@ -215,36 +212,6 @@ class _Reading:
                     return one
             raise ValueError(f"there is no [[output]] '{name}'{suggestion(name, [one.name for one in fit])}")
         return fit[0] if len(fit) == 1 else None
-
-    def _array(self, name: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        if not isinstance(name, str) or not name.endswith((".nii", ".nii.gz", ".npy")):
-            raise ValueError(f"{name!r} is no name of a .nii, .nii.gz or .npy file")
-        path = self._out / name
-        if path.is_symlink() or not path.resolve().is_relative_to(self._out.resolve()):
-            raise ValueError(f"{name!r} leads out of the folder of results")
-        if not path.is_file():
-            raise ValueError(f"there is no file {name!r}")
-        if name.endswith(".npy"):
-            return np.load(path, allow_pickle=False), None
-        return nifti.read(path)
-
-    def _on_grid(
-        self,
-        found: tuple[NDArray[Any], NDArray[np.float64] | None],
-        on: str,
-        interpolation: Any,
-        outside: float = 0.0,
-    ) -> NDArray[Any]:
-        """Bring an array onto the grid of the input that it is of."""
-        array, affine = found
-        given = self._inputs.given[on] if on else self._inputs.primary
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError("a file has values that are no numbers")
-        if affine is None:
-            return array
-        if not isinstance(given, Volume):
-            raise ValueError("a NIfTI file is of a volume, and the input is none; write a .npy file")
-        return onto(array, affine, given.voxels.shape, given.affine, interpolation, outside)
 
 
 def _check(raw: Mapping[str, Any]) -> Check:

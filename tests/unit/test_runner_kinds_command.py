@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models import registry
 from models.types import Code, Findings, Image, InstanceView, Series
 from node.errors import ModelCrashed
-from node.runners import loading
+from node.runners import loading, nifti
 from node.runners.command import LAST_BYTES
 from node.runners.command_result import BrokenResult
 from tests.support import made_folders
@@ -205,6 +206,86 @@ def test_a_result_that_is_not_as_agreed_is_a_failure(tmp_path: Path, source: str
     with pytest.raises(BrokenResult) as caught:
         run(program(tmp_path, source, OUTPUTS))
     assert told in str(caught.value)
+
+
+def leaves(path: Path, array: NDArray[Any], affine: NDArray[np.float64] | None, output: str) -> Path:
+    """Make a folder whose program leaves an array as a file."""
+    if affine is None:
+        np.save(path / "left.npy", array)
+    else:
+        nifti.write(path / "left.nii", array, affine)
+    name = "left.npy" if affine is None else "left.nii"
+    source = f"""
+        import shutil
+        shutil.copy(Path(__file__).parent / "{name}", out)
+        done({output}=[{{"file": "{name}"}}])
+        """
+    table = OUTPUTS if output == "segmentations" else '[[output]]\nname = "same"\nas = "image"\n'
+    return program(path, source, table)
+
+
+HERE = made_folders.volume(np.zeros(SHAPE)).affine
+ONES = np.ones(SHAPE, np.uint8)
+#: What nibabel writes without an affine, and what it reads where a file has none.
+BARE = nifti.lps_of(np.eye(4))
+
+
+def moved(*by: float) -> NDArray[np.float64]:
+    affine = HERE.copy()
+    affine[:3, 3] += by
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "told"),
+    [
+        (ONES * 255, HERE, "is a mask of 0 and 255, and no label has the index 255"),
+        (ONES * 255, None, "is a mask of 0 and 255, and no label has the index 255"),
+        (ONES * np.float32(0.4), HERE, "is 0.4 to 0.4 with values between whole numbers, so it is no map"),
+        (np.linspace(0, 2, 60, dtype=np.float32).reshape(SHAPE), None, "is 0 to 2 with values between"),
+        (ONES * np.float32(np.inf), HERE, "has values that are no numbers"),
+        (ONES * 1j, None, "has values of the type complex128, which are no numbers"),
+        (np.ones((0, 4, 5)), None, "has no voxels"),
+        (ONES, BARE, "its affine has the lengths of voxels alone, and has to be that of the volume"),
+        (ONES, BARE * [2, 0.5, 0.5, 1], "its affine has the lengths of voxels alone"),
+        (ONES, HERE * [1, 1, 0, 1], "does not say where it lies: its affine is no grid"),
+        (ONES, HERE * [np.nan, 1, 1, 1], "does not say where it lies: its affine is no grid"),
+        (ONES, moved(5000, 0, 0), "lies wholly beyond the series"),
+        (np.eye(3, 5, dtype=np.uint8)[:, None].repeat(4, 1), moved(-4, 0, 0), "all that 'left.nii' marks"),
+    ],
+)  # fmt: skip
+def test_a_map_that_only_seems_to_find_nothing_is_a_failure(
+    tmp_path: Path, array: NDArray[Any], affine: NDArray[np.float64] | None, told: str
+) -> None:
+    with pytest.raises(BrokenResult) as caught:
+        run(leaves(tmp_path, array, affine, "segmentations"))
+    assert told in str(caught.value)
+
+
+def test_a_map_may_find_nothing_and_mark_more_than_the_series_shows(tmp_path: Path) -> None:
+    for name, array, affine in (
+        ("none", ONES * 0, HERE),
+        ("another label", ONES * 7, HERE),
+        ("outside, too", np.pad(ONES, 3) * 7, moved(-3, -3, -9)),
+    ):
+        (tmp_path / name).mkdir()
+        liver, spleen = run(leaves(tmp_path / name, array, affine, "segmentations")).segments
+        assert not liver.mask.any()
+        assert not spleen.mask.any()
+    (tmp_path / "rounded").mkdir()
+    rounded = ONES * np.float32(1.0001)
+    assert run(leaves(tmp_path / "rounded", rounded, HERE, "segmentations")).segments[0].mask.all()
+    # a voxel of a finer grid that lies between those of the series
+    fine = np.zeros((30, 40, 50), np.uint8)
+    fine[4, 4, 4] = 1
+    (tmp_path / "fine").mkdir()
+    between = leaves(tmp_path / "fine", fine, HERE * [0.1, 0.1, 0.1, 1], "segmentations")
+    assert not run(between).segments[0].mask.any()
+
+
+def test_an_image_that_does_not_lie_on_the_series_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(BrokenResult, match="lies wholly beyond the series"):
+        run(leaves(tmp_path, ONES, moved(0, 0, 5000), "maps"))
 
 
 def test_the_last_lines_of_a_program_are_the_reason_and_the_end_of_what_it_said_is_said_again(
