@@ -21,6 +21,8 @@ from node.processes.texts import clean
 #: How much of standard error an error message quotes.
 LAST_LINES, LAST_CHARACTERS = 4, 600
 _LAST_BYTES = 8192
+#: In a traceback; any other path is what the model means.
+_FOLDER_OF_CODE = re.compile(r'(File ")[^"|]*/(?=[^/"|]+", line \d)')
 #: Whoever waits has other runs to do.
 _REMOVAL_SECONDS = 20.0
 #: Names that are read of a folder before they are removed, which may have any number of them.
@@ -58,7 +60,7 @@ def open_plain(folder: Path, name: str, most_bytes: int) -> BinaryIO:
 
 
 def last_words(folder: Path, name: str) -> str:
-    """The last lines of a file, short enough for a list of jobs; paths shortened to names."""
+    """The last lines of a file, short enough for a list of jobs; where code lies is shortened to names."""
     try:
         with open_plain(folder, name, 1 << 62) as file:
             file.seek(0, os.SEEK_END)
@@ -69,7 +71,7 @@ def last_words(folder: Path, name: str) -> str:
     lines = [
         line.strip() for line in text.splitlines() if line.strip() and not set(line.strip()) <= {"^", "~"}
     ]
-    words = re.sub(r"[^\s\"']*/([^/\s\"']+)", r"\1", " | ".join(lines[-LAST_LINES:]))
+    words = _FOLDER_OF_CODE.sub(r"\1", " | ".join(lines[-LAST_LINES:]))
     return clean(words, len(words))[-LAST_CHARACTERS:] or "it said nothing"
 
 

@@ -145,6 +145,19 @@ def test_findings_that_are_none_are_a_crash(runs: ModelRuns, model: str, message
     assert str(caught.value) == f"model {model} failed: {message}"
 
 
+def test_what_a_crash_quotes_of_its_source_is_as_it_is_written_there(runs: ModelRuns, tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    opens = 'open("/nowhere/there/config.toml")'
+    (path / "model.py").write_text(f"class Model:\n    def predict(self, inputs):\n        return {opens}\n")
+    made_folders.folder(path, "[[input]]", runner='kind = "python"\nentry = "model.py:Model"')
+    with pytest.raises(ModelCrashed) as caught:
+        runs.run(str(path), folder=path)
+    told = str(caught.value)
+    assert f'File "model.py", line 3, in predict | return {opens}' in told
+    assert "No such file or directory: '/nowhere/there/config.toml'" in told
+
+
 def test_a_crash_is_not_held_up_by_a_thread_that_the_model_began(runs: ModelRuns) -> None:
     with pytest.raises(ModelCrashed, match="ZeroDivisionError"):
         runs.told("import threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); 1 / 0")
@@ -398,7 +411,7 @@ def test_a_model_is_ended_before_the_disk_can_name_no_more_files(small_disk: Pat
     runs = ModelRuns(small_disk)
     names = os.statvfs(small_disk).f_favail
     code = f"import time\nfor n in range({names - 30}): open(str(n), 'w').close()\ntime.sleep(600)"
-    with pytest.raises(OutOfSpace, match=r"space for \d+ more files; model told was ended"):
+    with pytest.raises(ModelCrashed, match=r"in \d+ files .* was ended: there is space for \d+ more files"):
         runs.told(code)
     assert runs.left() == []
     runs.workers.stop()
