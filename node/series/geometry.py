@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from node.errors import NotAVolume
 from node.series.header_values import items, numbers, text, values, whole
-from node.series.values import rescaling
+from node.series.values import Rescaling, rescaling, transformation
 
 Vector = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Plane:
 
     ``instance`` is the index of its instance, ``frame`` that of the frame within it, both from 0.
     ``orientation`` is the row's direction and then the column's; ``spacing_mm`` is (between rows,
-    between columns); a stored value times ``slope`` plus ``intercept`` is the real one.
+    between columns).
     """
 
     instance: int
@@ -47,8 +47,7 @@ class Plane:
     orientation: Vector
     spacing_mm: tuple[float, float]
     size: tuple[int, int]
-    slope: float
-    intercept: float
+    rescaling: Rescaling
     rounding_mm: float
 
 
@@ -108,6 +107,8 @@ def grid(found: Sequence[Plane]) -> Grid:
         found,
         lambda one, other: bool(np.abs(one.orientation - other.orientation).max() <= SAME_DIRECTION),
     )
+    # Where it is said of some alone, the values of the others are not known to be on the same scale.
+    _refuse_mixed("rescaling", found, lambda one, other: one.rescaling.said == other.rescaling.said)
     row, column = found[0].orientation[:3], found[0].orientation[3:]
     normal = np.cross(row, column)
     ordered = sorted(found, key=lambda plane: float(plane.position @ normal))
@@ -172,7 +173,7 @@ def _frames(header: Dataset, index: int, prefix: str) -> Iterator[Plane]:
             item("PlanePositionSequence"),
             item("PlaneOrientationSequence"),
             item("PixelMeasuresSequence"),
-            item("PixelValueTransformationSequence"),
+            transformation(header, group),
         )
 
 
@@ -184,7 +185,7 @@ def _plane(
     position: Dataset,
     orientation: Dataset,
     measures: Dataset,
-    transformation: Dataset,
+    holder: Dataset,
 ) -> Plane:
     where = _vector(position, "ImagePositionPatient", 3)
     if where is None:
@@ -201,7 +202,7 @@ def _plane(
     if spacing is None or spacing.min() <= 0:
         raise NotAVolume(f"{label} has no Pixel Spacing")
     try:
-        slope, intercept = rescaling(transformation, text(header, "Modality"))
+        rescale = rescaling(holder, text(header, "Modality"))
     except ValueError as error:
         raise NotAVolume(f"{label} {error}") from None
     return Plane(
@@ -212,8 +213,7 @@ def _plane(
         orientation=direction,
         spacing_mm=(float(spacing[0]), float(spacing[1])),
         size=(whole(header, "Rows", 0), whole(header, "Columns", 0)),
-        slope=slope,
-        intercept=intercept,
+        rescaling=rescale,
         rounding_mm=_rounding_mm(position),
     )
 

@@ -24,6 +24,14 @@ def value(header: Dataset, keyword: str) -> Any:
     return None if found == "" else found
 
 
+def is_empty(header: Dataset, keyword: str) -> bool:
+    """Whether nothing stands there; what cannot be decoded does."""
+    try:
+        return header.get(keyword) in (None, "", [])
+    except UNDECODABLE_IN_MEMORY:
+        return False
+
+
 def values(header: Dataset, keyword: str) -> list[Any]:
     """All values of an attribute; empty when there are none."""
     found = value(header, keyword)

@@ -19,7 +19,16 @@ from node.pictures.rendering import picture
 from node.series.header_values import items, numbers, text, whole
 from node.series.series_view import Allocate, header_view
 from node.series.source_series import SourceInstance
-from node.series.values import HOUNSFIELD_UNIT, fill_padding, real, rescaling, unit_of, wide_enough
+from node.series.values import (
+    HOUNSFIELD_UNIT,
+    Rescaling,
+    fill_padding,
+    real,
+    rescaling,
+    transformation,
+    unit_of,
+    wide_enough,
+)
 from node.transcode.facts import facts_of
 from node.undecodable import UNDECODABLE_IN_MEMORY
 
@@ -106,13 +115,19 @@ def _grey(instance: SourceInstance, count: int, unit: str, allocate: Allocate) -
     size = whole(header, "Rows", 0), whole(header, "Columns", 0)
     is_inverse = text(header, "PhotometricInterpretation") == "MONOCHROME1"
     pixels = allocate((count, *size), np.dtype(np.int16))
+    said: dict[tuple[str, ...], int] = {}
     for index, stored in _frames(instance, count):
         if stored.shape != size:
             raise NotAnImage(f"frame {index + 1} decodes to {stored.shape} pixels instead of {size}")
         if items(header, "ModalityLUTSequence"):
             values = _looked_up(stored, header)
         else:
-            values = real(stored, *_rescaling(header, index))
+            rescale = _rescaling(header, index)
+            said.setdefault(rescale.said, index + 1)
+            if len(said) > 1:
+                one, other = said.values()
+                raise NotAnImage(f"mixed rescaling: frame {other} is not rescaled as frame {one} is")
+            values = real(stored, rescale)
             fill_padding(values, stored, header, is_ct=unit == HOUNSFIELD_UNIT, is_inverse=is_inverse)
         pixels = wide_enough(pixels, values, allocate)
         pixels[index] = values
@@ -131,16 +146,11 @@ def _frames(instance: SourceInstance, count: int) -> Iterator[tuple[int, NDArray
         raise NotAnImage(f"the image has {found} of the {count} frames that it declares")
 
 
-def _rescaling(header: Dataset, index: int) -> tuple[float, float]:
-    """Slope and intercept of a frame, also of an enhanced object (PS3.3 section C.7.6.16.2.9)."""
-    groups = [
-        *items(header, "PerFrameFunctionalGroupsSequence")[index : index + 1],
-        *items(header, "SharedFunctionalGroupsSequence")[:1],
-    ]
-    said = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
-    holder = next((one for one in said if numbers(one, "RescaleSlope", 1) is not None), header)
+def _rescaling(header: Dataset, index: int) -> Rescaling:
+    """Of a frame, also of an enhanced object."""
+    groups = items(header, "PerFrameFunctionalGroupsSequence")[index : index + 1] or [Dataset()]
     try:
-        return rescaling(holder, text(header, "Modality"))
+        return rescaling(transformation(header, groups[0]), text(header, "Modality"))
     except ValueError as error:
         raise NotAnImage(f"the image {error}") from None
 

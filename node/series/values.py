@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from node.series.header_values import items, numbers, text
+from node.series.header_values import is_empty, items, numbers, text
 from node.series.series_view import Allocate, stored_value
 
 HOUNSFIELD_UNIT = "[hnsf'U]"
@@ -51,34 +52,64 @@ def _rescale_type(header: Dataset) -> str:
     return next(filter(None, (text(one, "RescaleType") for one in (header, *transformations))), "")
 
 
-def rescaling(holder: Dataset, modality: str) -> tuple[float, float]:
-    """Slope and intercept that ``holder`` has (PS3.3 section C.11.1.1.2); 1 and 0 where it has none.
+@dataclass(frozen=True)
+class Rescaling:
+    """How stored values become real-world ones; ``said`` names what the object itself says of it."""
+
+    slope: float
+    intercept: float
+    said: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether whole numbers stay whole."""
+        return self.slope.is_integer() and self.intercept.is_integer()
+
+
+def transformation(header: Dataset, group: Dataset) -> Dataset:
+    """What holds the rescaling of a frame: its functional group, the shared one, or the header.
+
+    PS3.3 section C.7.6.16.2.9; ``group`` is the frame's item, or empty.
+    """
+    for one in (group, *items(header, "SharedFunctionalGroupsSequence")[:1]):
+        if found := items(one, "PixelValueTransformationSequence"):
+            return found[0]
+    return header
+
+
+def rescaling(holder: Dataset, modality: str) -> Rescaling:
+    """What ``holder`` says of rescaling (PS3.3 section C.11.1.1.2); 1 and 0 where it says nothing.
 
     Raises ValueError, which says what ``holder`` "has": no value where the modality means nothing without
-    it, or one that cannot be meant.
+    it, or one that is no number or cannot be meant.
     """
-    found = []
+    found, said = [], []
     for keyword, name, default in (
         ("RescaleSlope", "Rescale Slope", 1.0),
         ("RescaleIntercept", "Rescale Intercept", 0.0),
     ):
-        said = numbers(holder, keyword, 1)
-        if said is None and (meaningless := RESCALED.get(modality)):
-            raise ValueError(f"has no {name}, so its values {meaningless}")
-        number = default if said is None else said[0]
+        if is_empty(holder, keyword):
+            if meaningless := RESCALED.get(modality):
+                raise ValueError(f"has no {name}, so its values {meaningless}")
+            found.append(default)
+            continue
+        one = numbers(holder, keyword, 1)
+        if one is None:
+            raise ValueError(f"has a {name} that is not one number")
         # A slope of 0 makes all values one, and one below 0 makes air of bone.
-        is_useless = name == "Rescale Slope" and (number == 0 or (number < 0 and modality in RESCALED))
-        if is_useless or abs(number) > MOST_RESCALING:
-            raise ValueError(f"has a {name} of {number:g}, which cannot be meant")
-        found.append(number)
-    return found[0], found[1]
+        is_useless = name == "Rescale Slope" and (one[0] == 0 or (one[0] < 0 and modality in RESCALED))
+        if is_useless or abs(one[0]) > MOST_RESCALING:
+            raise ValueError(f"has a {name} of {one[0]:g}, which cannot be meant")
+        found.append(one[0])
+        said.append(name)
+    return Rescaling(found[0], found[1], tuple(said))
 
 
-def real(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+def real(stored: NDArray[Any], rescale: Rescaling) -> NDArray[Any]:
     """Stored values of one frame to real-world ones: int64, or float32 (PS3.3 section C.11.1)."""
-    if slope.is_integer() and intercept.is_integer() and not np.issubdtype(stored.dtype, np.floating):
-        return stored.astype(np.int64) * int(slope) + int(intercept)
-    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    if rescale.is_whole and not np.issubdtype(stored.dtype, np.floating):
+        return stored.astype(np.int64) * int(rescale.slope) + int(rescale.intercept)
+    return (stored.astype(np.float64) * rescale.slope + rescale.intercept).astype(np.float32)
 
 
 def fill_padding(

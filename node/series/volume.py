@@ -129,7 +129,7 @@ def _fill(
 ) -> NDArray[Any]:
     """Decode every frame into its slice."""
     shape = (len(grid.planes), *grid.planes[0].size)
-    is_whole = all(plane.slope.is_integer() and plane.intercept.is_integer() for plane in grid.planes)
+    is_whole = all(plane.rescaling.is_whole for plane in grid.planes)
     voxels = allocate(shape, np.dtype(np.int16 if is_whole else np.float32))
     places: dict[int, dict[int, tuple[int, Plane]]] = {}
     for index, plane in enumerate(grid.planes):
@@ -144,7 +144,7 @@ def _fill(
             index, plane = place
             if stored.shape != plane.size:
                 raise NotAVolume(f"{plane.label} decodes to {stored.shape} pixels instead of {plane.size}")
-            values = real(stored, plane.slope, plane.intercept)
+            values = real(stored, plane.rescaling)
             fill_padding(values, stored, instance.header, is_ct=is_ct)
             voxels = wide_enough(voxels, values, allocate)
             voxels[index] = values

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
 from node.series.source_series import SourceInstance
@@ -70,6 +73,12 @@ def ct_series(count: int = 5, step: Sequence[float] = (0, 0, 2.5), **attributes:
         position = [10 + index * step[0], 20 + index * step[1], 30 + index * step[2]]
         made.append(source(ct_header(index + 1, position, **attributes), pixels))
     return made
+
+
+def undecoded(header: Dataset, keyword: str, written: bytes) -> None:
+    """Put the bytes of an element into a header, as a reader of files does."""
+    tag = Tag(keyword)
+    header[tag] = RawDataElement(tag, dictionary_VR(tag), len(written), written, 0, False, True)
 
 
 def enhanced_ct(

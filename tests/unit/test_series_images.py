@@ -19,7 +19,7 @@ from node.series import image, source_series
 from node.series.source_series import SourceInstance
 from tests.support import made
 from tests.support.data import require_data
-from tests.support.made_series import ct_header, ct_series, enhanced_ct, source
+from tests.support.made_series import ct_header, ct_series, enhanced_ct, source, undecoded
 
 RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
@@ -93,6 +93,25 @@ def test_each_frame_of_an_enhanced_object_is_rescaled_by_its_groups() -> None:
     built = image.build([enhanced_ct(3)])
     assert built.image.pixels[:, 0, 0].tolist() == [0, 1, 2]
     assert (built.image.unit, built.image.spacing_mm) == ("[hnsf'U]", (0.8, 0.5))
+
+
+def test_frames_of_which_only_some_are_rescaled_are_no_image() -> None:
+    instance = enhanced_ct(3)
+    instance.header.Modality = "MR"
+    shared = instance.header.SharedFunctionalGroupsSequence[0]
+    groups = instance.header.PerFrameFunctionalGroupsSequence
+    groups[0].PixelValueTransformationSequence = shared.PixelValueTransformationSequence
+    del shared.PixelValueTransformationSequence
+    with pytest.raises(NotAnImage, match="mixed rescaling: frame 2 is not rescaled as frame 1 is"):
+        image.build([instance])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+def test_a_slope_that_is_no_number_is_not_taken_for_none() -> None:
+    instance = radiograph(np.zeros((4, 6), np.uint16), RescaleIntercept=0)
+    undecoded(instance.header, "RescaleSlope", b"1,5 ")
+    with pytest.raises(NotAnImage, match="the image has a Rescale Slope that is not one number"):
+        image.build([instance])
 
 
 @pytest.mark.parametrize("transfer_syntax_uid", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless])

@@ -13,7 +13,7 @@ from pydicom.valuerep import DSfloat
 from node.errors import NotAVolume
 from node.series import volume
 from node.series.source_series import SourceInstance
-from tests.support.made_series import ct_header, ct_series, enhanced_ct, source
+from tests.support.made_series import ct_header, ct_series, enhanced_ct, source, undecoded
 
 
 def refusal(instances: list[SourceInstance]) -> str:
@@ -186,6 +186,40 @@ def test_a_slope_of_nothing_is_refused_and_a_negative_one_where_values_rise_by_d
         assert refusal(instances) == f"slice 3 has a Rescale Slope of {slope:g}, which cannot be meant"
     else:
         assert volume.build(instances).volume.voxels[2, 1, 1] == 1026 * slope
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+@pytest.mark.parametrize("modality", ["MR", "NM", "XA", "CT"])
+@pytest.mark.parametrize("written", [b"1,5 ", b"2.5\\2.5 ", b"NaN "])
+def test_a_slope_that_is_no_number_is_refused_and_not_taken_for_none(modality: str, written: bytes) -> None:
+    instances = ct_series(Modality=modality, RescaleIntercept=0)
+    for instance in instances:
+        undecoded(instance.header, "RescaleSlope", written)
+    assert refusal(instances) == "slice 1 has a Rescale Slope that is not one number"
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_rescaling_that_only_some_slices_have_is_refused(keyword: str, is_there: bool) -> None:
+    instances = ct_series(Modality="MR", RescaleSlope=2.5)
+    del instances[2].header[keyword]
+    if is_there:
+        undecoded(instances[2].header, keyword, b"")
+    assert refusal(instances) == "mixed rescaling: 1 of 5 slices differ from the others (slice 3)"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_values_that_are_not_rescaled_at_all_are_those_stored(value: str | None) -> None:
+    instances = ct_series(Modality="MR", RescaleSlope=value, RescaleIntercept=value)
+    assert volume.build(instances).volume.voxels[:, 1, 1].tolist() == [1024, 1025, 1026, 1027, 1028]
+
+
+def test_frames_whose_groups_do_not_rescale_are_rescaled_by_the_header() -> None:
+    instance = enhanced_ct()
+    del instance.header.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    instance.header.Modality = "MR"
+    instance.header.RescaleSlope, instance.header.RescaleIntercept = 2, 1
+    assert volume.build([instance]).volume.voxels[:, 1, 1].tolist() == [2007, 2005, 2003, 2001]
 
 
 @pytest.mark.parametrize("modality", ["CT", "PT"])
