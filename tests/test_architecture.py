@@ -33,7 +33,7 @@ BROAD_EXCEPT_ROOMS = {
     "handlers/boundary.py",
     "node/jobs/worker.py",
     "node/settling/child.py",
-    "node/analysis/child.py",
+    "node/analysis/analyst.py",
     "node/__main__.py",
 }
 MODEL_LIBRARIES = {

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from node.analysis.analyst import LEAST_CONCLUDING_SECONDS
 from node.analysis.analysts import Analysts, Chosen, RemoteMaking, Reported
-from node.analysis.child import LEAST_CONCLUDING_SECONDS
 from node.analysis.order import Order
 from node.analysis.performing import perform
 from node.catalogue import catalogue
