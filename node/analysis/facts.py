@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.types import Code, Findings, Mark, Measurement, Segment
-from node.found import OF_REGION
+from node.found import FAILED, OF_REASON, OF_REGION, PASSED
 
 #: Of a text, so much can be asked for.
 _MOST_CHARACTERS = 200
@@ -13,8 +13,8 @@ def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
     """What ``when`` of a later analysis can ask for: a name, and the words any of which may match.
 
     Numbers of the whole series and of each region (``left-lung.Volume``), answers by meaning and by code,
-    and checks (``passed`` or ``failed``). What two things are called alike has the words of both. What a
-    failed check withholds has no words.
+    and checks (``passed`` or ``failed``, and then the reason as ``complete.reason``). What two things are
+    called alike has the words of both. What a failed check withholds has no words.
     """
     facts: dict[str, tuple[str, ...]] = {}
 
@@ -26,7 +26,9 @@ def facts_of(findings: Findings) -> dict[str, tuple[str, ...]]:
     for answer in findings.evaluations:
         note(answer.name or answer.concept.meaning, *_words(answer.value))
     for check in findings.checks:
-        note(check.name, "passed" if check.passed else "failed")
+        note(check.name, PASSED if check.passed else FAILED)
+        if check.reason and not check.passed:
+            note(check.name + OF_REASON, check.reason)
     regions: list[Segment | Mark] = [*findings.segments, *findings.marks]
     for region in regions:
         if isinstance(region, Mark) or region.mask.any():

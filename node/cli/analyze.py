@@ -16,7 +16,7 @@ from node.cli.opening import keep_others_out
 from node.config.config_values import listed, suggestion
 from node.config.settings import AnalysisConfig, Device, JobsConfig, ResultKind
 from node.errors import AnodeError, JobError, StorageFailure, WrongUsage
-from node.found import shown_word
+from node.found import is_reason, shown_word
 
 if TYPE_CHECKING:
     from models.types import Findings
@@ -291,7 +291,12 @@ def _tell(outcome: _Outcome) -> None:
 def _said(findings: Findings) -> list[str]:
     from node.analysis.facts import facts_of
 
-    lines = [f"{name}: {shown_word(words[0])}" for name, words in facts_of(findings).items() if words]
+    found = facts_of(findings)
+    lines = [
+        f"{name}: {shown_word(words[0])}"
+        for name, words in found.items()
+        if words and not is_reason(found, name)
+    ]
     lines += [f"{one.name}: {one.reason}" for one in findings.checks if not one.passed and one.reason]
     return [*lines, findings.summary] if findings.summary else lines
 

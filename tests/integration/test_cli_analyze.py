@@ -66,6 +66,7 @@ def test_results_numbers_and_a_picture_are_left_for_a_series_in_files(
     assert "series 1 (CT, 4 instances)" in said
     assert "bright: found" in said
     assert "two: why" in said
+    assert "two.reason" not in said
 
 
 def test_what_was_found_is_printed_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -257,6 +257,27 @@ def test_a_result_does_not_match(bench: Bench) -> None:
         bench.expect("a result does not match")
 
 
+def test_a_failed_check_is_told_first_with_its_reason(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (
+        "from models.types import Check, Findings, Measurement\n"
+        "        one = Code('1', 'UCUM', 'no units')\n"
+        "        numbers = [Measurement(self.card.family, n, one, name=f'n{n}') for n in range(12)]\n"
+        "        check = Check('complete', False, 'the scan cuts the left lung', withholds=('n11',))\n"
+        "        return Findings(measurements=tuple(numbers), checks=(check,))"
+    )
+    with faulty_model(tmp_path, monkeypatch, body), bench.node(FAULTY + 'results = ["sr"]\n'):
+        bench.send(bench.image())
+        wait_until(lambda: bench.why()["state"] == "analysed", 60.0, "the result")
+        [row] = bench.why()["rows"]
+    assert (
+        "Found: complete failed (the scan cuts the left lung), n11 withheld, n0 0, n1 1" in row["explanation"]
+    )
+    assert row["found"]["complete.reason"] == ["the scan cuts the left lung"]
+    assert row["found"]["n11"] == []
+
+
 def test_waiting_for_quiet(bench: Bench) -> None:
     with bench.node(QUALITY.format(modality="CT"), quiet=1000):
         bench.send(bench.image())

@@ -272,7 +272,7 @@ def test_a_completed_run_says_what_it_found_and_with_what_it_compared() -> None:
     row = only(replace(FACTS, analyses=[LUNGS], runs=[completed]))
     assert row.explanation == (
         "Completed: 3 result objects. Compared with the study of 1959-12-09. "
-        "Found: fat volume 2341.71, bone found, mean withheld, quality QC-PASS."
+        "Found: mean withheld, fat volume 2341.71, bone found, quality QC-PASS."
     )
     assert row.found == facts
     many = {f"number {number}": (str(number),) for number in range(300)}

@@ -79,6 +79,37 @@ def test_what_a_failed_check_withholds_is_known_by_its_name(
     assert not any(is_withheld(facts_of(withheld(passed)), name) for name in gone)
 
 
+def test_failed_checks_come_first_with_their_reason_then_what_they_withhold() -> None:
+    findings = Findings(
+        measurements=tuple(measured(f"number {number}") for number in range(20)),
+        checks=(
+            Check("whole", True, "not told of what is as it should be"),
+            Check("complete", False, "the scan cuts the left lung", withholds=("number 3",)),
+            Check("calm", False),
+        ),
+    )
+    facts = facts_of(withheld(findings))
+    assert facts["complete"] == ("failed",)
+    assert facts["complete.reason"] == ("the scan cuts the left lung",)
+    assert facts.keys() & {"whole.reason", "calm.reason"} == set()
+    assert listed_facts(facts, most=4) == (
+        "complete failed (the scan cuts the left lung), calm failed, number 3 withheld, number 0 2341.5, "
+        "and 19 more"
+    )
+
+
+def test_an_answer_that_is_called_reason_is_told_by_its_name() -> None:
+    facts = {"motion": ("found",), "motion.reason": ("cough",)}
+    assert listed_facts(facts) == "motion found, motion.reason cough"
+
+
+def test_of_two_checks_that_are_called_alike_the_one_that_failed_is_told() -> None:
+    checks = Check("whole", True), Check("whole", False, "slice 7 is missing"), Check("whole", False)
+    assert listed_facts(facts_of(Findings(checks=checks))) == "whole failed (slice 7 is missing)"
+    # an index that is made again has no reasons
+    assert listed_facts({"whole": ("passed", "failed")}) == "whole failed"
+
+
 def test_a_region_without_a_voxel_is_not_found() -> None:
     mask = np.zeros((2, 3, 4), np.bool_)
     empty = Segment("dense", "Dense", mask, MM3, MM3, measurements=(measured("size"),))
