@@ -103,7 +103,7 @@ def _studies(
         shown = []
         for row in found[:limit]:
             uid = row["StudyInstanceUID"]
-            facts = gather(opened, connection, uid, node_is_running=running, with_senders=False)
+            facts = gather(opened, connection, uid, node_is_running=running, with_instances=False)
             people = {
                 "patient_ids": [
                     patient.partition("\x1f")[0]

@@ -86,6 +86,10 @@ def _print(study_instance_uid: str, state: str, rows: list[Row], *, something_is
         if row.next_try is not None:
             soon = f"in {output.duration(row.next_try - now)}" if row.next_try > now else "now"
             output.line(f"  next try  {output.moment(row.next_try)} ({soon})")
+        if row.model:
+            output.line(f"  model     {output.plain(row.model)}")
+        if row.picture:
+            output.line(f"  picture   {row.picture}")
         if row.command:
             output.line(f"  run       {row.command}")
     if idle:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from node.analysis_runs import COMPLETED, NO_MATCH, QUEUED, SUPERSEDED, UNCHANGED
+from node.analysis_runs import COMPLETED, INCOMPLETE, NO_MATCH, QUEUED, SUPERSEDED, UNCHANGED
 from node.completion import WAITS_SINCE
 from node.config.settings import AnalysisConfig
 from node.errors import MalformedDataSet, NotAnImage, NotAVolume, UnfitInput, UnsupportedPixelData
@@ -24,6 +24,8 @@ REFUSALS = frozenset(
     kind("").name for kind in (MalformedDataSet, NotAVolume, NotAnImage, UnfitInput, UnsupportedPixelData)
 )
 
+#: Kinds of results that a person can look at, the likeliest first.
+_PICTURES = ("sc", "image")
 _SELECTED = "The series for it are being selected."
 
 
@@ -113,7 +115,7 @@ def _run(facts: Facts, about: str, run: Record) -> Row:
     if job is not None and job["state"] != "done":
         return of_job(facts, about, job, "It waits for its turn.")
     if run["state"] in (COMPLETED, UNCHANGED):
-        return _completed(about, run)
+        return _completed(facts, about, run)
     if run["state"] == QUEUED:
         return Row(about, "waiting", "queued", "It waits for its turn.", since=run["recorded_at"])
     if run["state"] == NO_MATCH:
@@ -124,7 +126,7 @@ def _run(facts: Facts, about: str, run: Record) -> Row:
     return replace(row, explanation=f"{row.explanation} {earlier}") if earlier else row
 
 
-def _completed(about: str, run: Record) -> Row:
+def _completed(facts: Facts, about: str, run: Record) -> Row:
     found: Mapping[str, Sequence[str]] = run["facts"]
     told = [sentence(run["reason"])] if run["reason"] else []
     if run["state"] == COMPLETED:
@@ -132,14 +134,48 @@ def _completed(about: str, run: Record) -> Row:
         told.insert(0, f"Completed: {objects} result object{'' if objects == 1 else 's'}.")
     if found:
         told.append(f"Found: {listed_facts(found)}.")
-    return Row(about, "done", "done", " ".join(told), since=run["recorded_at"], found=found)
+    results = _results(facts, run)
+    return Row(
+        about,
+        "done",
+        "done",
+        " ".join(told),
+        since=run["recorded_at"],
+        found=found,
+        model=run["model"],
+        input_digest=run["input_digest"],
+        results=results,
+        picture=_picture(facts, results),
+    )
+
+
+def _results(facts: Facts, run: Record) -> Sequence[str]:
+    """Return the result objects of a run, or where that found all unchanged, those that stand."""
+    if run["state"] != UNCHANGED:
+        return run["result_sop_instance_uids"]
+    with_results = [one for one in facts.runs if one["state"] in (COMPLETED, INCOMPLETE) and _is_of(one, run)]
+    latest = max(with_results, key=lambda one: int(one["revision"]), default=None)
+    return () if latest is None else latest["result_sop_instance_uids"]
+
+
+def _picture(facts: Facts, results: Sequence[str]) -> str:
+    """Return the command that shows a picture among ``results``; empty where none is one."""
+    for kind in _PICTURES:
+        for uid in results:
+            if facts.kinds_of_results.get(uid) == kind:
+                return f"anode show {uid} -o picture.png{facts.command_options}"
+    return ""
+
+
+def _is_of(run: Record, other: Record) -> bool:
+    """Whether both are runs of one analysis over one series."""
+    return all(run[key] == other[key] for key in ("analysis", "series_instance_uid"))
 
 
 def _earlier_result(facts: Facts, run: Record) -> str:
     """Say that what an earlier run of the series left still stands where it was sent; empty without one."""
-    same = ("analysis", "series_instance_uid")
     if not run["series_instance_uid"] or not any(
-        one["state"] == COMPLETED and all(one[key] == run[key] for key in same) for one in facts.runs
+        one["state"] == COMPLETED and _is_of(one, run) for one in facts.runs
     ):
         return ""
     return "The result of an earlier run of this series still stands where it was sent."

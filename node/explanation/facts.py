@@ -29,7 +29,9 @@ class Row:
     ``cause`` is a stable word: that of the error, or ``done``, ``waiting-for-quiet`` and their like.
     ``since`` and ``next_try`` are seconds since the epoch; ``next_try`` is None where none will come
     by itself. ``command`` is what to run, empty where there is nothing to do. ``found`` is what a run that
-    came to a result has found: a name, and words.
+    came to a result has found: a name, and words. ``model`` is what made it, by name, version and the digest
+    of what it was set to, ``input_digest`` that of what it was given, ``results`` the SOP Instance UIDs of
+    its objects; ``picture`` is the command that shows one of them, empty where none is a picture.
     """
 
     about: str
@@ -40,6 +42,10 @@ class Row:
     next_try: float | None = None
     command: str = ""
     found: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    model: str = ""
+    input_digest: str = ""
+    results: Sequence[str] = ()
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Facts:
     """What the records hold on one study; the dictionaries are those of their rooms.
 
     ``senders`` are the AE titles that sent instances of it, where there are routes;
+    ``kinds_of_results`` says of results, by SOP Instance UID, what they are: ``sr``, ``seg``, ``sc``;
     ``damaged`` has the SOP Instance UIDs of those found damaged, each with what was found;
     ``parked`` are the analyses that are parked, here or in other studies;
     ``stale_configuration`` says that the node runs with another configuration than this one.
@@ -65,6 +72,7 @@ class Facts:
     jobs: Sequence[Record] = ()
     quarantined: Sequence[Record] = ()
     senders: frozenset[str] = frozenset()
+    kinds_of_results: Mapping[str, str] = field(default_factory=dict)
     confirmations: Sequence[Confirmation] = ()
     damaged: Sequence[tuple[str, str]] = ()
     parked: Mapping[str, Parked] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from models.series_quality import SeriesQuality
 from node.__main__ import main
 from node.app import App
 from node.config import config_file
@@ -278,6 +282,33 @@ def test_a_failed_check_is_told_first_with_its_reason(
     assert row["found"]["n11"] == []
 
 
+def test_the_picture_of_a_result_is_shown_by_the_command_that_its_row_names(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (
+        "import numpy as np\n"
+        "        from models.types import Findings, Picture\n"
+        "        pixels = np.full((30, 40, 3), 200, np.uint8)\n"
+        "        return Findings(pictures=(Picture('grey', 'Grey', pixels),))"
+    )
+    with faulty_model(tmp_path, monkeypatch, body), bench.node(FAULTY):
+        bench.send(bench.image())
+        wait_until(lambda: bench.why()["state"] == "analysed", 60.0, "the result")
+        [row] = bench.why()["rows"]
+        assert row["model"] == "faulty 1"
+        program, *arguments = shlex.split(row["picture"])
+        monkeypatch.chdir(tmp_path)
+        assert (program, main(arguments)) == ("anode", 0)
+        assert arguments[1] in row["results"]
+        bench.capture.readouterr()
+        assert main(["why", bench.study, "--config", str(bench.config)]) == 0
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width >= 40
+    told = bench.capture.readouterr().out.splitlines()
+    assert "  model     faulty 1" in told
+    assert f"  picture   {row['picture']}" in told
+
+
 def test_waiting_for_quiet(bench: Bench) -> None:
     with bench.node(QUALITY.format(modality="CT"), quiet=1000):
         bench.send(bench.image())
@@ -334,6 +365,12 @@ def test_a_study_whose_results_were_delivered_has_nothing_left_to_do(bench: Benc
                 "results to PACS",
             }
             assert not any(row["command"] or row["next_try"] for row in explained["rows"])
+            [made] = [row for row in explained["rows"] if row["about"] == "analysis quality"]
+            assert made["model"].split()[:2] == ["series-quality", SeriesQuality.card.version]
+            assert re.fullmatch("[0-9a-f]{64}", made["input_digest"])
+            [report] = made["results"]
+            assert report not in {image.SOPInstanceUID for image in images}
+            assert made["picture"] == ""
             assert main(["why", bench.study[:-1], "--config", str(bench.config)]) == 0
     assert "Delivered: 5 instances." in bench.capture.readouterr().out
 

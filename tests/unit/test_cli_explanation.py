@@ -51,6 +51,8 @@ def run(state: str, **changes: Any) -> dict[str, Any]:
         "state": state,
         "reason": "",
         "recorded_at": NOW - 50,
+        "model": "",
+        "input_digest": "",
         "result_sop_instance_uids": [],
         "facts": {},
         **changes,
@@ -279,6 +281,26 @@ def test_a_completed_run_says_what_it_found_and_with_what_it_compared() -> None:
     row = only(replace(FACTS, analyses=[LUNGS], runs=[run("unchanged", reason="as it was", facts=many)]))
     assert row.explanation.startswith("As it was. Found: number 0 0, number 1 1")
     assert row.explanation.endswith("and 292 more.")
+
+
+def test_a_result_names_what_made_it_and_the_command_that_shows_its_picture() -> None:
+    made_by = {"model": "lungs 1.2 0a1b2c3d", "input_digest": "ab" * 32}
+    completed = {**COMPLETED, **made_by}
+    kinds = {"1.1": "sr", "1.2": "image", "1.3": "sc"}
+    facts = replace(FACTS, analyses=[LUNGS], runs=[completed], kinds_of_results=kinds)
+    row = only(facts)
+    assert (row.model, row.input_digest) == ("lungs 1.2 0a1b2c3d", "ab" * 32)
+    assert row.results == ["1.1", "1.2", "1.3"]
+    assert (row.picture, row.command) == ("anode show 1.3 -o picture.png --config x", "")
+    # what was analysed once more and is as it was keeps the results
+    unchanged = run("unchanged", revision=2, **{**made_by, "model": "lungs 1.2 0a1b2c3d"})
+    again = only(replace(facts, runs=[completed, unchanged]))
+    assert (again.results, again.picture) == (row.results, row.picture)
+    # a derived image is one too; a report is none
+    assert only(replace(facts, kinds_of_results={"1.1": "sr", "1.2": "image"})).picture.startswith(
+        "anode show 1.2 "
+    )
+    assert only(replace(facts, kinds_of_results={"1.1": "sr"})).picture == ""
 
 
 def test_a_refusal_says_that_an_earlier_result_stands() -> None:
