@@ -89,7 +89,10 @@ def build(
         whole(header, "SamplesPerPixel", 1) > 1
         or text(header, "PhotometricInterpretation") == "PALETTE COLOR"
     )
-    unit = "1" if is_colour or items(header, "ModalityLUTSequence") else unit_of([header])
+    try:
+        unit = "1" if is_colour or items(header, "ModalityLUTSequence") else unit_of([header])
+    except ValueError as error:
+        raise NotAnImage(str(error)) from None
     check(count, unit)
     fill = _coloured if is_colour else _grey
     pixels = fill(instance, count, unit, allocate)

@@ -32,7 +32,7 @@ def unit_of(headers: Sequence[Dataset]) -> str:
     modalities = {text(header, "Modality") for header in headers}
     if len(modalities) > 1:
         raise ValueError(f"mixed modalities: {', '.join(sorted(modalities))}")
-    types = {_rescale_type(header) for header in headers}
+    types = {kind for header in headers for kind in _rescale_types(header)}
     units = {text(header, "Units") for header in headers}
     if len(types) > 1 or len(units) > 1:
         raise ValueError("mixed units of the values")
@@ -43,13 +43,10 @@ def unit_of(headers: Sequence[Dataset]) -> str:
     return "1"
 
 
-def _rescale_type(header: Dataset) -> str:
-    groups = [
-        *items(header, "SharedFunctionalGroupsSequence"),
-        *items(header, "PerFrameFunctionalGroupsSequence")[:1],
-    ]
-    transformations = [one for group in groups for one in items(group, "PixelValueTransformationSequence")]
-    return next(filter(None, (text(one, "RescaleType") for one in (header, *transformations))), "")
+def _rescale_types(header: Dataset) -> set[str]:
+    """Of every frame."""
+    groups = items(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]
+    return {text(transformation(header, group), "RescaleType") for group in groups}
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def test_frames_of_which_only_some_are_rescaled_are_no_image() -> None:
     instance.header.Modality = "MR"
     shared = instance.header.SharedFunctionalGroupsSequence[0]
     groups = instance.header.PerFrameFunctionalGroupsSequence
+    del shared.PixelValueTransformationSequence[0].RescaleType
     groups[0].PixelValueTransformationSequence = shared.PixelValueTransformationSequence
     del shared.PixelValueTransformationSequence
     with pytest.raises(NotAnImage, match="mixed rescaling: frame 2 is not rescaled as frame 1 is"):

@@ -11,8 +11,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from node.errors import NotAVolume, UnsupportedPixelData
-from node.series import geometry, series_view, volume
+from node.errors import NotAnImage, NotAVolume, UnsupportedPixelData
+from node.series import geometry, image, series_view, volume
 from node.series.source_series import SourceInstance
 from tests.support.data import require_data
 from tests.support.made_series import ct_header, ct_series, enhanced_ct, real_series, source
@@ -114,6 +114,22 @@ def test_high_padding_of_other_modalities_becomes_the_lowest_value() -> None:
 )
 def test_the_unit_says_what_the_header_says(attributes: dict[str, str], unit: str) -> None:
     assert volume.build(ct_series(**attributes)).volume.unit == unit
+
+
+@pytest.mark.parametrize("kind", ["Z_EFF", "MGML", ""])
+def test_frames_in_several_units_are_refused(kind: str) -> None:
+    instance = enhanced_ct()
+    shared = instance.header.SharedFunctionalGroupsSequence[0]
+    (of_all,) = shared.PixelValueTransformationSequence
+    of_one = Dataset()
+    of_one.RescaleSlope, of_one.RescaleIntercept, of_one.RescaleType = 0.01, 0, kind
+    instance.header.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence = [of_one]
+    with pytest.raises(NotAVolume, match="mixed units of the values"):
+        volume.build([instance])
+    with pytest.raises(NotAnImage, match="mixed units of the values"):
+        image.build([instance])
+    of_all.RescaleType = kind
+    assert volume.build([instance]).volume.unit == ("1" if kind else "[hnsf'U]")
 
 
 def test_pixels_of_another_size_than_declared_are_refused() -> None:
