@@ -13,7 +13,6 @@ from node.errors import (
     ModelOutOfMemory,
     ModelReplaced,
     ModelUnusable,
-    OutOfSpace,
     RefusedByModel,
     ResultInvalid,
 )
@@ -61,8 +60,6 @@ def of_answer(model: str, what: str, about: str) -> AnodeError:
         return ModelCrashed(f"model {model} failed: {about}")
     if what == child.OUT_OF_MEMORY:
         return ModelOutOfMemory(f"model {model} found no more memory: {about}")
-    if what == child.OUT_OF_SPACE:
-        return OutOfSpace(f"no space left while model {model} ran: {about}")
     return ResultInvalid(f"the process of model {model} is out of step: it answers {what[:20]!r}")
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from node.errors import ModelCrashed, ModelOutOfMemory, OutOfSpace
-from node.processes import process_tree
+from node.processes import confinement, process_tree, writings
 from node.storage import disk
 
 MEMORY_SECONDS, DISK_SECONDS = 0.05, 0.5
@@ -18,9 +24,22 @@ FLOOR_BYTES = 256 * 1024 * 1024
 MOST_THREADS, LEAST_NAMES = 4096, 10_000
 """Of all processes of a model; of files that a disk still has to have space for, beside their content."""
 
+MOST_WRITTEN_BYTES = 64 * 1024 * 1024
+"""What a model may have written of a disk that is short, where the reserve is not more."""
+
+_PROBE_BYTES = 1024 * 1024
+
 # Of the models that live now, by the number of their process: when memory is short, the largest has to go.
 _taken: dict[int, int] = {}
 _lock = threading.Lock()
+
+
+class _Shortage(NamedTuple):
+    """What is short of a disk, and what a model may have written of it that has no part in that."""
+
+    text: str
+    most_bytes: int = sys.maxsize
+    most_files: int = sys.maxsize
 
 
 class Watch:
@@ -76,7 +95,7 @@ class Watch:
         ModelOutOfMemory
             the model holds more memory than it may, or the most of all when the machine has no more
         ModelCrashed
-            it has more processes and threads than any needs
+            it has more processes and threads than any needs, or has itself filled the disk
         OutOfSpace
             less of the disk is free than the reserve, or few files more have space in it
         """
@@ -99,16 +118,63 @@ class Watch:
     def _models(self) -> list[int]:
         return process_tree.descendants(self._process_id)[1:]
 
+    def found_no_space(self, told: str) -> ModelCrashed | OutOfSpace:
+        """What it means that the model says of a write, in the words of ``told``, that there is no space.
+
+        Raises
+        ------
+        StorageFailure
+            the disk cannot be looked at
+        """
+        if shortage := self._shortage() or self._probe():
+            return self._of(shortage)
+        free_mb, shared_mb = disk.free_bytes(self._folder) >> 20, confinement.SHARED_MEMORY_MB
+        return ModelCrashed(
+            f"model {self._model} found no space where it wrote, though the disk has {free_mb} MB: {told}",
+            action=f"let it write to its working folder; it has {shared_mb} MB of /dev/shm if it is shut in",
+        )
+
     def _look_at_disk(self) -> None:
+        if shortage := self._shortage():
+            raise self._of(shortage)
+
+    def _shortage(self) -> _Shortage | None:
         free = disk.free_bytes(self._folder)
         if free < self._reserve_bytes:
-            raise OutOfSpace(
-                f"{free} bytes are free, {self._reserve_bytes} are held in reserve; model {self._model} was "
-                "ended"
-            )
+            return self._of_bytes(f"{free} bytes are free, {self._reserve_bytes} are held in reserve")
         names, most_names = disk.free_names(self._folder)
-        if names < min(LEAST_NAMES, most_names // 20):
-            raise OutOfSpace(f"there is space for {names} more files; model {self._model} was ended")
+        least_names = min(LEAST_NAMES, most_names // 20)
+        if names < least_names:
+            return _Shortage(f"there is space for {names} more files", most_files=least_names)
+        return None
+
+    def _probe(self) -> _Shortage | None:
+        """Try to write a little: there may be a quota, or no reserve."""
+        try:
+            # Beside the folder of the model, where it can do nothing.
+            with tempfile.TemporaryFile(dir=self._folder.parent) as file:
+                disk.allocate(file.fileno(), _PROBE_BYTES)
+        except (OSError, OutOfSpace):
+            return self._of_bytes("nothing more can be written")
+        return None
+
+    def _of_bytes(self, text: str) -> _Shortage:
+        return _Shortage(text, most_bytes=max(self._reserve_bytes, MOST_WRITTEN_BYTES))
+
+    def _of(self, shortage: _Shortage) -> ModelCrashed | OutOfSpace:
+        """Whether a shortage is the model's own work, and would be so again; it does not go on."""
+        models = self._models()
+        for one in models:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGSTOP)
+        its = writings.written(self._folder, models)
+        if its.is_all and its.bytes <= shortage.most_bytes and its.files <= shortage.most_files:
+            return OutOfSpace(f"{shortage.text}; model {self._model} was ended")
+        return ModelCrashed(
+            f"model {self._model} had written {its.bytes >> 20} MB in {its.files} files and folders, and was "
+            f"ended: {shortage.text}",
+            action="have it write less, or give the disk more space; then run 'anode retry'",
+        )
 
     def _look_at_memory(self) -> None:
         held = process_tree.held(self._models())

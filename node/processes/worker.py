@@ -34,14 +34,13 @@ from node.processes import child, confinement, foreign_files, outcomes
 from node.processes.job_folder import JobFolder
 from node.processes.model_process import ModelProcess, ProcessEnded
 from node.processes.watching import MEMORY_SECONDS, Watch
+from node.runners.hidden_folders import HIDDEN_FOLDERS
 from node.storage import disk
 
 logger = logging.getLogger(__name__)
 
 #: After so many jobs, or when a job leaves so much more memory taken than the first did, another begins.
 MOST_JOBS, MOST_GROWTH_BYTES = 200, 512 * 1024 * 1024
-#: Where programs of the machine listen on sockets that are files, and everybody leaves things.
-_SOCKETS = (Path("/run"), Path("/tmp"), Path("/var/tmp"))
 
 
 class RunStopped(Exception):
@@ -142,7 +141,7 @@ class Worker:
             allow_network=spec.allow_network,
             given=self._given,
             made=self._made,
-            hidden=hidden if spec.allow_network else (*hidden, *_SOCKETS),
+            hidden=hidden if spec.allow_network else (*hidden, *HIDDEN_FOLDERS),
         )
 
     def _watch_over(self, process: ModelProcess) -> Watch:
@@ -324,6 +323,8 @@ class Worker:
             except ValueError as error:
                 raise ResultInvalid(f"the process of model {self._model} is out of step: {error}") from None
         what, about = answer
+        if what == child.OUT_OF_SPACE:
+            raise watch.found_no_space(about)
         if what != step:
             raise outcomes.of_answer(self._model, what, about)
         return about

@@ -324,6 +324,22 @@ def test_three_crashes_in_a_row_park_the_analysis_until_somebody_looks(make: Any
     assert "no such organ" in alarms.standing(data_dir)[0].message
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["open('/dev/shm/x', 'wb').write(b'0' * (300 << 20))", "raise OSError(28, 'No space left on device')"],
+)
+def test_a_model_without_space_where_the_disk_has_some_is_parked_as_well(make: Any, code: str) -> None:
+    scene = make(analysis("told", parameters={"code": code}))
+    for number in range(1, 4):
+        series = f"{SERIES}.{number}"
+        scene.scan(*(slice_of(10 * number + one, series_instance_uid=series) for one in (1, 2, 3)))
+    scene.quiet()
+    assert [(job["state"], job["error_name"]) for job in scene.jobs("analyze")] == [
+        ("set_aside", "model-crashed")
+    ] * 3
+    assert "no space where it wrote" in scene.parked()["test"].reason
+
+
 def test_a_model_may_find_hundreds_of_numbers(make: Any) -> None:
     """What a later analysis asks of them stands with the result, where there is little room."""
     asking = {"Modality": "CT", "test.number-299": ">= 299", "test.speech": "word*"}
