@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from models.registry import UnusableModel
 from models.types import Findings, Image, Input, Inputs, Series, Volume
 from node.catalogue.folder_tables import ModelFolder
+from node.config.config_values import listed
 from node.config.settings import Device
 from node.runners import command_result, nifti
 from node.runners.command_result import CONTRACT, BrokenResult
 from node.runners.conclusions import concluded
+from node.runners.hidden_folders import HIDDEN_FOLDERS
 
 #: Of what a program said, so much is said again, and so much is in the reason of a failure.
 LAST_BYTES, LAST_LINES, LAST_CHARACTERS = 8192, 4, 400
@@ -45,7 +48,7 @@ class CommandModel:
     Raises
     ------
     UnusableModel
-        when the program is not there
+        when the program, or its interpreter, is not there or may not be run
     """
 
     def __init__(self, folder: ModelFolder, *, device: Device, threads: int) -> None:
@@ -77,9 +80,15 @@ class CommandModel:
         return concluded(self._folder, inputs, findings, {})
 
     def _refuse_absent_program(self) -> None:
-        program = self._filled(self._folder.runner.argv[0], {})
-        if os.sep in program and not os.access(program, os.X_OK):
-            raise UnusableModel(f"{self._folder.path}: the program {program} is not there, or may not be run")
+        runner = self._folder.runner
+        program = self._filled(runner.argv[0], {})
+        if os.sep in program:
+            fault = _fault_of(Path(program)) or _fault_of_interpreter(Path(program))
+        else:
+            path = self._filled(runner.environment.get("PATH", _path()), {})
+            fault = "" if shutil.which(program, path=path) else f"is on no folder of PATH ({path})"
+        if fault:
+            raise UnusableModel(f"{self._folder.path}: the program {program} {fault}")
 
     def _lay_out(self, job: Path, inputs: Inputs) -> dict[str, str]:
         """Write the job; return what the placeholders of ``argv`` stand for."""
@@ -114,7 +123,7 @@ class CommandModel:
         runner = self._folder.runner
         threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
         environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
+            "PATH": _path(),
             "LANG": "C.UTF-8",
             "HOME": str(job / "home"),
             "TMPDIR": str(job / "tmp"),
@@ -160,6 +169,35 @@ class CommandModel:
         for name, value in known.items():
             text = text.replace(f"{{{name}}}", value)
         return text
+
+
+def _path() -> str:
+    return os.environ.get("PATH", os.defpath)
+
+
+def _fault_of(program: Path) -> str:
+    """Say why a program cannot be run; empty when it can."""
+    if os.access(program, os.X_OK):
+        return "is a folder" if program.is_dir() else ""
+    if program.exists():
+        return "may not be run: its file is not executable (chmod +x)"
+    if any(Path(os.path.realpath(program)).is_relative_to(one) for one in HIDDEN_FOLDERS):
+        hidden = listed([str(one) for one in HIDDEN_FOLDERS])
+        return f"is not there for a model, which sees nothing of {hidden}: put it elsewhere"
+    return "is not there"
+
+
+def _fault_of_interpreter(script: Path) -> str:
+    """Say why the interpreter that the first line of a script names cannot be run."""
+    try:
+        with script.open("rb") as file:
+            line = file.readline(LAST_BYTES)
+    except PermissionError:
+        # what may be run need not be readable
+        return ""
+    words = os.fsdecode(line.removeprefix(b"#!")).split() if line.startswith(b"#!") else []
+    fault = _fault_of(Path(words[0])) if words else ""
+    return f"begins with #!{words[0]}, which {fault}" if fault else ""
 
 
 def _written(one: Input, folder: Path) -> dict[str, str]:

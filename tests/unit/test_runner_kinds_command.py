@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tempfile
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from models import registry
 from models.types import Code, Findings, Image, InstanceView, Series
-from node.errors import ModelCrashed
+from node.errors import ModelCrashed, ModelUnusable
 from node.runners import loading, nifti
 from node.runners.command import LAST_BYTES
 from node.runners.command_result import BrokenResult
@@ -363,11 +365,42 @@ def test_the_page_shows_the_job_and_the_meta_data_as_they_are(tmp_path: Path) ->
     assert ras.tolist() == [[-0.75, 0, 0, 190], [0, -0.75, 0, 190], [0, 0, 2.5, -310]]
 
 
-def test_a_program_that_is_not_there_is_told_when_it_is_loaded(tmp_path: Path) -> None:
-    runner = 'kind = "command"\nargv = ["{folder}/absent", "{job}"]'
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("/nowhere/absent", "is not there"),
+        ("{folder}", "is a folder"),
+        ("{folder}/plain", "may not be run: its file is not executable (chmod +x)"),
+        ("{folder}/script", "begins with #!/nowhere/python, which is not there"),
+        ("no-such-program", "is on no folder of PATH (/usr/bin)"),
+        ("/tmp/elsewhere/python", "is not there for a model, which sees nothing of /run, /tmp and /var/tmp: "
+         "put it elsewhere"),
+    ],
+)  # fmt: skip
+def test_a_program_that_cannot_be_run_is_told_when_it_is_loaded(
+    tmp_path: Path, program: str, told: str
+) -> None:
+    for name in ("plain", "script"):
+        (tmp_path / name).write_text("#!/nowhere/python\n")
+    (tmp_path / "script").chmod(0o755)
+    runner = f'kind = "command"\nargv = ["{program}", "{{job}}"]\nenvironment = {{ PATH = "/usr/bin" }}'
     path = made_folders.folder(tmp_path, '[[input]]\nas = "volume"', runner=runner)
-    with pytest.raises(registry.UnusableModel, match=r"absent is not there, or may not be run"):
+    where = program.replace("{folder}", str(path))
+    with pytest.raises(registry.UnusableModel) as caught:
         loading.load(str(path), device="cpu", threads=1)
+    assert str(caught.value) == f"{path}: the program {where} {told}"
+
+
+def test_a_program_that_is_hidden_from_models_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as environment:
+        python = Path(environment) / "python"
+        python.symlink_to(sys.executable)
+        runner = f'kind = "command"\nargv = ["{python}", "{{job}}"]'
+        path = made_folders.folder(tmp_path / "model", '[[input]]\nas = "volume"', runner=runner)
+        loading.load(str(path), device="cpu", threads=1)
+        with pytest.raises(ModelUnusable, match=f"{python} is not there for a model, which sees nothing of"):
+            ModelRuns(tmp_path / "data").run(str(path), folder=path)
 
 
 def test_images_and_series_are_arrays_of_their_own(tmp_path: Path) -> None:
