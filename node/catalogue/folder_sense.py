@@ -21,6 +21,8 @@ from node.config.config_values import suggestion
 
 Fault = tuple[Place, str]
 _NETWORKS = ("onnx", "torch")
+#: These share the grid of the first volume.
+_ON_ONE_GRID = (*_NETWORKS, "monai_bundle")
 _SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".pt", ".ts")}
 _KEYS_OF_A_KIND = {"argv": "command", "environment": "command", "unpinned": "command", "entry": "python"}
 #: What is computed is in these; another unit would make another number of it.
@@ -127,6 +129,12 @@ def _needs(folder: ModelFolder) -> Iterator[Fault]:
 
 
 def _input(folder: ModelFolder, place: Place, one: InputTable) -> Iterator[Fault]:
+    if folder.runner.kind in _ON_ONE_GRID and (one.need.comes_from, one.need.kind) == ("prior", "volume"):
+        yield (
+            (*place, "from"),
+            f"from: {folder.runner.kind} is given volumes on the grid of the first, and nothing says where "
+            "one of an earlier study lies on it",
+        )
     if folder.runner.kind not in _NETWORKS:
         return
     if one.need.kind == "series":

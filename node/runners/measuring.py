@@ -13,6 +13,7 @@ from node.catalogue.folder_tables import MeasurementTable, ModelFolder, setting
 from node.catalogue.folder_values import UNIT_MEANINGS, unit_symbol
 from node.config.config_values import suggestion
 from node.runners.failures import FolderFault
+from node.runners.frames import refuse_apart
 from node.runners.placement import Interpolation, covered, onto
 from node.runners.regions import components
 
@@ -167,12 +168,7 @@ def _values(
                 f"measurement {table.name}: '{over_name}' is {grid.shape}, and '{own_name}' {own_grid.shape}"
             )
         return _inside(grid, segment.mask)
-    frames = [one.header.get("FrameOfReferenceUID") for one in (given, lies_on)]
-    if frames[0] != frames[1]:
-        raise ValueError(
-            f"measurement {table.name}: '{over_name}' and '{own_name}' have different frames of reference, "
-            "so nothing says where one lies on the other"
-        )
+    refuse_apart(f"measurement {table.name}", (over_name, given), (own_name, lies_on))
     values = _elsewhere(segment.mask, lies_on.affine, given, interpolation)
     return f"a part of {segment.name} lies beyond '{over_name}'" if values is None else values
 

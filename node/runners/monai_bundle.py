@@ -27,6 +27,7 @@ from node.config.settings import Device
 from node.runners import nifti
 from node.runners.conclusions import concluded
 from node.runners.failures import FolderFault
+from node.runners.frames import refuse_apart
 from node.runners.placement import onto
 from node.runners.python_file import import_from
 from node.runners.regions import after
@@ -270,6 +271,8 @@ def _written(inputs: Inputs, names: list[str], work: Path) -> list[str]:
             continue
         if not isinstance(one, Volume):
             raise ValueError(f"a bundle is given volumes, and '{name}' is none")
+        if number:
+            refuse_apart("inputs", (name, one), (names[0], inputs.volume))
         path = work / f"{number}.nii.gz"
         nifti.write(path, one.voxels, one.affine)
         paths.append(str(path))

@@ -22,6 +22,7 @@ from node.catalogue.folder_values import unit
 from node.config.config_values import suggestion
 from node.runners import conclusions, intensities, marks, regions, replies
 from node.runners.failures import FolderFault
+from node.runners.frames import refuse_apart
 from node.runners.placement import Placement, onto, place
 from node.runners.tensors import Answer, Answers, to_tensor
 from node.runners.windows import slide
@@ -103,6 +104,7 @@ class NetworkModel:
                 continue
             if isinstance(given, Volume) and isinstance(primary, Volume) and given is not primary:
                 # all tensors of a network share one grid, that of the first
+                refuse_apart("inputs", (table.need.name, given), (tables[0].need.name, primary))
                 voxels = onto(
                     given.voxels,
                     given.affine,

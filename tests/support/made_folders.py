@@ -72,11 +72,11 @@ def predict(path: Path, given: Volume | Image | dict[str, Any], **parameters: An
 
 
 def volume(voxels: NDArray[Any], affine: NDArray[np.float64] | None = None, unit: str = "[hnsf'U]") -> Volume:
-    """Return a volume, by default an axial one with steps of 3, 1 and 1 mm."""
+    """Return a volume of one Frame of Reference, by default an axial one with steps of 3, 1 and 1 mm."""
     if affine is None:
         affine = np.array([[0, 0, 1, -10], [0, 1, 0, -20], [3, 0, 0, -30], [0, 0, 0, 1]], np.float64)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     normal = np.cross(affine[:3, 1], affine[:3, 2])
     between = abs(affine[:3, 0] @ normal) / np.linalg.norm(normal)
     spacing = (float(between), float(lengths[1]), float(lengths[2]))
-    return Volume(voxels, affine, spacing, unit, {"Modality": "CT"})
+    return Volume(voxels, affine, spacing, unit, {"Modality": "CT", "FrameOfReferenceUID": "a"})

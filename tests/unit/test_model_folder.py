@@ -45,7 +45,7 @@ def problems(path: Path) -> list[str]:
 def test_a_folder_is_described_without_its_weights(tmp_path: Path) -> None:
     text = (
         '[[input]]\nas = "volume"\nmodality = ["CT", "PT"]\nunit = "[hnsf\'U]"\nmin_slices = 5\n'
-        '[[input]]\nname = "before"\nas = "volume"\nfrom = "prior"\noptional = true\ntensor = "given"\n'
+        '[[input]]\nname = "before"\nas = "image"\nfrom = "prior"\noptional = true\ntensor = "given"\n'
         f'[[parameter]]\nname = "alpha"\ndefault = 0.5\nmaximum = 1\nmeaning = "how much"\n{OUTPUT}'
     )
     path = stated(tmp_path, text)
@@ -135,6 +135,7 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         (f'{WHOLE}{SHARE}name = "a"\nabove = 3\nunit = "1"\n', "unit: a share is taken in %, not 1"),
         (f'{WHOLE}{PRIOR}[[measurement]]\nname = "a"\nof = "thing"\nas = "mean"\nover = "before"\n',
          "over: 'before' and 'volume', on which thing lies, are of different studies"),
+        (f"{WHOLE}{PRIOR}", "from: onnx is given volumes on the grid of the first, and nothing says where"),
         (f'{WHOLE}{PRIOR.replace("volume", "image")}[[measurement]]\nname = "a"\nof = "thing"\nas = "mean"\n'
          'over = "before"\n', "over: 'before' is no volume, as 'volume' is, on which thing lies"),
         ('[[input]]\n[[output]]\nname = "x"\nas = "classification"\n', "a classification needs 'concept'"),

@@ -306,6 +306,32 @@ def test_a_further_volume_is_put_on_the_grid_of_the_first(tmp_path: Path) -> Non
     assert not made_folders.predict(tmp_path, given).segments[0].mask.any()
 
 
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [("b", "'pet' and 'ct' have different frames of reference"), (None, "'pet' has no Frame of Reference")],
+)
+def test_a_further_volume_of_which_nothing_says_where_it_lies_is_unfit(
+    tmp_path: Path, frame: str | None, told: str
+) -> None:
+    shape = ("n", 1, "d", "h", "w")
+    made_folders.network(
+        tmp_path / "model.onnx",
+        [helper.make_node("Add", ["one", "other"], ["said"])],
+        inputs={"one": shape, "other": shape},
+        outputs={"said": shape},
+    )
+    made_folders.folder(
+        tmp_path,
+        '[[input]]\nname = "ct"\ntensor = "one"\n[[input]]\nname = "pet"\ntensor = "other"\nfrom = "study"\n'
+        f'[[output]]\nname = "said"\nas = "segmentation"\n{LABEL}\n',
+    )
+    ct = made_folders.volume(np.zeros(SHAPE, np.int16))
+    assert made_folders.predict(tmp_path, {"ct": ct, "pet": replace(ct)}).segments
+    pet = replace(ct, header={"FrameOfReferenceUID": frame})
+    with pytest.raises(ValueError, match=told):
+        made_folders.predict(tmp_path, {"ct": ct, "pet": pet})
+
+
 def _backwards() -> NDArray[np.float64]:
     """Return the grid of ``made_folders.volume``, seen from its last slice and column."""
     affine = made_folders.volume(np.zeros(SHAPE)).affine.copy()

@@ -46,12 +46,12 @@ def hot(voxels: list[tuple[int, int, int]], on: str = "") -> Findings:
     return Findings((Segment("hot", "Hot", mask, TISSUE, TISSUE, on=on),))
 
 
-def given(frame: str = "a") -> Inputs:
+def given(frame: str | None = "a", of_pet: str | None = "a") -> Inputs:
     """A PET, and a CT whose values are where they lie: 100 z + y / 2 - x, in mm of the patient."""
     slices, rows, columns = np.indices(CT_SHAPE)
     ct = made_folders.volume(100.0 * (2 * slices) + rows / 2 - columns, CT_AFFINE)
     pet = made_folders.volume(np.arange(480, dtype=np.float32).reshape(PET_SHAPE), PET_AFFINE, "g/ml")
-    pet = replace(pet, header={"FrameOfReferenceUID": "a"})
+    pet = replace(pet, header={"FrameOfReferenceUID": of_pet})
     return Inputs({"pet": pet, "ct": replace(ct, header={"FrameOfReferenceUID": frame})})
 
 
@@ -120,6 +120,27 @@ def test_series_in_different_frames_of_reference_are_unfit(tmp_path: Path) -> No
     assert is_refusal(caught.value, stated, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("of_ct", "of_pet", "named"), [("a", None, "pet"), (None, "a", "ct"), (None, None, "ct")]
+)
+def test_series_without_a_frame_of_reference_are_unfit(
+    tmp_path: Path, of_ct: str | None, of_pet: str | None, named: str
+) -> None:
+    stated = folder(tmp_path, measurement("density", "mean", over="ct") + measurement("uptake", "mean"))
+    inputs = given(of_ct, of_pet)
+    with pytest.raises(
+        ValueError, match=f"measurement density: '{named}' has no Frame of Reference"
+    ) as caught:
+        concluded(stated, inputs, hot([(1, 2, 3)]), {})
+    assert is_refusal(caught.value, stated, tmp_path)
+
+
+def test_what_is_measured_in_one_series_needs_no_frame_of_reference(tmp_path: Path) -> None:
+    stated = folder(tmp_path, measurement("uptake", "mean"))
+    taken = numbers(concluded(stated, given(None, None), hot([(1, 2, 3)]), {}))
+    assert taken["uptake"].value == 103
+
+
 def test_a_region_that_is_not_found_is_a_fault_of_the_folder_and_no_refusal(tmp_path: Path) -> None:
     stated = folder(tmp_path, measurement("density", "mean").replace('of = "hot"', 'of = "hott"'))
     told = "measurement density: nothing called 'hott' was found; did you mean 'hot'?"
@@ -148,8 +169,6 @@ def test_a_share_says_of_which_values_it_is(tmp_path: Path) -> None:
         },
         {"limit": 300.25},
     )
-    pet = replace(inputs.volume, header={"FrameOfReferenceUID": "a"})
-    inputs = replace(inputs, given={**inputs.given, "pet": pet})
     taken = numbers(concluded(folder(tmp_path, "".join(tables)), inputs, hot([(3, 2, 3), (4, 5, 6)]), {}))
     told = {name: one.concept.meaning for name, one in taken.items()}
     assert told["dense"] == "Share of voxels above 700 HU (dense)"
