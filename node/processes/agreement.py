@@ -23,6 +23,8 @@ from models.types import (
 from node.processes.declared_types import refuse_other_types
 
 _CORNERS = {"point": (1, 1), "box": (2, 2), "polygon": (3, None), "polyline": (2, None)}
+#: What results are made of in a minute or two. A box has an outline in each slice that it reaches through.
+MOST_MARKS, MOST_POINTS, MOST_POINTS_OF_ALL, MOST_OUTLINES = 5_000, 65_535, 1_000_000, 10_000
 
 
 def refuse_unsound(findings: object, inputs: Inputs) -> None:
@@ -45,8 +47,14 @@ def refuse_unsound(findings: object, inputs: Inputs) -> None:
         # Neither holds for what is no number.
         if inside is not None and inside.size and not (inside.min() >= 0 and inside.max() <= 1):
             raise ValueError(f"the probability of {segment.name} is not within 0 and 1")
+    outlines = 0
     for mark in findings.marks:
         _points(mark, inputs)
+        outlines += int(np.ptp(mark.points[:, 0])) + 1 if mark.shape == "box" else 1
+    if outlines > MOST_OUTLINES:
+        raise ValueError(
+            f"boxes reach through {outlines:,} slices, counted for each box; {MOST_OUTLINES:,} is the most"
+        )
     for image in findings.images:
         if not np.isfinite(image.voxels).all():
             raise ValueError(f"the image {image.name} has voxels that are no numbers")
@@ -73,8 +81,13 @@ def refuse_misshapen(findings: object, inputs: Inputs) -> None:
     refuse_other_types(findings)
     for segment in findings.segments:
         _segment(segment, inputs)
+    if len(findings.marks) > MOST_MARKS:
+        raise ValueError(f"{len(findings.marks):,} marks were found; {MOST_MARKS:,} is the most")
     for mark in findings.marks:
         _mark(mark, inputs)
+    points = sum(len(mark.points) for mark in findings.marks)
+    if points > MOST_POINTS_OF_ALL:
+        raise ValueError(f"the marks have {points:,} points together; {MOST_POINTS_OF_ALL:,} is the most")
     for image in findings.images:
         _image(image, inputs)
     for transform in findings.transforms:
@@ -139,6 +152,10 @@ def _mark(mark: Mark, inputs: Inputs) -> None:
     least, most = _CORNERS[mark.shape]
     if len(mark.points) < least or (most is not None and len(mark.points) > most):
         raise ValueError(f"{name} is a {mark.shape} of {len(mark.points)} points")
+    if len(mark.points) > MOST_POINTS:
+        raise ValueError(
+            f"{name} is a {mark.shape} of {len(mark.points):,} points; {MOST_POINTS:,} is the most"
+        )
 
 
 def _points(mark: Mark, inputs: Inputs) -> None:

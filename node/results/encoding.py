@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from node.errors import ResultInvalid
 from node.results.source_header import SourceHeader
 from node.storage.archive import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -34,6 +35,8 @@ def part10(data_set: Dataset, header: SourceHeader) -> bytes:
 
     The source's character set is kept when it is a single-byte one that can hold all text;
     otherwise it is UTF-8, since code extensions (ISO 2022) are where readers differ.
+
+    Raises ResultInvalid for a value that its value representation cannot hold.
     """
     data_set.SpecificCharacterSet = character_set(data_set, header.specific_character_set)
     meta = FileMetaDataset()
@@ -48,7 +51,11 @@ def part10(data_set: Dataset, header: SourceHeader) -> bytes:
     plain.file_meta = meta
     plain.preamble = b"\x00" * 128
     out = io.BytesIO()
-    dcmwrite(out, plain, enforce_file_format=True)
+    try:
+        dcmwrite(out, plain, enforce_file_format=True)
+    except OSError as error:
+        # Nothing is written to a disk: this is how the library says that a number is too large.
+        raise ResultInvalid(f"an element cannot be encoded: {str(error).splitlines()[0]}") from error
     return out.getvalue()
 
 

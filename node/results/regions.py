@@ -18,6 +18,8 @@ from node.results.given import Given
 from node.results.grid import Slice
 
 GraphicType = Literal["POINT", "POLYGON", "POLYLINE"]
+#: As many as Graphic Data (FL) has room for within the 64 KiB of Explicit VR, in space and on an image.
+MOST_POINTS_IN_SPACE, MOST_POINTS_ON_AN_IMAGE = 65534 // 12, 65534 // 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,13 @@ def region_of(mark: Mark, given: Given) -> Region:
         return Region(_TYPES[mark.shape], reason="its input was given as instances, which have no grid")
     outlines = outlines_of(mark, grid.shape)
     kind = _TYPES[mark.shape]
-    if given.source.volume is not None and given.has_frame_of_reference:
+    is_in_space = given.source.volume is not None and given.has_frame_of_reference
+    most, longest = MOST_POINTS_IN_SPACE if is_in_space else MOST_POINTS_ON_AN_IMAGE, max(map(len, outlines))
+    if longest > most:
+        return Region(
+            kind, reason=f"a report has room for {most:,} points of an outline, and it has {longest:,}"
+        )
+    if is_in_space:
         return Region(kind, in_space=tuple(grid.to_mm(one) for one in outlines))
     if grid.reason:
         return Region(kind, reason=grid.reason)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import config
+from pydicom.dataelem import DataElement
 from pydicom.uid import CTImageStorage
 
 from models.types import Code, DerivedImage, Findings, Transform
@@ -21,6 +23,8 @@ from node.results import build as build_module
 from node.results.build import PredecessorReference
 from node.results.check import check
 from node.results.checks.check_report import content
+from node.results.encoding import part10
+from node.results.source_header import SourceHeader
 from node.storage import archive
 from node.wire.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.support import made
@@ -71,6 +75,15 @@ def test_three_kinds_are_three_series_in_the_study_of_the_source(source: Any) ->
     assert {one.StudyInstanceUID for one in objects.values()} == {"1.2.3"}
     assert len({one.SeriesInstanceUID for one in objects.values()} | {"1.2.3.4"}) == 4
     assert len({one.SeriesNumber for one in objects.values()}) == 3
+
+
+def test_a_number_that_its_element_cannot_hold_is_a_fault_of_the_result_and_not_of_a_disk(
+    source: Any,
+) -> None:
+    data_set = made.instance(study_instance_uid="1.2", series_instance_uid="1.3", sop_instance_uid="1.4")
+    data_set["Rows"] = DataElement("Rows", "US", 70_000, validation_mode=config.IGNORE)
+    with pytest.raises(ResultInvalid, match="cannot be encoded"):
+        part10(data_set, SourceHeader.of(source))
 
 
 def header_in(result: Any) -> Header:

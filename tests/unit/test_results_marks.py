@@ -9,6 +9,7 @@ from typing import Any
 import highdicom
 import numpy as np
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from models.types import Code, DerivedImage, Evaluation, Findings, Mark, Segment
@@ -354,6 +355,11 @@ def test_marks_and_segments_on_retired_and_private_classes_name_them(sop_class: 
             lambda one: setattr(one, "GraphicData", [0, 0, 0, 1, 0, 0, 1, 1, 0]),
             "a polygon is not closed",
         ),
+        (
+            "polygon",
+            lambda one: one.add(DataElement("GraphicData", "UN", bytes(72_000))),
+            "longer than their value representation has room for",
+        ),
     ],
 )
 def test_regions_that_break_their_rules_are_refused(source: Any, name: str, spoil: Any, problem: str) -> None:
@@ -376,3 +382,38 @@ def test_the_same_findings_give_the_same_bytes(source: Any) -> None:
     findings, both = on_both()
     first = [one.part10 for one in all_built(findings, both, run_facts())]
     assert first == [one.part10 for one in all_built(findings, both, run_facts())]
+
+
+def wave(count: int, shape: str = "polyline") -> Mark:
+    """A mark of many points on the fourth row of the second slice."""
+    points = np.ones((count, 3))
+    points[:, 1:] = 2 + 0.5 * np.random.default_rng(1).random((count, 2))
+    return spot(shape=shape, points=points)
+
+
+@pytest.mark.parametrize(
+    ("on_image", "shape", "most"),
+    [
+        (False, "polyline", 5461), (False, "polygon", 5460),
+        (True, "polyline", 8191), (True, "polygon", 8190),
+    ],
+)  # fmt: skip
+def test_an_outline_that_a_report_has_no_room_for_is_left_out_and_the_report_says_so(
+    source: Any, on_image: bool, shape: str, most: int
+) -> None:
+    def places(count: int) -> tuple[list[Dataset], list[str]]:
+        mark = wave(count, shape)
+        if on_image:
+            mark = replace(mark, points=mark.points * (0, 1, 1))
+        document = report(Findings(marks=(mark,)), image_source() if on_image else source, ("sr",))
+        items = [one for one in content(document) if one.ValueType in ("SCOORD", "SCOORD3D")]
+        return items, [one.TextValue for one in content(document) if concept_of(one) == "121106"]
+
+    [item], said = places(most)
+    assert item["GraphicData"].VR == "FL"
+    assert len(item.GraphicData) in (5461 * 3, 8191 * 2)
+    assert said == []
+    items, said = places(most + 1)
+    assert items == []
+    [why] = said
+    assert why.startswith("where it lies is not said: a report has room for ")

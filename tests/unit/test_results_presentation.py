@@ -259,3 +259,16 @@ def test_noise_is_drawn_in_a_hundred_parts_and_no_more() -> None:
     mask = (np.indices((40, 60)).sum(axis=0) % 2 == 0)[None]
     [made] = states(of, region(mask))
     assert len(made.GraphicAnnotationSequence[0].GraphicObjectSequence) == 100
+
+
+@pytest.mark.parametrize("shape", ["polyline", "polygon"])
+def test_a_long_mark_is_drawn_with_every_second_of_its_points(shape: str) -> None:
+    points = np.ones((9001, 3))
+    points[:, 1:] = 2 + 0.5 * np.random.default_rng(1).random((9001, 2))
+    [made] = states(made_source(), Mark("m", "M", shape, points, LESION, NODULE))  # type: ignore[arg-type]
+    [graphic] = made.GraphicAnnotationSequence[0].GraphicObjectSequence
+    drawn = np.array(graphic.GraphicData).reshape(-1, 2)
+    assert len(drawn) == graphic.NumberOfGraphicPoints < 5000
+    ends = points[0], points[0 if shape == "polygon" else -1]
+    assert np.allclose(drawn[[0, -1]], np.array(ends)[:, :0:-1] + 0.5)
+    assert np.allclose(drawn[7], points[14, :0:-1] + 0.5)

@@ -255,3 +255,11 @@ def test_a_contour_too_long_for_explicit_lengths_is_written_whole() -> None:
         [made] = structure_sets(of, region(mask))
         assert made.file_meta.TransferSyntaxUID == syntax
         assert np.array_equal(filled(made, 1, of), mask)
+
+
+def test_a_contour_of_as_many_points_as_a_mark_may_have_is_whole() -> None:
+    points = np.ones((65_535, 3))
+    points[:, 1:] = 1 + np.random.default_rng(1).random((65_535, 2))
+    [made] = structure_sets(made_source(), Mark("m", "M", "polyline", points, LESION, NODULE))
+    [contour] = contour_items(made, 1)
+    assert contour.NumberOfContourPoints == 65_535

@@ -185,6 +185,9 @@ def _coordinates(item: Dataset) -> Iterator[str]:
         for one in item.get("ContentSequence", [])
     ):
         yield "a region on an image does not say on which"
+    if "GraphicData" in item and item["GraphicData"].VR != "FL":
+        yield "the coordinates of a region are longer than their value representation has room for"
+        return
     kind, size = str(item.get("GraphicType", "")), 3 if in_space else 2
     values = list(item.get("GraphicData") or [])
     if len(values) % size or not values or not all(math.isfinite(one) for one in values):

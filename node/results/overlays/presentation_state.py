@@ -94,15 +94,20 @@ def _graphics(region: Segment | Mark, layer: int, grid: Grid) -> Iterator[_Graph
     """Yield what is drawn of a region; whole numbers are centres of voxels, where GSPS has them at a half."""
     if isinstance(region, Mark):
         for outline in outlines_of(region, grid.shape):
-            yield _Graphic(layer, slice_of(outline, grid.shape), outline[:, :0:-1] + 0.5, _words(region))
+            places = _thinned(outline[:, :0:-1]) + 0.5
+            yield _Graphic(layer, slice_of(outline, grid.shape), places, _words(region))
         return
     for index in np.flatnonzero(region.mask.any(axis=(1, 2))).tolist():
         parts = sorted(contours(region.mask[index]), key=len, reverse=True)
         for part in parts[:_MOST_PARTS]:
-            # A contour with more corners is drawn with every second, third ... of them.
-            thinned = part[:: -(-len(part) // _MOST_CORNERS)]
-            places = thinned[:, ::-1] + 0.5
-            yield _Graphic(layer, index, np.concatenate([places, places[:1]]))
+            places = _thinned(np.concatenate([part, part[:1]])[:, ::-1]) + 0.5
+            yield _Graphic(layer, index, places)
+
+
+def _thinned(line: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a line with every second, third ... of its points where it has more than can be drawn."""
+    step = -(-len(line) // _MOST_CORNERS)
+    return line if step == 1 else np.concatenate([line[:-1:step], line[-1:]])
 
 
 def _words(mark: Mark) -> str:
