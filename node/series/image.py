@@ -131,7 +131,8 @@ def _grey(instance: SourceInstance, count: int, unit: str, allocate: Allocate) -
                 one, other = said.values()
                 raise NotAnImage(f"mixed rescaling: frame {other} is not rescaled as frame {one} is")
             values = real(stored, rescale)
-            fill_padding(values, stored, header, is_ct=unit == HOUNSFIELD_UNIT, is_inverse=is_inverse)
+            is_ct = unit == HOUNSFIELD_UNIT
+            fill_padding(values, stored, header, rescale, is_ct=is_ct, is_inverse=is_inverse)
         pixels = wide_enough(pixels, values, allocate)
         pixels[index] = values
     return pixels

@@ -110,18 +110,29 @@ def real(stored: NDArray[Any], rescale: Rescaling) -> NDArray[Any]:
 
 
 def fill_padding(
-    values: NDArray[Any], stored: NDArray[Any], header: Dataset, *, is_ct: bool, is_inverse: bool = False
+    values: NDArray[Any],
+    stored: NDArray[Any],
+    header: Dataset,
+    rescale: Rescaling,
+    *,
+    is_ct: bool,
+    is_inverse: bool = False,
 ) -> None:
     """Put what is outside the field of view to air in CT, else to what is shown black.
 
-    That is the lowest value of the frame, or with ``is_inverse`` (MONOCHROME1) the highest one.
+    That is the lowest value of the frame, or with ``is_inverse`` (MONOCHROME1) the highest one. Lossy
+    compression spreads padding to other values: where it lies below the scale of a CT, so does nothing else.
     """
-    padding = _padding(stored, header)
-    if padding is None or not padding.any():
+    span = _padding(header)
+    if span is None:
         return
+    padding = (stored >= span[0]) & (stored <= span[1])
     if is_ct:
         values[padding] = CT_PADDING_HU
-    elif not padding.all():
+        is_lossy = text(header, "LossyImageCompression") == "01"
+        if is_lossy and span[0] * rescale.slope + rescale.intercept < CT_PADDING_HU:
+            np.maximum(values, CT_PADDING_HU, out=values)
+    elif padding.any() and not padding.all():
         seen = values[~padding]
         if is_inverse:
             values[padding] = np.maximum(values[padding], seen.max())
@@ -130,16 +141,13 @@ def fill_padding(
             values[padding & (values > lowest)] = lowest
 
 
-def _padding(stored: NDArray[Any], header: Dataset) -> NDArray[np.bool_] | None:
-    """Pixels that are padding (PS3.3 section C.7.5.1.1.2); None when none is declared."""
+def _padding(header: Dataset) -> tuple[int, int] | None:
+    """From which stored value to which is padding (PS3.3 section C.7.5.1.1.2); None when none is declared."""
     first = stored_value(header, "PixelPaddingValue")
     if first is None:
         return None
     last = stored_value(header, "PixelPaddingRangeLimit")
-    if last is None:
-        return stored == first
-    low, high = sorted((first, last))
-    return (stored >= low) & (stored <= high)
+    return (first, first) if last is None else (min(first, last), max(first, last))
 
 
 def wide_enough(array: NDArray[Any], values: NDArray[Any], allocate: Allocate) -> NDArray[Any]:

@@ -50,8 +50,8 @@ def build(
 
     Voxels are (slice, row, column) after the Modality LUT (PS3.3 section C.11.1): int16 where all
     values are whole and fit, else int32, else float32. Slices are in order along their normal.
-    Padding outside the field of view becomes -1024 HU in CT, and elsewhere the lowest value of
-    its slice where it was higher.
+    Padding outside the field of view becomes -1024 HU in CT, with all below it where padding below it
+    was compressed with loss, and elsewhere the lowest value of its slice where it was higher.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _fill(
             if stored.shape != plane.size:
                 raise NotAVolume(f"{plane.label} decodes to {stored.shape} pixels instead of {plane.size}")
             values = real(stored, plane.rescaling)
-            fill_padding(values, stored, instance.header, is_ct=is_ct)
+            fill_padding(values, stored, instance.header, plane.rescaling, is_ct=is_ct)
             voxels = wide_enough(voxels, values, allocate)
             voxels[index] = values
         if waiting:

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from node.errors import NotAnImage, NotAVolume, UnsupportedPixelData
-from node.series import geometry, image, series_view, volume
+from node.series import geometry, image, series_view, source_series, volume
 from node.series.source_series import SourceInstance
 from tests.support.data import require_data
 from tests.support.made_series import ct_header, ct_series, enhanced_ct, real_series, source
@@ -92,6 +92,45 @@ def test_a_range_of_padding_is_padding() -> None:
         )
     )
     assert voxels[:, 0].tolist() == [-1024, -1024, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("padding", "loss", "expected"),
+    [
+        # Beside padding below the scale of a CT, nothing that is below it too is an attenuation.
+        (-2000, "01", [-1024, -1024, -1024, -1024, -1023, 40]),
+        (-2000, "00", [-2010, -1024, -1990, -1030, -1023, 40]),
+        (-2000, None, [-2010, -1024, -1990, -1030, -1023, 40]),
+        # Padding that is on the scale says nothing of what is below it.
+        (-1024, "01", [-2010, -2000, -1990, -1030, -1023, 40]),
+        (None, "01", [-2010, -2000, -1990, -1030, -1023, 40]),
+    ],
+)
+def test_padding_that_lossy_compression_spread_is_air(
+    padding: int | None, loss: str | None, expected: list[int]
+) -> None:
+    pixels = np.array([[-2010, -2000, -1990, -1030, -1023, 40]] * 4, np.int16)
+    found = two_slices(
+        pixels,
+        PixelRepresentation=1,
+        RescaleIntercept=0,
+        **{} if padding is None else {"PixelPaddingValue": padding},
+        **{} if loss is None else {"LossyImageCompression": loss},
+    )
+    assert last(found)[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("pydicom_pydicom/693_J2KI.dcm", 0.28), ("pydicom_pylibjpeg-data/CT1_JLSN.dcm", 0.21)],
+)
+def test_real_images_whose_padding_was_compressed_with_loss_go_no_lower_than_air(
+    name: str, share: float
+) -> None:
+    instance = source_series.from_file(require_data(f"singles/{name}"))
+    found = image.build([instance]).image.pixels
+    assert found.min() == -1024
+    assert (found == -1024).mean() > share
 
 
 def test_high_padding_of_other_modalities_becomes_the_lowest_value() -> None:
