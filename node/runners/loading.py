@@ -32,7 +32,7 @@ def load(reference: str, *, device: Device, threads: int, identity: Sequence[str
     Raises
     ------
     ModelReplaced
-        when it is another one
+        when it is another one, or its folder was touched while it was loaded
     registry.UnknownModel, registry.UnusableModel
         as ``catalogue.describe`` and ``verify`` do, or when the model cannot be loaded
     ImportError
@@ -47,7 +47,9 @@ def load(reference: str, *, device: Device, threads: int, identity: Sequence[str
     _refuse_another(description.identity, identity)
     # what changes from here on is noticed, what is read while it is loaded, too
     sealed = SealedFolder(description)
-    return SealedModel(_of_folder(folder, device, threads), sealed)
+    model = _of_folder(folder, device, threads)
+    sealed.refuse_touches()
+    return SealedModel(model, sealed)
 
 
 def _refuse_another(found: Sequence[str], wanted: Sequence[str]) -> None:

@@ -6,6 +6,9 @@ anew for each run, and Python imports some modules late: they would run what no 
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from models.base import Model
 from models.types import Findings, Inputs
 from node.catalogue import catalogue, pinned_files
@@ -28,7 +31,22 @@ class SealedFolder:
         self._description = description
         # before the digests are taken, so that what changes meanwhile is noticed
         self._seen = self._identities()
+        self._seen_folders = self._folder_times()
         catalogue.verify(description)
+
+    def refuse_touches(self) -> None:
+        """End the time in which the model is loaded: what was touched in it may have been another file.
+
+        Digests would not tell, of a file that was put back.
+
+        Raises
+        ------
+        ModelReplaced
+            something was
+        """
+        now = self._identities()
+        if now != self._seen or not now or self._folder_times() != self._seen_folders:
+            raise ModelReplaced(f"{self._folder} was touched while the model was loaded")
 
     def refuse_changes(self) -> None:
         """Compare the folder with what it was; digests are taken again only of what was touched.
@@ -52,6 +70,16 @@ class SealedFolder:
         except OSError:
             # which one, and why, is told with the digests
             return ()
+
+    def _folder_times(self) -> dict[Path, tuple[int, int]]:
+        """Return what would change where a file comes or goes beside those of the model."""
+        folders = {self._folder, *((self._folder / one.path).parent for one in self._description.files)}
+        times = {}
+        for folder in folders:
+            with suppress(OSError):
+                facts = folder.stat()
+                times[folder] = facts.st_mtime_ns, facts.st_ctime_ns
+        return times
 
 
 class SealedModel:

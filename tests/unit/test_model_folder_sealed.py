@@ -178,6 +178,41 @@ def test_what_is_stated_has_to_be_what_was_read(tmp_path: Path) -> None:
         catalogue.verify(described)
 
 
+# --- while it is loaded ------------------------------------------------------
+
+SWAPPING = """
+from pathlib import Path
+folder = Path(__file__).parent
+{swap}
+class Model:
+    def predict(self, inputs): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        "(folder / 'weights').rename(folder / 'kept'); (folder / 'kept').rename(folder / 'weights')",
+        "was = (folder / 'weights').read_bytes()\n"
+        "(folder / 'weights').write_bytes(b'forged')\n(folder / 'weights').write_bytes(was)",
+        "(folder / 'json.py').touch(); (folder / 'json.py').unlink()",
+        "(folder / 'deep' / 'json.py').touch(); (folder / 'deep' / 'json.py').unlink()",
+        "(folder / 'weights').unlink()",
+    ],
+    ids=["another-file", "other-content", "one-more", "one-more-below", "gone"],
+)
+def test_what_was_swapped_while_it_was_loaded_and_put_back_is_not_overlooked(
+    tmp_path: Path, swap: str
+) -> None:
+    (tmp_path / "weights").write_bytes(b"meant")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "weights").write_bytes(b"meant")
+    (tmp_path / "model.py").write_text(SWAPPING.format(swap=swap))
+    path = made_folders.folder(tmp_path, INPUT, runner='kind = "python"\nentry = "model.py:Model"')
+    with pytest.raises(ModelReplaced, match="was touched while the model was loaded"):
+        loaded(path)
+
+
 # --- before each run ---------------------------------------------------------
 
 
