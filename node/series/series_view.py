@@ -206,10 +206,14 @@ def stored_value(header: Dataset, keyword: str) -> int | None:
         found = int.from_bytes(found[:2], "little")
     if not isinstance(found, int):
         return None
-    bits = whole(header, "BitsAllocated", 16)
-    if whole(header, "PixelRepresentation", 0) == 1:
-        return found - (1 << bits) if found >= 1 << (bits - 1) else found
-    return found + (1 << bits) if found < 0 else found
+    allocated = whole(header, "BitsAllocated", 16)
+    if whole(header, "PixelRepresentation", 0) != 1:
+        return found + (1 << allocated) if found < 0 else found
+    # The sign is that of the bits stored, or was carried on through those allocated.
+    for bits in (whole(header, "BitsStored", allocated), allocated):
+        if 0 < bits <= allocated and 1 << (bits - 1) <= found < 1 << bits:
+            return found - (1 << bits)
+    return found
 
 
 def _shown(found: Any, vr: str) -> HeaderValue:

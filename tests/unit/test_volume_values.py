@@ -79,6 +79,23 @@ def test_padding_that_came_undecoded_is_understood() -> None:
     assert series_view.stored_value(header, "PixelPaddingValue") == -2000
 
 
+@pytest.mark.parametrize(
+    ("written", "is_signed", "meant"),
+    [
+        (0x0800, 1, -2048),  # 12 bits, as they are stored
+        (0xF800, 1, -2048),  # the sign carried on through 16
+        (-2048, 1, -2048),
+        (0x07FF, 1, 2047),
+        (0x0800, 0, 2048),
+        (-2000, 0, 63536),
+    ],
+)
+def test_the_sign_of_padding_is_that_of_the_bits_stored(written: int, is_signed: int, meant: int) -> None:
+    header = ct_header(1, (0, 0, 0), PixelRepresentation=is_signed)
+    header.add_new("PixelPaddingValue", "SS" if written < 0 else "US", written)
+    assert series_view.stored_value(header, "PixelPaddingValue") == meant
+
+
 def test_a_range_of_padding_is_padding() -> None:
     pixels = np.full((4, 6), 40, np.int16)
     pixels[0], pixels[1] = -2000, -1900
