@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from node.cli.command import Commands
 
 KINDS = ("settle", "select", "analyze", "deliver", "commit", "confirm", "sweep", "verify")
+_OF_ANALYSES = ("select", "analyze")
+_ALL = 1_000_000
 STATES = {"ready": "ready", "running": "leased", "done": "done", "set-aside": "set_aside"}
 """What people say for the states of the queue."""
 
@@ -219,9 +221,14 @@ def _tell_of_parked(opened: Records) -> None:
 
 def _refuse_unknown_analysis(opened: Records, name: str) -> None:
     from node import parking
+    from node.jobs import listing
 
     with opened.database.read() as connection:
         known = [one.name for one in opened.config.analyses] + list(parking.parked(connection))
+        if name not in known:
+            # One that was taken out may have left jobs.
+            aside = listing.jobs(connection, state="set_aside", limit=_ALL)
+            known += {str(job["payload"]["analysis"]) for job in aside if job["kind"] in _OF_ANALYSES}
     if name not in known:
         raise WrongUsage(f"there is no analysis '{name}'{suggestion(name, known)}")
 

@@ -19,11 +19,15 @@ from node.found import listed_facts
 WAITING_FOR_QUIET = "waiting-for-quiet"
 WAITING_FOR_ANALYSIS = "waiting-for-analysis"
 NOT_SELECTED = "not-selected"
+NOT_CONFIGURED = "not-configured"
 #: States of runs that say that the series is none for the analysis.
 REFUSALS = frozenset(
     kind("").name for kind in (MalformedDataSet, NotAVolume, NotAnImage, UnfitInput, UnsupportedPixelData)
 )
 
+_TAKEN_OUT = "The analysis is not in the configuration any more"
+#: States of runs that left results, or found those that stand as they are to be.
+_WITH_RESULTS = frozenset({COMPLETED, INCOMPLETE, UNCHANGED})
 #: Kinds of results that a person can look at, the likeliest first.
 _PICTURES = ("sc", "image")
 _SELECTED = "The series for it are being selected."
@@ -45,10 +49,8 @@ def of_analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
             yield of_job(facts, about, job, told)
             return
     shown = _latest_runs(facts, analysis.name)
-    several = len(shown) > 1
     for run in shown:
-        named = f"{about}, series {_short(run['series_instance_uid'])}" if several else about
-        yield _run(facts, named, run)
+        yield _run(facts, _about(run, of_several=len(shown) > 1), run)
     if not shown:
         yield Row(
             about,
@@ -59,6 +61,45 @@ def of_analysis(facts: Facts, analysis: AnalysisConfig) -> Iterator[Row]:
             + ("restart the node and select again." if facts.stale_configuration else "select again."),
             command=AGAIN.format(study=facts.study_instance_uid, options=facts.command_options),
         )
+
+
+def of_taken_out(facts: Facts) -> Iterator[Row]:
+    """Say what analyses left that are not in the configuration any more: results, and jobs set aside."""
+    configured = {analysis.name for analysis in facts.analyses}
+    left: dict[str, list[Record]] = {}
+    for run in facts.runs:
+        if run["state"] in _WITH_RESULTS:
+            left.setdefault(run["analysis"], []).append(run)
+    for analysis in sorted(left.keys() - configured):
+        shown = _latest_runs(replace(facts, runs=left[analysis]), analysis)
+        for run in shown:
+            row = _completed(facts, _about(run, of_several=len(shown) > 1), run)
+            yield replace(row, explanation=f"{row.explanation} {_TAKEN_OUT}.".lstrip())
+    aside: dict[str, list[Record]] = {}
+    for job in facts.jobs:
+        if job["kind"] in ("select", "analyze") and job["state"] == "set_aside":
+            aside.setdefault(str(job["payload"]["analysis"]), []).append(job)
+    for analysis in sorted(aside.keys() - configured):
+        yield _set_aside(facts, analysis, aside[analysis])
+
+
+def _set_aside(facts: Facts, analysis: str, jobs: Sequence[Record]) -> Row:
+    last = max(jobs, key=lambda job: job["failed_at"])
+    many = "1 job of it is set aside" if len(jobs) == 1 else f"{len(jobs)} jobs of it are set aside, the last"
+    return Row(
+        f"analysis {analysis}",
+        "stopped",
+        NOT_CONFIGURED,
+        f"{many}: {sentence(last['error'])} {_TAKEN_OUT}: a node that runs without it lets such jobs go "
+        "once they are asked for.",
+        since=last["failed_at"],
+        command=UNPARK.format(analysis=shlex.quote(analysis), options=facts.command_options),
+    )
+
+
+def _about(run: Record, *, of_several: bool) -> str:
+    about = f"analysis {run['analysis']}"
+    return f"{about}, series {_short(run['series_instance_uid'])}" if of_several else about
 
 
 def _latest_runs(facts: Facts, analysis: str) -> list[Record]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from node.alarms import DISK_FULL
 from node.analysis_runs import COMPLETED
-from node.explanation.analyses import WAITING_FOR_QUIET, of_analysis
+from node.explanation.analyses import WAITING_FOR_QUIET, of_analysis, of_taken_out
 from node.explanation.deliveries import of_deliveries, of_idle_route
 from node.explanation.facts import Facts, Row
 from node.explanation.stored import of_storage
@@ -33,6 +33,7 @@ def explain(facts: Facts) -> list[Row]:
     rows = [*_node(facts)]
     for analysis in facts.analyses:
         rows += of_analysis(facts, analysis)
+    rows += of_taken_out(facts)
     rows += of_deliveries(facts)
     for number, route in enumerate(facts.routes, 1):
         rows += of_idle_route(facts, number, route)

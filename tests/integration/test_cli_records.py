@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from node.clock import Clock
 from node.completion import Completion
 from node.config import config_file
 from node.config.settings import Config
-from node.errors import AnalysisParked, ConflictingInstance, PeerRefused
+from node.errors import AnalysisParked, ConflictingInstance, ModelCrashed, PeerRefused
 from node.index import schema
 from node.index.database import FILE_NAME, Database
 from node.index.index import Index, Provenance
@@ -401,6 +402,28 @@ def test_an_analysis_that_is_not_there_is_not_retried(records: Records) -> None:
 def test_an_analysis_that_was_taken_out_can_still_be_unparked(records: Records) -> None:
     park(records, "old")
     assert records.json("retry", "--analysis", "old")["unparked"] == ["old"]
+
+
+def test_jobs_that_are_left_of_an_analysis_that_was_taken_out_can_be_asked_for(records: Records) -> None:
+    records.receive(made.ct_image(study_instance_uid="1.2.3"))
+    payload = {"study_instance_uid": "1.2.3", "series_instance_uid": "1.2.3.1", "analysis": "old"}
+
+    def enqueue(connection: sqlite3.Connection) -> None:
+        records.queue.enqueue(
+            connection, "analyze", key="old", payload=payload | {"revision": 1}, study_instance_uid="1.2.3"
+        )
+
+    records.database.write(enqueue)
+    (job,) = records.queue.lease({"analyze": 1}, seconds=60, owner="test")
+    error = ModelCrashed("model old failed: no such organ")
+    records.database.write(lambda connection: records.queue.set_aside(connection, job, error))
+    (row,) = [row for row in records.json("why", "1.2.3")["rows"] if row["cause"] == "not-configured"]
+    assert "Model old failed: no such organ." in row["explanation"]
+    program, *arguments = shlex.split(row["command"])
+    assert (program, arguments[:3]) == ("anode", ["retry", "--analysis", "old"])
+    assert records.json(*arguments[:3])["jobs_to_be_done"] == 1
+    assert "there is no analysis 'older'" in records.told("retry", "--analysis", "older", status=2)
+    assert not [row for row in records.json("why", "1.2.3")["rows"] if row["cause"] == "not-configured"]
 
 
 def test_the_alarm_of_an_analysis_that_is_not_configured_goes_with_the_next_retry(records: Records) -> None:

@@ -309,6 +309,19 @@ def test_the_picture_of_a_result_is_shown_by_the_command_that_its_row_names(
     assert f"  picture   {row['picture']}" in told
 
 
+def test_a_node_without_the_analysis_lets_go_what_was_set_aside_of_it(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty_model(tmp_path, monkeypatch, "raise RuntimeError('for the test')"), bench.node(FAULTY):
+        bench.send(bench.image())
+        bench.expect("the model crashed")
+    with bench.node():
+        [row] = bench.why()["rows"]
+        assert (row["state"], row["cause"]) == ("stopped", "not-configured")
+        assert main(shlex.split(row["command"])[1:]) == 0
+        wait_until(lambda: bench.why()["rows"] == [], 20.0, "the job to be let go")
+
+
 def test_waiting_for_quiet(bench: Bench) -> None:
     with bench.node(QUALITY.format(modality="CT"), quiet=1000):
         bench.send(bench.image())

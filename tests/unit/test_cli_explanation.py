@@ -322,6 +322,37 @@ def test_a_failure_that_led_to_parking_says_that_the_analysis_is_parked() -> Non
     assert row.command == "anode retry --analysis lungs --config x"
 
 
+def test_what_an_analysis_left_that_was_taken_out_is_still_told() -> None:
+    runs = [COMPLETED, run("no-match", series_instance_uid="", analysis="other")]
+    facts = replace(FACTS, runs=runs, jobs=DELIVERED)
+    row, delivered = explain(facts)
+    assert (row.about, row.state, row.results) == ("analysis lungs", "done", ["1.1", "1.2", "1.3"])
+    assert row.explanation == (
+        "Completed: 3 result objects. The analysis is not in the configuration any more."
+    )
+    assert (delivered.about, state_of(facts)) == ("results to PACS", "returned")
+    row = only(replace(FACTS, runs=[COMPLETED, run("failed", revision=2)]))
+    assert (row.state, row.results) == ("done", ["1.1", "1.2", "1.3"])
+    lost = run("incomplete", reason="1 of 3 results is missing", result_sop_instance_uids=["1.1"])
+    row = only(replace(FACTS, runs=[lost]))
+    assert (row.state, row.results) == ("done", ["1.1"])
+    assert row.explanation.startswith("1 of 3 results is missing. The analysis is not in")
+
+
+def test_jobs_of_an_analysis_that_was_taken_out_say_how_they_are_let_go() -> None:
+    failed = {"error_name": "model-crashed", "error": "it crashed"}
+    jobs = [job("analyze", "set_aside", number, **failed) for number in (1, 2)]
+    facts = replace(FACTS, runs=[run("failed")], jobs=[*jobs, job("select", "done", 3)])
+    row = only(facts)
+    assert (row.about, row.state, row.cause) == ("analysis lungs", "stopped", "not-configured")
+    assert row.explanation == (
+        "2 jobs of it are set aside, the last: It crashed. The analysis is not in the configuration any "
+        "more: a node that runs without it lets such jobs go once they are asked for."
+    )
+    assert (row.since, row.command) == (NOW - 10, "anode retry --analysis lungs --config x")
+    assert state_of(facts) == "stopped"
+
+
 def test_a_result_that_did_not_match_is_told_as_it_is() -> None:
     reason = "the series does not match: mr.kind is 't2w', the analysis wants 't1w'"
     row = only(
