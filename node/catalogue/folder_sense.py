@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from node.catalogue.folder_names import REGIONS, finds_more, is_withholdable, region_names, withholdable
 from node.catalogue.folder_tables import (
     DERIVED_KINDS,
+    UNITS_OF_A_VOLUME,
     CheckTable,
     InputTable,
     MeasurementTable,
@@ -25,8 +26,6 @@ _NETWORKS = ("onnx", "torch")
 _ON_ONE_GRID = (*_NETWORKS, "monai_bundle")
 _SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".pt", ".ts")}
 _KEYS_OF_A_KIND = {"argv": "command", "environment": "command", "unpinned": "command", "entry": "python"}
-#: What is computed is in these; another unit would make another number of it.
-_UNITS_OF = {"volume": ("ml", "mL", "cm3", "mm2"), "share": ("%",)}
 
 
 def faults(folder: ModelFolder) -> Iterator[Fault]:
@@ -196,12 +195,7 @@ def _measurements(folder: ModelFolder) -> Iterator[Fault]:
         place: Place = ("measurement", number)
         yield from _segment(folder, (*place, "of"), one.of)
         yield from _over(folder, (*place, "over"), one)
-        allowed = _UNITS_OF.get(one.kind)
-        if one.unit is not None and allowed is not None and one.unit.value not in allowed:
-            yield (
-                (*place, "unit"),
-                f"unit: a {one.kind} is taken in {' or '.join(allowed)}, not {one.unit.value}",
-            )
+        yield from _unit(folder, (*place, "unit"), one)
         what = _what_is_measured(folder, one)
         if what in seen:
             yield place, f"name: {one.name} and {seen[what]} are the same number, or have the same codes"
@@ -210,6 +204,20 @@ def _measurements(folder: ModelFolder) -> Iterator[Fault]:
             yield place, "a share needs either 'above' or 'below'"
         for key in ("above", "below"):
             yield from _setting(folder, (*place, key), key, getattr(one, key))
+
+
+def _unit(folder: ModelFolder, place: Place, one: MeasurementTable) -> Iterator[Fault]:
+    if one.unit is None or one.kind not in ("volume", "share"):
+        return
+    if one.kind == "share":
+        what, allowed = "a share", ["%"]
+    else:
+        on = _lies_on(folder, one.of)
+        kinds = {each.need.kind for each in folder.inputs if on in (None, each.need.name)}
+        what = "the area of what lies on an image" if kinds == {"image"} else "a volume"
+        allowed = [unit for kind, units in UNITS_OF_A_VOLUME.items() if kind in kinds for unit in units]
+    if allowed and one.unit.value not in allowed:
+        yield place, f"unit: {what} is taken in {' or '.join(allowed)}, not {one.unit.value}"
 
 
 def _over(folder: ModelFolder, place: Place, one: MeasurementTable) -> Iterator[Fault]:

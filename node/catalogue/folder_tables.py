@@ -26,6 +26,10 @@ Quantity = Literal[
 #: Kinds of measurements that are told by how they are derived, whatever the quantity.
 DERIVED_KINDS = frozenset({"mean", "sd", "minimum", "maximum", "median"})
 
+#: What a measurement of the kind ``volume`` is taken in on inputs of each kind; another unit would make
+#: another number of it.
+UNITS_OF_A_VOLUME = {"volume": ("ml", "mL", "cm3"), "image": ("mm2",)}
+
 #: A number, or ``"$NAME"``, the value of a parameter.
 Setting = float | str
 TISSUE = Code("85756007", "SCT", "Tissue")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.types import Code, Image, Input, Inputs, Measurement, ParameterValue, Segment, Volume
-from node.catalogue.folder_tables import MeasurementTable, ModelFolder, setting
+from node.catalogue.folder_tables import UNITS_OF_A_VOLUME, MeasurementTable, ModelFolder, setting
 from node.catalogue.folder_values import UNIT_MEANINGS, unit_symbol
 from node.config.config_values import suggestion
 from node.runners.failures import FolderFault
@@ -116,6 +116,14 @@ def _private(kind: str, meaning: str) -> Code:
 
 def _volume(table: MeasurementTable, segment: Segment, own: Input) -> Measurement | str:
     voxels = int(np.count_nonzero(segment.mask))
+    kind, what = ("volume", "a volume") if isinstance(own, Volume) else ("image", "an image")
+    allowed = UNITS_OF_A_VOLUME[kind]
+    # a program may have said only now what the segment lies on
+    if table.unit is not None and table.unit.value not in allowed:
+        raise FolderFault(
+            f"measurement {table.name}: {segment.name} lies on {what}, where its size is taken in "
+            f"{' or '.join(allowed)}, not {table.unit.value}"
+        )
     if isinstance(own, Volume):
         volume = voxels * own.voxel_ml
         return Measurement(table.concept or _VOLUME, volume, table.unit or _ML, name=table.name)

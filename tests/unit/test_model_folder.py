@@ -133,6 +133,9 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         (f'{WHOLE}{SHARE}name = "a"\nabove = 3\n{CODED}{SHARE}name = "b"\nabove = 4\n{CODED}',
          "name: b and a are the same number, or have the same codes"),
         (f'{WHOLE}{SHARE}name = "a"\nabove = 3\nunit = "1"\n', "unit: a share is taken in %, not 1"),
+        (f'{WHOLE}{MEASURED}unit = "mm2"\n', "unit: a volume is taken in ml or mL or cm3, not mm2"),
+        (f'{WHOLE.replace("volume", "image")}{MEASURED}unit = "ml"\n',
+         "unit: the area of what lies on an image is taken in mm2, not ml"),
         (f'{WHOLE}{PRIOR}[[measurement]]\nname = "a"\nof = "thing"\nas = "mean"\nover = "before"\n',
          "over: 'before' and 'volume', on which thing lies, are of different studies"),
         (f"{WHOLE}{PRIOR}", "from: onnx is given volumes on the grid of the first, and nothing says where"),
@@ -146,6 +149,13 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_tables_that_do_not_fit_each_other_are_told(tmp_path: Path, text: str, told: str) -> None:
     assert any(told in one for one in problems(stated(tmp_path, text)))
+
+
+def test_the_size_of_a_label_is_taken_in_the_units_of_what_it_lies_on(tmp_path: Path) -> None:
+    for number, (kind, unit) in enumerate((("volume", "cm3"), ("image", "mm2"))):
+        (tmp_path / str(number)).mkdir()
+        path = stated(tmp_path / str(number), f'{WHOLE.replace("volume", kind)}{MEASURED}unit = "{unit}"\n')
+        assert catalogue.describe(str(path)).folder == path
 
 
 @pytest.mark.parametrize(

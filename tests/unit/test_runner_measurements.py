@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.types import Code, Findings, Inputs, Measurement, Segment, Volume
+from models.types import Code, Findings, Image, Inputs, Measurement, Segment, Volume
 from node.catalogue import model_folder
 from node.catalogue.folder_tables import DERIVED_KINDS
 from node.processes.refusals import is_refusal
@@ -183,6 +183,21 @@ def test_a_share_says_of_which_values_it_is(tmp_path: Path) -> None:
     )
     assert max(codes.values()) == 1
     assert all(len(value) <= 16 for one in codes for value in one if value)
+
+
+def test_what_a_program_finds_is_not_measured_in_a_unit_of_another_kind(tmp_path: Path) -> None:
+    inputs = '[[input]]\nas = "volume"\n[[input]]\nas = "image"\nfrom = "study"\n'
+    area, volume = (measurement(unit, "volume", unit=unit) for unit in ("mm2", "ml"))
+    image = Image(np.zeros((1, 4, 5), np.int16), (0.5, 2.0), "1")
+    given = Inputs({"volume": made_folders.volume(np.zeros(PET_SHAPE)), "image": image})
+    on_image = Findings((Segment("hot", "Hot", np.ones((1, 4, 5), np.bool_), TISSUE, TISSUE, on="image"),))
+    stated = {unit: folder(tmp_path, one, inputs) for unit, one in (("mm2", area), ("ml", volume))}
+    assert numbers(concluded(stated["mm2"], given, on_image, {}))["mm2"].value == 20
+    assert numbers(concluded(stated["ml"], given, hot([(1, 2, 3)]), {}))["ml"].value == 3 / 1000
+    with pytest.raises(FolderFault, match="hot lies on an image, where its size is taken in mm2, not ml"):
+        concluded(stated["ml"], given, on_image, {})
+    with pytest.raises(FolderFault, match="hot lies on a volume, where its size is taken in ml or mL or cm3"):
+        concluded(stated["mm2"], given, hot([(1, 2, 3)]), {})
 
 
 def test_values_without_a_unit_of_their_own_carry_the_name_of_the_folder(tmp_path: Path) -> None:
