@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.base import Need
+from node.config.settings import LimitsConfig
 from node.errors import AnodeError, TwoPatients, UnfitInput
 from node.index import priors
 from node.index.identity import Person, number_of_people
 from node.index.priors import Told
+from node.ingest import sameness
 from node.sending import dicom_files
 from node.series import source_series
 from node.series.header_values import text, whole
@@ -26,6 +29,8 @@ class FileSeries:
     series_instance_uid: str
     paths: list[Path] = field(default_factory=list)
     instances: list[SourceInstance] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
+    """Of which of its instances there is a file that says something else, and where that differs."""
 
     @property
     def modality(self) -> str:
@@ -72,11 +77,12 @@ class Found:
 def find(paths: Iterable[Path]) -> Found:
     """Read the headers of all DICOM files at ``paths`` and in the folders below; others are passed over.
 
-    An instance that is there twice counts once.
+    An instance that is there twice counts once; two that differ are a contradiction in the series of both.
     """
     series: dict[tuple[str, str], FileSeries] = {}
     unusable: list[tuple[Path, str]] = []
-    seen: set[str] = set()
+    seen: dict[str, tuple[Path, tuple[str, str]]] = {}
+    contradictions: list[tuple[tuple[str, str], str]] = []
     for path in dicom_files.find(paths):
         try:
             instance = source_series.from_file(path)
@@ -85,14 +91,36 @@ def find(paths: Iterable[Path]) -> Found:
         except AnodeError as error:
             unusable.append((path, str(error)))
             continue
-        if (uid := text(instance.header, "SOPInstanceUID")) in seen:
-            continue
-        seen.add(uid)
         key = text(instance.header, "StudyInstanceUID"), text(instance.header, "SeriesInstanceUID")
+        if (uid := text(instance.header, "SOPInstanceUID")) in seen:
+            first, its_key = seen[uid]
+            if what := _difference(first, path):
+                said = f"{first} and {path} have one SOP Instance UID, but {what}"
+                contradictions += [(where, said) for where in {its_key, key}]
+            continue
+        seen[uid] = path, key
         one = series.setdefault(key, FileSeries(key[1]))
         one.paths.append(path)
         one.instances.append(instance)
+    for key, said in contradictions:
+        if key in series:
+            series[key].contradictions.append(said)
     return Found(sorted(series.values(), key=lambda one: (one.number, one.series_instance_uid)), unusable)
+
+
+def _difference(one: Path, other: Path) -> str:
+    """In what two files of one instance differ; empty when they are the same, however each is encoded."""
+    try:
+        with ExitStack() as opened:
+            copies = []
+            for file in (dicom_files.read(one), dicom_files.read(other)):
+                data_set = opened.enter_context(dicom_files.open_data_set(file))
+                copies.append(sameness.Copy(data_set, file.transfer_syntax_uid))
+            return sameness.difference(copies[0], copies[1], LimitsConfig())
+    except AnodeError as error:
+        return f"they cannot be compared: {error}"
+    except OSError as error:
+        return f"they cannot be compared: {error.strerror}"
 
 
 def only(paths: Iterable[Path], what: str) -> FileSeries:
@@ -117,8 +145,13 @@ def refuse_strangers(needs: Sequence[Need], given: Mapping[str, FileSeries]) -> 
     TwoPatients
         when they are, or may be, of several people
     UnfitInput
-        when one that is to be of the same study is not, or an earlier one is of the same study or later
+        when one that is to be of the same study is not, or an earlier one is of the same study or later;
+        or one is in contradiction with itself
     """
+    for series in given.values():
+        if found := series.contradictions:
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            raise UnfitInput(f"{found[0]}{more}", action="leave out the files that are not meant")
     people = {person for one in given.values() for person in one.people}
     if (count := number_of_people(people)) > 1:
         raise TwoPatients(f"the files are of {count} patients, so they are not analysed together")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from models.base import Need
 from node.errors import AnodeError, TwoPatients, UnfitInput
@@ -52,3 +53,43 @@ def test_a_prior_is_earlier_and_of_the_same_person(
         return
     with pytest.raises(refusal, match=why):
         file_series.refuse_strangers(NEEDS, given)
+
+
+@pytest.mark.parametrize("transfer_syntax_uid", [ExplicitVRLittleEndian, RLELossless])
+def test_a_file_that_is_there_twice_counts_once_however_it_is_encoded(
+    tmp_path: Path, transfer_syntax_uid: str
+) -> None:
+    image = made.ct_image(**SAYS)
+    (tmp_path / "a.dcm").write_bytes(made.part10(image))
+    (tmp_path / "b.dcm").write_bytes(made.part10(image, transfer_syntax_uid))
+    one = file_series.only([tmp_path], "test")
+    assert [path.name for path in one.paths] == ["a.dcm"]
+    file_series.refuse_strangers(NEEDS[:1], {"now": one})
+
+
+@pytest.mark.parametrize("keyword", ["PixelData", "ImagePositionPatient", "SeriesInstanceUID"])
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_two_files_of_one_instance_that_differ_are_refused(
+    tmp_path: Path, keyword: str, order: tuple[str, str]
+) -> None:
+    series_uid = generate_uid()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            values = {**SAYS, "SOPInstanceUID": f"1.2.3.{number}", "StudyInstanceUID": "1.2.3"}
+            image = made.ct_image(**values, SeriesInstanceUID=series_uid, ImagePositionPatient=[0, 0, number])
+            if (name, number) == ("b", 1):
+                changed = {
+                    "PixelData": bytes(len(image.PixelData)),
+                    "ImagePositionPatient": [0, 0, 7],
+                    "SeriesInstanceUID": "1.2.4",
+                }
+                image[keyword].value = changed[keyword]
+            (tmp_path / name / f"{number}.dcm").write_bytes(made.part10(image))
+    found = file_series.find([tmp_path / name for name in order])
+    # Of the changed one both series know, where it comes first and so makes one of its own.
+    assert len(found.series) == (2 if (keyword, order[0]) == ("SeriesInstanceUID", "b") else 1)
+    for one in found.series:
+        with pytest.raises(UnfitInput, match=r"1.dcm and .*1.dcm have one SOP Instance UID, but") as refused:
+            file_series.refuse_strangers(NEEDS[:1], {"now": one})
+        assert refused.value.action == "leave out the files that are not meant"
