@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from node.cli.command import Commands
 
 _ACTIONS = ("check", "install", "pin")
+_LOADS_WITHIN_SECONDS = 300.0
 
 
 def register(commands: Commands) -> None:
@@ -26,14 +29,18 @@ def register(commands: Commands) -> None:
         "models",
         _run,
         summary="list the models that an analysis can name",
-        description="A model folder is checked (everything that is wrong with it), the tables that pin "
-        "its files by their SHA-256 are printed, and those that come in a package are fetched.",
+        description="A model is checked: everything that is wrong with its folder, and whether it can be loaded. "
+        "Of a folder the tables that pin its files by their SHA-256 are printed, and files that come in a "
+        "package are fetched.",
         examples="anode models\nanode models lungs\nanode models /opt/models/bone\n"
         "anode models check /opt/models/bone\nanode models pin /opt/models/bone >> analysis.toml\n"
         "anode models install examples/bone --into /opt/models",
     )
     models.add_argument(
-        "words", metavar="NAME|FOLDER", nargs="*", help="show this model; check, pin or install that folder"
+        "words", metavar="NAME|FOLDER", nargs="*", help="show or check this model; pin or install that folder"
+    )
+    models.add_argument(
+        "--allow-network", action="store_true", help="check: let the model use the network while it is loaded"
     )
     models.add_argument("--into", metavar="DIR", help="install: make a whole copy of the folder in there")
 
@@ -45,10 +52,12 @@ def _run(arguments: argparse.Namespace) -> int:
     action = words[0] if len(words) == 2 and words[0] in _ACTIONS else ""
     if len(words) > 1 and not action:
         raise WrongUsage(f"expected one NAME or FOLDER, or {', '.join(_ACTIONS)} and a FOLDER, not {words}")
+    if arguments.allow_network and action != "check":
+        raise WrongUsage("--allow-network belongs to 'anode models check'")
     if arguments.into is not None and action != "install":
         raise WrongUsage("--into belongs to 'anode models install FOLDER'")
     if action == "check":
-        return _check(_folder(words[1]), as_json=arguments.json)
+        return _check(words[1], allow_network=arguments.allow_network, as_json=arguments.json)
     if action == "pin":
         return _pin(_folder(words[1]))
     if action == "install":
@@ -103,25 +112,52 @@ def _list(described: Sequence[Description]) -> None:
         output.facts(facts)
 
 
-def _check(folder: Path, *, as_json: bool) -> int:
-    """Say everything that is wrong with a folder."""
+def _check(name: str, *, allow_network: bool, as_json: bool) -> int:
+    """Say everything that is wrong with a model; one whose files are right is loaded."""
     from models import registry
     from node.catalogue import catalogue
 
+    is_name = name in catalogue.names() or (os.sep not in name and not Path(name).is_dir())
+    reference = name if is_name else str(_folder(name))
     try:
-        problems = catalogue.all_faults(str(folder))
+        problems = catalogue.all_faults(reference)
     except registry.UnknownModel as error:
         problems = [str(error)]
+    if not problems:
+        problems = _faults_of_loading(catalogue.describe(reference), allow_network=allow_network)
     if as_json:
-        output.as_json({"folder": str(folder), "problems": problems})
+        output.as_json({"model": reference, "problems": problems})
     elif problems:
         for one in problems:
             output.line(one)
     else:
-        description = catalogue.describe(str(folder))
-        files = output.count(len(description.files), "file")
-        output.line(f"{folder}: {description.card.name} {description.card.version}, {files} as pinned")
+        description = catalogue.describe(reference)
+        told = f"{description.card.name} {description.card.version}"
+        if description.folder is not None:
+            told = f"{reference}: {told}, {output.count(len(description.files), 'file')} as pinned"
+        output.line(f"{told}, can be loaded")
     return 1 if problems else 0
+
+
+def _faults_of_loading(description: Description, *, allow_network: bool) -> list[str]:
+    """Load a model in a process as it is to run in, and say what kept it from that."""
+    from node.analysis.order import threads_of_each
+    from node.errors import AnodeError, ModelNotConfined
+    from node.processes.workers import Workers, WorkerSpec
+
+    spec = WorkerSpec(description, threads=threads_of_each(1), allow_network=allow_network)
+    with tempfile.TemporaryDirectory(prefix="anode-check-") as folder:
+        workers = Workers(Path(folder))
+        try:
+            with workers.lease(spec) as worker, worker.job_folder() as job:
+                worker.load(job, _LOADS_WITHIN_SECONDS)
+        except ModelNotConfined as error:
+            return [f"{error}; --allow-network loads it all the same"]
+        except AnodeError as error:
+            return [str(error)]
+        finally:
+            workers.stop()
+    return []
 
 
 def _pin(folder: Path) -> int:

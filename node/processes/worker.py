@@ -73,7 +73,7 @@ class WorkerSpec:
 
 
 class Worker:
-    """One process, for one run at a time; it starts at once, and ``run`` waits until it is ready.
+    """One process, for one run at a time; it starts at once, and ``run`` and ``load`` wait until it is ready.
 
     Parameters
     ----------
@@ -258,47 +258,57 @@ class Worker:
         RunStopped
             ``interrupt`` was called
         """
-        deadline = time.monotonic() + timeout_seconds
-        if self._process is None or self._watch is None:
-            raise outcomes.not_permitted(self._model)
-        with self._turn:
-            self._run(self._process, self._watch, folder, deadline, timeout_seconds)
+        self._while_watched(self._have_run, folder, timeout_seconds)
+
+    def load(self, folder: JobFolder, timeout_seconds: float) -> None:
+        """Wait until the model is loaded, in a folder that ``job_folder`` made; raises as ``run`` does."""
+        self._while_watched(self._have_loaded, folder, timeout_seconds)
 
     def discard(self) -> None:
         """End the process; ``is_usable`` is no more."""
         with self._turn:
             self._end()
 
-    def _run(
+    def _while_watched(
         self,
-        process: ModelProcess,
-        watch: Watch,
+        do: Callable[[ModelProcess, Watch, JobFolder, float], None],
         folder: JobFolder,
-        deadline: float,
         timeout_seconds: float,
     ) -> None:
-        try:
-            if self._is_stopped:
-                raise RunStopped
-            if self._excess is not None:
-                raise self._excess
+        """Have the process do something; after an error it has ended."""
+        deadline = time.monotonic() + timeout_seconds
+        if self._process is None or self._watch is None:
+            raise outcomes.not_permitted(self._model)
+        with self._turn:
             try:
-                self._have_run(process, watch, folder, deadline)
+                if self._is_stopped:
+                    raise RunStopped
+                if self._excess is not None:
+                    raise self._excess
+                do(self._process, self._watch, folder, deadline)
             except TimeoutError:
+                self._end()
+                what = "did not finish" if self._is_ready else "was not loaded"
                 raise ModelTimedOut(
-                    f"model {self._model} did not finish within {timeout_seconds:g} s and was ended"
+                    f"model {self._model} {what} within {timeout_seconds:g} s and was ended"
                 ) from None
             except ProcessEnded as ended:
+                self._end()
                 raise outcomes.of_end(self._model, ended, outcomes.last_words(folder)) from None
-        except BaseException:
-            self._end()
-            raise
+            except BaseException:
+                self._end()
+                raise
 
-    def _have_run(self, process: ModelProcess, watch: Watch, folder: JobFolder, deadline: float) -> None:
-        """Return when the model is through with a job."""
+    def _have_loaded(self, process: ModelProcess, watch: Watch, folder: JobFolder, deadline: float) -> None:
+        """Return when the model can take a job."""
+        del folder
         if not self._is_ready:
             self._await(child.READY, process, watch, deadline)
             self._is_ready = True
+
+    def _have_run(self, process: ModelProcess, watch: Watch, folder: JobFolder, deadline: float) -> None:
+        """Return when the model is through with a job."""
+        self._have_loaded(process, watch, folder, deadline)
         process.command(folder.path.name)
         about = self._await(child.DONE, process, watch, deadline)
         self._jobs += 1

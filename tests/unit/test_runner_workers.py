@@ -192,6 +192,22 @@ def test_a_folder_that_cannot_be_loaded_is_told_in_words_alone(
     assert "mend its folder or package" in caught.value.action
 
 
+def test_a_model_is_loaded_before_there_is_a_run(runs: ModelRuns) -> None:
+    spec = WorkerSpec(catalogue.describe("brightness"))
+    with runs.workers.lease(spec) as process:
+        for _ in range(2):
+            with process.job_folder() as folder:
+                process.load(folder, PATIENCE_SECONDS)
+        with process.job_folder() as folder:
+            assert run(process, volume(), folder, PATIENCE_SECONDS).summary == "done"
+    with (
+        runs.workers.lease(WorkerSpec(catalogue.describe("brightness"), threads=2)) as process,
+        process.job_folder() as folder,
+        pytest.raises(ModelTimedOut, match="model brightness was not loaded within 0 s and was ended"),
+    ):
+        process.load(folder, 0.0)
+
+
 def test_what_a_model_prints_is_no_answer(runs: ModelRuns) -> None:
     code = "import os; print('[\"done\", \"\"]', flush=True); os.write(1, b'{}'); said = 'whole'"
     assert runs.told(code) == "whole"
