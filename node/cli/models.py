@@ -29,9 +29,9 @@ def register(commands: Commands) -> None:
         "models",
         _run,
         summary="list the models that an analysis can name",
-        description="A model is checked: everything that is wrong with its folder, and whether it can be loaded. "
-        "Of a folder the tables that pin its files by their SHA-256 are printed, and files that come in a "
-        "package are fetched.",
+        description="A model is checked: what is wrong with its folder, and whether it can be loaded. Of a "
+        "folder the tables that pin its files by their SHA-256 are printed, and files that come in a package "
+        "are fetched.",
         examples="anode models\nanode models lungs\nanode models /opt/models/bone\n"
         "anode models check /opt/models/bone\nanode models pin /opt/models/bone >> analysis.toml\n"
         "anode models install examples/bone --into /opt/models",
