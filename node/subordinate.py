@@ -79,7 +79,7 @@ def stand_back(niceness: int) -> None:
 
 
 def _read_and_write_when_idle() -> None:
-    """Have the disk serve others first (ioprio_set(2)); it serves this process within seconds all the same."""
+    """Have the disk serve others first (ioprio_set(2)); this process waits for seconds at most."""
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None and sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None, use_errno=True)
