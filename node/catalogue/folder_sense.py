@@ -264,6 +264,9 @@ def _check(folder: ModelFolder, place: Place, one: CheckTable) -> Iterator[Fault
         yield place, "a check needs either 'measurement' or 'quantity'"
     if one.minimum is None and one.maximum is None:
         yield place, "a check needs 'minimum', 'maximum' or both"
+    low, high = one.minimum, one.maximum
+    if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+        yield (*place, "minimum"), f"minimum: {low:g} is above the maximum, {high:g}: no value passes"
     for key in ("minimum", "maximum"):
         yield from _setting(folder, (*place, key), key, getattr(one, key))
     numbers = [each.name for each in folder.measurements]

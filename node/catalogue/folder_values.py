@@ -114,13 +114,24 @@ def finite(value: Any) -> float:
     return float(value)
 
 
+def factor(value: Any) -> float:
+    """Read a number by which values are multiplied: with 0 they would all be one."""
+    read = finite(value)
+    if read == 0:
+        raise ValueError("expected a factor other than 0, which would make all values the same")
+    return read
+
+
 def list_of(one: Reader, count: int | None = None) -> Reader:
     """Read a list of ``count`` values (any number of them if None); the same may come twice."""
 
     def read(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not value or (count is not None and len(value) != count):
             how_many = "values" if count is None else f"{count} values"
-            raise ValueError(f"expected a list of {how_many} in square brackets, not {shown(value)}")
+            told = shown(value)
+            if isinstance(value, list):
+                told = f"a list of {len(value)}" if value else "an empty list"
+            raise ValueError(f"expected a list of {how_many} in square brackets, not {told}")
         return tuple(one(element) for element in value)
 
     return read
@@ -201,7 +212,8 @@ def _step(value: Any) -> Step:
             raise ValueError("mean and std: expected as many numbers of each, std above 0")
         return Step("mean", (*mean, *std))
     if kind == "scale":
-        return Step("scale", tuple(list_of(finite, 2)(argument)))
+        scale, offset = list_of(finite, 2)(argument)
+        return Step("scale", (factor(scale), offset))
     if kind == "zscore" and argument == "nonzero":
         return Step("zscore", (1.0,))
     if argument is not True:

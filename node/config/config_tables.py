@@ -43,6 +43,8 @@ _DEVICES: tuple[str, ...] = get_args(Device)
 _PEER_NAMES = several(ae_title, "peer", may_be_empty=True)
 _ASSOCIATIONS = whole(1, 10_000)
 _PDU_BYTES = whole(4096, 16 * 1024**2)
+#: No machine has more, and a slip of the finger does.
+_MEMORY_MB = whole(0, 16 * 1024**2)
 _CODECS: tuple[str, ...] = get_args(CodecName)
 _CHOICE = choice("keep", *_CODECS, "best")
 
@@ -104,7 +106,7 @@ TABLES: dict[str, tuple[type[Any], dict[str, Reader]]] = {
             "tries": whole(1, 1000),
             "window_seconds": number(0),
             "timeout_seconds": number(0, above=True),
-            "memory_mb": whole(0),
+            "memory_mb": _MEMORY_MB,
             "delivery_days": number(0),
             "delivery_retry_max_seconds": number(0, above=True),
             "delivery_retry_first_seconds": number(0, above=True),
@@ -169,8 +171,8 @@ ANALYSIS: dict[str, Reader] = {
     "quiet_seconds": number(0),
     "after": one_or_several(name, "analysis"),
     "timeout_seconds": number(0, above=True),
-    "memory_mb": whole(0),
-    "device": choice(*_DEVICES),
+    "memory_mb": _MEMORY_MB,
+    "device": choice(*_DEVICES, meant={"gpu": "cuda"}),
     "allow_network": boolean,
 }
 ANALYSIS_TABLES = ("when", "parameters", "inputs", "priors")

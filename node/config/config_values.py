@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -121,14 +121,16 @@ def ae_title(value: Any) -> str:
     return read
 
 
-def choice(*allowed: str) -> Reader:
-    """Read one of ``allowed``."""
+def choice(*allowed: str, meant: Mapping[str, str] | None = None) -> Reader:
+    """Read one of ``allowed``; ``meant`` says which is meant by a word that is none, whatever its letters."""
 
     def read(value: Any) -> str:
         if not isinstance(value, str):
             raise ValueError(f"expected one of {', '.join(allowed)} in quotes, not {shown(value)}")
         if value not in allowed:
-            raise ValueError(f"'{value}' is none of {', '.join(allowed)}{suggestion(value, allowed)}")
+            meaning = (meant or {}).get(value.casefold())
+            hint = suggestion(meaning or value, allowed)
+            raise ValueError(f"'{value}' is none of {', '.join(allowed)}{hint}")
         return value
 
     return read

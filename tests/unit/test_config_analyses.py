@@ -182,7 +182,9 @@ def test_a_folder_that_is_not_there_is_told(folder: Path) -> None:
         ("when = { two.x = '1' }", "when: two.x: a result of this analysis itself"),
         ("when = { 'tow.x' = '1' }", "when: tow.x: no analysis is called 'tow', whose result this would be; "
          "did you mean 'two'?"),
-        ("device = 'gpu'", "device: 'gpu' is none of auto, cpu, cuda"),
+        ("device = 'gpu'", "device: 'gpu' is none of auto, cpu, cuda; did you mean 'cuda'?"),
+        ("device = 'CPU'", "device: 'CPU' is none of auto, cpu, cuda; did you mean 'cpu'?"),
+        ("memory_mb = 99999999999999999999", "memory_mb: expected a whole number from 0 to 16777216"),
         ("memory_mb = 1.5", "memory_mb: expected a whole number"),
         ("timeout_seconds = 0", "timeout_seconds: expected a number above 0"),
         ("allow_network = 1", "allow_network: expected true or false"),

@@ -119,6 +119,16 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
          "a check needs 'minimum', 'maximum' or both"),
         (f'{WHOLE}[[check]]\nname = "c"\nreason = "r"\nmeasurement = "v"\nminimum = 1\n',
          "measurement: there is no measurement 'v'"),
+        (f'{WHOLE}{MEASURED}[[check]]\nname = "c"\nreason = "r"\nmeasurement = "size"\n'
+         'minimum = 4\nmaximum = 3.5\n', "28: [[check]] minimum: 4 is above the maximum, 3.5: no"),
+        (f'{WHOLE}{MEASURED}[[check]]\nname = "c"\nreason = "r"\nmeasurement = "size"\nmaximum = 3\n'
+         'withholds = []\n', "withholds: expected a list of values in square brackets, not an empty list"),
+        (f'[[input]]\nnormalise = {{ scale = [0, 0] }}\n{OUTPUT}',
+         "normalise: expected a factor other than 0"),
+        (f'[[input]]\nnormalise = {{ scale = [2] }}\n{OUTPUT}',
+         "normalise: expected a list of 2 values in square brackets, not a list of 1"),
+        ('[[input]]\n[[output]]\nname = "x"\nas = "image"\nscale = 0\n',
+         "scale: expected a factor other than 0"),
         (f'{WHOLE}on = "volme"\n', "on: there is no input 'volme'; did you mean 'volume'?"),
         (f'{WHOLE}[[parameter]]\nname = "a"\ndefault = 3\nmaximum = 2\nmeaning = "x"\n',
          "default: expected a number of at most 2, not 3"),
