@@ -65,15 +65,16 @@ def build(
     There is always one Structured Report and one Secondary Capture at least, where they are asked for; of
     the other kinds there is one where the findings have something that it can hold. A Segmentation
     is left out when no segment has a voxel, or when the masks cannot be laid on the source's grid, and a
-    derived image, a map or a registration when the source cannot hold it; the Structured Report then says
-    why. An object refers to another of the run only when both are made.
+    derived image, a map or a registration when the source cannot hold it, or a region that an RT Structure
+    Set has no room for; the Structured Report then says why. An object refers to another of the run only
+    when both are made.
 
     Raises
     ------
     ResultInvalid
         when an object breaks the checklist of ``check``; nothing is returned then
     ResultImpossible
-        when an image, a map or a registration is left out, and no report is asked for that could say so
+        when an image, a map, a registration or a region is left out, and no report is asked for to say so
     ValueError
         when ``source`` has no instances, or a mask has not the shape of the volume
     """
@@ -153,7 +154,7 @@ _MAKERS: dict[ResultKind, Callable[[_Making], list[Dataset]]] = {
     "image": _as_held(derived_image.derived_images),
     "pm": _as_held(parametric_map.parametric_maps),
     "reg": _as_held(registration.registrations),
-    "rtstruct": _from(rt_structure_set.rt_structure_sets),
+    "rtstruct": _as_held(rt_structure_set.rt_structure_sets),
     "sr": _reports,
     "pr": _from(presentation_state.presentation_states),
     "sc": _from(secondary_capture.secondary_captures),

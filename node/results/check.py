@@ -77,12 +77,12 @@ def _check(part10: bytes, given: AllGiven | None) -> list[str]:
     except (InvalidDicomError, EOFError, ValueError, KeyError) as error:
         return [f"it cannot be read: {error}"]
     found: list[str] = []
-    for rule in (
-        _file_meta, _required, _uids, _equipment, _description, _codes, _character_set,
-    ):  # fmt: skip
+    for rule in (_file_meta, _required, _uids, _equipment, _description, _character_set):
         found += rule(data_set)
+    items = list(every_item(data_set))
+    found += _codes(data_set, items)
     if given is not None:
-        found += [*_identity(data_set, given), *_references(data_set, given)]
+        found += [*_identity(data_set, given), *_references(items, given)]
     special = _rules_of(data_set)
     if special is None:
         return [*found, "its SOP class is none that results have"]
@@ -172,14 +172,14 @@ def _description(data_set: Dataset) -> Iterator[str]:
         yield "Series Description does not name the model"
 
 
-def _codes(data_set: Dataset) -> Iterator[str]:
+def _codes(data_set: Dataset, items: Iterable[Dataset]) -> Iterator[str]:
     """T10: codes are complete, and a private scheme is identified."""
     identified = {
         str(item.get("CodingSchemeDesignator", ""))
         for item in data_set.get("CodingSchemeIdentificationSequence", [])
     }
     seen = set()
-    for item in every_item(data_set):
+    for item in items:
         if "CodeMeaning" not in item:
             continue
         value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue")
@@ -207,7 +207,7 @@ def _identity(data_set: Dataset, given: AllGiven) -> Iterator[str]:
             yield f"{keyword} is not that of the source"
 
 
-def _references(data_set: Dataset, given: AllGiven) -> Iterator[str]:
+def _references(items: Iterable[Dataset], given: AllGiven) -> Iterator[str]:
     """Images of the source are referred to by the class that they are of."""
     classes: dict[str, set[str]] = {}
     for one in given:
@@ -217,7 +217,7 @@ def _references(data_set: Dataset, given: AllGiven) -> Iterator[str]:
         # There are sources whose image and study have one UID, and a study is referred to by a class, too.
         classes.pop(one.header.study_instance_uid, None)
     seen = set()
-    for item in every_item(data_set):
+    for item in items:
         if "ReferencedSOPInstanceUID" not in item:
             continue
         uid = str(item.ReferencedSOPInstanceUID)

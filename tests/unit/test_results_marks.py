@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -357,6 +358,11 @@ def test_marks_and_segments_on_retired_and_private_classes_name_them(sop_class: 
         ),
         (
             "polygon",
+            lambda one: setattr(one, "GraphicData", [0, 0, 0, 9, 0, 0, 9, 9, 0, 0, 9, 5, 0, 0, 0]),
+            "a polygon does not lie in a plane",
+        ),
+        (
+            "polygon",
             lambda one: one.add(DataElement("GraphicData", "UN", bytes(72_000))),
             "longer than their value representation has room for",
         ),
@@ -417,3 +423,17 @@ def test_an_outline_that_a_report_has_no_room_for_is_left_out_and_the_report_say
     assert items == []
     [why] = said
     assert why.startswith("where it lies is not said: a report has room for ")
+
+
+def test_a_polygon_takes_no_memory_for_the_square_of_its_points() -> None:
+    angle = np.linspace(0, 6.28, 5000)
+    points = np.column_stack([np.ones(5000), 2 + np.cos(angle), 2 + np.sin(angle)])
+    report(Findings(marks=(spot(shape="polygon", points=points[:50]),)), made_source(), ("sr",))
+    tracemalloc.start()
+    try:
+        document = report(Findings(marks=(spot(shape="polygon", points=points),)), made_source(), ("sr",))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [one.GraphicType for one in content(document) if one.ValueType == "SCOORD3D"] == ["POLYGON"]
+    assert peak < 50e6  # a matrix of 5000 x 5000 numbers alone is 200 MB

@@ -14,16 +14,21 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from skimage.draw import polygon2mask
 
 from models.types import Mark
+from node.errors import ResultImpossible
 from node.results.build import Source
+from node.results.checks.check_report import content
 from node.results.overlays.contours import contours
 from tests.support.data import require_data
 from tests.support.made_findings import (
     LEFT,
     LESION,
     NODULE,
+    all_built,
+    found,
     image_source,
     made_source,
     of_kind,
+    read,
     real_source,
     region,
     source_of,
@@ -36,6 +41,16 @@ structure_sets = partial(of_kind, "rtstruct")
 def contour_items(made: Dataset, number: int) -> list[Dataset]:
     [item] = [one for one in made.ROIContourSequence if one.ReferencedROINumber == number]
     return list(item.ContourSequence)
+
+
+def wide(rows: int, columns: int) -> Source:
+    """Two slices of as many rows and columns."""
+    instances = []
+    for one in ct_series(2):
+        one.header.Rows, one.header.Columns = rows, columns
+        one.header.PixelSpacing = [0.123, 0.4567]
+        instances.append(source(one.header, np.zeros((rows, columns), np.uint16)))
+    return source_of(instances)
 
 
 def filled(made: Dataset, number: int, of: Source) -> NDArray[np.bool_]:
@@ -239,16 +254,8 @@ def test_each_input_has_a_structure_set_and_one_without_a_place_has_none() -> No
 
 def test_a_contour_too_long_for_explicit_lengths_is_written_whole() -> None:
     # A comb: each tooth adds four corners.
-    def comb(columns: int) -> Source:
-        instances = []
-        for one in ct_series(2):
-            one.header.Rows, one.header.Columns = 2, columns
-            one.header.PixelSpacing = [0.123, 0.4567]
-            instances.append(source(one.header, np.zeros((2, columns), np.uint16)))
-        return source_of(instances)
-
     for columns, syntax in ((100, ExplicitVRLittleEndian), (2600, ImplicitVRLittleEndian)):
-        of = comb(columns)
+        of = wide(2, columns)
         mask = np.zeros((2, 2, columns), dtype=bool)
         mask[0, 1] = True
         mask[0, 0, ::2] = True
@@ -263,3 +270,19 @@ def test_a_contour_of_as_many_points_as_a_mark_may_have_is_whole() -> None:
     [made] = structure_sets(made_source(), Mark("m", "M", "polyline", points, LESION, NODULE))
     [contour] = contour_items(made, 1)
     assert contour.NumberOfContourPoints == 65_535
+
+
+def test_a_region_of_more_contours_than_a_set_has_room_for_is_left_out_and_the_report_says_so() -> None:
+    of = wide(200, 202)
+    noise = np.indices((2, 200, 202)).sum(axis=0) % 2 == 0
+    whole = np.zeros_like(noise)
+    whole[0, 3:6, 3:6] = True
+    things = found(region(noise, "noise"), region(whole, "whole"))
+    made, report = (read(one) for one in all_built(things, of, kinds=("rtstruct", "sr")))
+    assert [one.ROIDescription for one in made.StructureSetROISequence] == ["whole"]
+    assert np.array_equal(filled(made, 1, of), whole)
+    assert "noise is not in the RT Structure Set, which has room for 20,000 contours" in [
+        one.TextValue for one in content(report) if "TextValue" in one
+    ]
+    with pytest.raises(ResultImpossible, match="noise is not in the RT Structure Set"):
+        all_built(things, of, kinds=("rtstruct",))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 from pydicom.dataset import Dataset
+
+from node.results.checks.check_places import lie_in_a_plane
 
 _MEASUREMENT_GROUP, _IMAGING_MEASUREMENTS, _EVALUATIONS = "125007", "126010", "C0034375"
 _TITLES = {"126000", "126001", "126002", "126003"}
@@ -198,3 +201,5 @@ def _coordinates(item: Dataset) -> Iterator[str]:
         yield f"a region is a {kind} of {points} points"
     if kind == "POLYGON" and values[:size] != values[-size:]:
         yield "a polygon is not closed"
+    if kind == "POLYGON" and in_space and not lie_in_a_plane(np.array(values, np.float64).reshape(-1, 3)):
+        yield "a polygon does not lie in a plane"

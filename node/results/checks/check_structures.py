@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 from pydicom.dataset import Dataset
 
+from node.results.checks.check_places import lie_in_a_plane
 from node.results.header_values import numbers
 from node.results.overlays.decimal_strings import decimals
-
-#: Points of a contour are written to the micrometre.
-_PLANE_TOLERANCE_MM = 0.01
 
 
 def structure_set_problems(data_set: Dataset) -> Iterator[str]:
@@ -80,8 +77,5 @@ def _contour(contour: Dataset, images: set[tuple[str, object]]) -> Iterator[str]
     }
     if not used or not used <= images:
         yield "the image of a contour is not among the contour images of the series"
-    points = data.reshape(-1, 3)
-    if count > 3 and float(np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[1][2]) > (
-        _PLANE_TOLERANCE_MM * np.sqrt(count)
-    ):
+    if not lie_in_a_plane(data.reshape(-1, 3)):
         yield "a contour does not lie in a plane"

@@ -43,6 +43,11 @@ def contours(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
         yield np.array(corners, np.float64) + np.array([rows.start - 0.5, columns.start - 0.5])
 
 
+def count_parts(mask: NDArray[np.bool_]) -> int:
+    """Return how many contours ``contours`` yields."""
+    return int(ndimage.label(mask)[1])
+
+
 def _loops(part: NDArray[np.bool_]) -> list[list[Corner]]:
     """Return the corners of the loops around a part and its holes, every one; the outer loop is first."""
     padded = np.pad(part, 1)

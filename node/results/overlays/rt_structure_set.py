@@ -22,7 +22,7 @@ from node.results.facts import RunFacts, Source
 from node.results.given import AllGiven
 from node.results.grid import Grid
 from node.results.laterality import set_laterality
-from node.results.overlays.contours import contours
+from node.results.overlays.contours import contours, count_parts
 from node.results.overlays.decimal_strings import decimal_strings
 from node.results.provenance import NOT_FOR_DIAGNOSIS, algorithm_parameters, stamp
 from node.results.references import image_items
@@ -33,6 +33,8 @@ from node.results.source_header import SourceHeader
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 _CONTOUR_DATA = BaseTag(0x30060050)
 _MAX_LONG_STRING, _MAX_SHORT_STRING, _SHORT_TEXT = 64, 16, 1024
+#: Of all segments in a set together: a contour takes a millisecond and 17 KB, and no workstation shows more.
+MOST_CONTOURS = 20_000
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class _Contour:
     places_mm: NDArray[np.float64]
 
 
-def rt_structure_sets(findings: Findings, given: AllGiven, run: RunFacts) -> list[Dataset]:
+def rt_structure_sets(findings: Findings, given: AllGiven, run: RunFacts) -> tuple[list[Dataset], list[str]]:
     """Return an RT Structure Set for each input that something was found on, each a series.
 
     An input that is not placed in the patient, or whose slices are not the images of its source, has none.
+    With them is returned which regions are left out, as they have too many contours.
     """
-    made = []
+    made, reasons = [], []
     source, header = given.first.source, given.first.header
     found: dict[str, list[Segment | Mark]] = {}
     regions: list[Segment | Mark] = [one for one in findings.segments if one.mask.any()]
@@ -58,7 +61,15 @@ def rt_structure_sets(findings: Findings, given: AllGiven, run: RunFacts) -> lis
         grid = one.grid
         if grid is None or grid.reason or grid.positions_mm is None:
             continue
-        data_set = _structure_set(there, grid, one.header, source, run)
+        held = _held(there)
+        reasons += [
+            f"{region.name} is not in the RT Structure Set, which has room for {MOST_CONTOURS:,} contours"
+            for region in there
+            if not any(region is other for other in held)
+        ]
+        if not held:
+            continue
+        data_set = _structure_set(held, grid, one.header, source, run)
         what = "rtstruct" if one is given.first else f"rtstruct on {name}"
         stamp(data_set, source, header, run, "rtstruct", what=what, series=what, series_index=index)
         data_set.StructureSetDate, data_set.StructureSetTime = data_set.ContentDate, data_set.ContentTime
@@ -66,7 +77,25 @@ def rt_structure_sets(findings: Findings, given: AllGiven, run: RunFacts) -> lis
         if schemes := coding_schemes(data_set):
             data_set.CodingSchemeIdentificationSequence = schemes
         made.append(data_set)
-    return made
+    return made, reasons
+
+
+def _held(regions: list[Segment | Mark]) -> list[Segment | Mark]:
+    """Return the regions that a set has room for, in their order; of marks there are never too many."""
+    held: list[Segment | Mark] = []
+    room = MOST_CONTOURS
+    for region in regions:
+        if isinstance(region, Segment):
+            parts = 0
+            for index in np.flatnonzero(region.mask.any(axis=(1, 2))).tolist():
+                parts += count_parts(region.mask[index])
+                if parts > room:
+                    break
+            if parts > room:
+                continue
+            room -= parts
+        held.append(region)
+    return held
 
 
 def _structure_set(

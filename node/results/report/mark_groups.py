@@ -50,9 +50,7 @@ def mark_group(mark: Mark, region: Region, given: AllGiven, run: RunFacts, *, be
         )
     elif region.in_space:
         group = PlanarROIMeasurementsAndQualitativeEvaluations(
-            referenced_region=ImageRegion3D(
-                region.graphic_type, region.in_space[0], one.header.frame_of_reference_uid
-            ),
+            referenced_region=_space_region(region, one.header.frame_of_reference_uid),
             **content,
         )
         add_series(group, one, given)
@@ -72,6 +70,18 @@ def mark_group(mark: Mark, region: Region, given: AllGiven, run: RunFacts, *, be
         )
     add_words(group, mark)
     return group
+
+
+def _space_region(region: Region, frame_of_reference_uid: str) -> ImageRegion3D:
+    """Return a SCOORD3D.
+
+    To see that a polygon is flat the library takes memory for the square of its points: ``check`` does not.
+    """
+    made = ImageRegion3D(
+        "POINT" if region.graphic_type == "POINT" else "POLYLINE", region.in_space[0], frame_of_reference_uid
+    )
+    made.GraphicType = region.graphic_type
+    return made
 
 
 def _image_region(region: Region, shape: OnImage) -> ImageRegion:
