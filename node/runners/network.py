@@ -292,6 +292,15 @@ def _bound(folder: ModelFolder, session: Session) -> ModelFolder:
         raise UnusableModel(
             f"{folder.path}: no [[input]] is given to the tensor '{missing[0]}' of the network"
         )
+    shapes = {one.name: one.shape for one in session.inputs}
+    for table in inputs:
+        # there are none where the runtime does not know them
+        shape = shapes.get(table.tensor)
+        if shape and len(shape) != len(table.layout):
+            raise UnusableModel(
+                f"{folder.path}: [[input]] {table.need.name}: the tensor '{table.tensor}' has {len(shape)} "
+                f"axes, and its layout is {table.layout}"
+            )
     doubled = {one.tensor for one in inputs if sum(each.tensor == one.tensor for each in inputs) > 1}
     if any("C" not in one.layout for one in inputs if one.tensor in doubled):
         raise UnusableModel(

@@ -317,6 +317,7 @@ def test_a_table_of_a_classifier_is_read(tmp_path: Path) -> None:
     ("about_input", "output", "told"),
     [
         ('tensor = "givn"', SEGMENTATION, "the network has no tensor 'givn'; did you mean 'given'"),
+        ('layout = "NCHW"', SEGMENTATION, "the tensor 'given' has 5 axes, and its layout is NCHW"),
         ("", SEGMENTATION + 'tensor = "sad"\n', "the network has no tensor 'sad'; did you mean 'said'"),
         ("", SEGMENTATION + 'scores = "x"\n', "the network has no tensor 'x'; there are said"),
     ],
