@@ -70,7 +70,8 @@ class Image:
         (frame, row, column) real-world values after Modality LUT, int16, int32 or float32; in colour
         (frame, row, column, 3) uint8 RGB. A single image has one frame. MONOCHROME1 is not inverted.
     spacing_mm
-        (row, column), of Pixel Spacing or else Imager Pixel Spacing; None when the object states none.
+        (row, column), of Pixel Spacing or else Imager Pixel Spacing, over the magnification where the
+        object states it; None when the spacing is unknown.
     unit
         UCUM code of the values, ``1`` when unknown.
     header

@@ -16,7 +16,7 @@ from models.types import Image
 from node.errors import NotAnImage, UnsupportedPixelData
 from node.pictures.reading import Frame
 from node.pictures.rendering import picture
-from node.series.header_values import items, numbers, text, whole
+from node.series.header_values import is_empty, items, number, numbers, text, whole
 from node.series.series_view import Allocate, header_view
 from node.series.source_series import SourceInstance
 from node.series.values import (
@@ -167,15 +167,24 @@ def _looked_up(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
 
 
 def _spacing_mm(header: Dataset) -> tuple[float, float] | None:
-    """(between rows, between columns) in the patient, else at the detector."""
+    """(between rows, between columns) in the patient; at the detector where its magnification is not said.
+
+    Pixel Spacing that says what Imager Pixel Spacing does is not calibrated (PS3.3 section 10.7.1.3).
+    """
     shared = (items(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
     measures = (items(shared, "PixelMeasuresSequence") or [Dataset()])[0]
-    for holder, keyword in (
-        (header, "PixelSpacing"),
-        (measures, "PixelSpacing"),
-        (header, "ImagerPixelSpacing"),
-    ):
-        found = numbers(holder, keyword, 2)
-        if found is not None and min(found) > 0:
-            return found[0], found[1]
-    return None
+    in_patient = _pair(header, "PixelSpacing") or _pair(measures, "PixelSpacing")
+    at_detector = _pair(header, "ImagerPixelSpacing")
+    is_calibrated = in_patient != at_detector or not is_empty(header, "PixelSpacingCalibrationType")
+    if in_patient is not None and is_calibrated:
+        return in_patient
+    if at_detector is None or is_empty(header, "EstimatedRadiographicMagnificationFactor"):
+        return at_detector
+    factor = number(header, "EstimatedRadiographicMagnificationFactor", 0.0)
+    # The patient lies before the detector, so a smaller one cannot be meant.
+    return (at_detector[0] / factor, at_detector[1] / factor) if factor >= 1 else None
+
+
+def _pair(holder: Dataset, keyword: str) -> tuple[float, float] | None:
+    found = numbers(holder, keyword, 2)
+    return (found[0], found[1]) if found is not None and min(found) > 0 else None

@@ -79,6 +79,39 @@ def test_the_spacing_of_a_radiograph_is_that_at_the_detector_or_unknown() -> Non
     assert image.build([radiograph(pixels, PixelSpacing=None)]).image.spacing_mm is None
 
 
+@pytest.mark.parametrize(
+    ("says", "spacing_mm"),
+    [
+        ({}, (0.14, 0.28)),
+        ({"EstimatedRadiographicMagnificationFactor": ""}, (0.14, 0.28)),
+        ({"EstimatedRadiographicMagnificationFactor": 1.4}, (0.1, 0.2)),
+        ({"EstimatedRadiographicMagnificationFactor": 1}, (0.14, 0.28)),
+        # What cannot be meant leaves the spacing unknown.
+        ({"EstimatedRadiographicMagnificationFactor": 0.5}, None),
+        ({"EstimatedRadiographicMagnificationFactor": [1, 2]}, None),
+        # A spacing that is that of the detector is not calibrated; any other is, and is taken as it is.
+        ({"EstimatedRadiographicMagnificationFactor": 1.4, "PixelSpacing": [0.14, 0.28]}, (0.1, 0.2)),
+        ({"EstimatedRadiographicMagnificationFactor": 1.4, "PixelSpacing": [0.12, 0.24]}, (0.12, 0.24)),
+        (
+            {
+                "EstimatedRadiographicMagnificationFactor": 1.4,
+                "PixelSpacing": [0.14, 0.28],
+                "PixelSpacingCalibrationType": "GEOMETRY",
+            },
+            (0.14, 0.28),
+        ),
+    ],
+)
+def test_the_magnification_that_a_radiograph_tells_is_taken_off_its_spacing(
+    says: dict[str, Any], spacing_mm: tuple[float, float] | None
+) -> None:
+    instance = radiograph(
+        np.zeros((4, 6), np.uint16), **{"PixelSpacing": None, "ImagerPixelSpacing": [0.14, 0.28], **says}
+    )
+    found = image.build([instance]).image.spacing_mm
+    assert found == (None if spacing_mm is None else pytest.approx(spacing_mm))
+
+
 def test_values_are_looked_up_where_the_object_brings_a_table() -> None:
     table = Dataset()
     table.LUTDescriptor = [4, 0, 16]
