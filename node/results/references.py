@@ -63,13 +63,19 @@ def instance_item(one: SourceInstance) -> Dataset:
 
 
 def image_items(slices: Iterable[Slice]) -> list[Dataset]:
-    """Return an Image SOP Instance Reference (PS3.3 table 10-3) for each image, with its frames."""
+    """Return an Image SOP Instance Reference (PS3.3 table 10-3) for each image, with its frames.
+
+    An image of which all frames are meant has no numbers.
+    """
     items: dict[int, Dataset] = {}
     frames: dict[int, list[int]] = {}
+    of: dict[int, int] = {}
     for one in slices:
         items.setdefault(one.number, instance_item(one.instance))
+        of[one.number] = one.instance.frames
         if one.frame is not None:
             frames.setdefault(one.number, []).append(one.frame)
     for number, of_image in frames.items():
-        items[number].ReferencedFrameNumber = of_image if len(of_image) > 1 else of_image[0]
+        if len(set(of_image)) < of[number]:
+            items[number].ReferencedFrameNumber = of_image if len(of_image) > 1 else of_image[0]
     return list(items.values())

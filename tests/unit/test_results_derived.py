@@ -313,7 +313,8 @@ def test_frames_without_a_place_stay_frames_of_one_instance() -> None:
     assert (made.SOPClassUID, made.NumberOfFrames) == (UltrasoundMultiFrameImageStorage, 3)
     assert made.BitsAllocated == 8
     assert np.array_equal(made.pixel_array, voxels)
-    assert made.SourceImageSequence[0].ReferencedFrameNumber == [1, 2, 3]
+    # All frames are meant, and then none has a number (PS3.3 table 10-3).
+    assert "ReferencedFrameNumber" not in made.SourceImageSequence[0]
 
 
 def test_colour_on_a_source_without_is_a_secondary_capture_for_each_slice_in_its_place() -> None:

@@ -8,9 +8,8 @@ as those of PET do, each image that something is drawn on has a state of its own
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from highdicom.color import CIELabColor
@@ -130,7 +129,7 @@ def _state(
     data_set.ContentCreatorName = None
     series = Dataset()
     series.SeriesInstanceUID = header.series_instance_uid
-    series.ReferencedImageSequence = _images(slices)
+    series.ReferencedImageSequence = image_items(slices)
     data_set.ReferencedSeriesSequence = [series]
     data_set.DisplayedAreaSelectionSequence = [_displayed_area(grid, header)]
     places = sorted((layer, one.index) for one in slices for layer in drawn.get(one.index, ()))
@@ -156,14 +155,6 @@ def _state(
     return data_set
 
 
-def _images(slices: Iterable[Slice]) -> list[Dataset]:
-    """Return references to the images of slices; an image of which all frames are meant has no numbers."""
-    slices = list(slices)
-    frames = Counter(one.number for one in slices)
-    whole = {one.number for one in slices if frames[one.number] == one.instance.frames}
-    return image_items(replace(one, frame=None) if one.number in whole else one for one in slices)
-
-
 def _displayed_area(grid: Grid, header: SourceHeader) -> Dataset:
     """Return a selection of the whole image (PS3.3 section C.10.4)."""
     item = Dataset()
@@ -182,7 +173,7 @@ def _annotation(graphics: list[_Graphic], grid: Grid, regions: list[Segment | Ma
     """Return what one layer has in one slice (PS3.3 section C.10.5)."""
     item = Dataset()
     first = graphics[0]
-    item.ReferencedImageSequence = _images([grid.slices[first.slice_index]])
+    item.ReferencedImageSequence = image_items([grid.slices[first.slice_index]])
     item.GraphicLayer = _layer_name(regions[first.layer - 1], first.layer)
     item.GraphicObjectSequence = [_graphic_object(one) for one in graphics]
     if words := [_text_object(one) for one in graphics if one.words]:
@@ -243,6 +234,6 @@ def _windows(slices: list[Slice], values: list[DisplayValues]) -> list[Dataset]:
             item = Dataset()
             item.VOILUTSequence = [window.item()]
         if len(of) < len(slices):
-            item.ReferencedImageSequence = _images(of)
+            item.ReferencedImageSequence = image_items(of)
         found.append(item)
     return found
