@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,25 @@ def test_a_prediction_that_is_not_brought_back_is_brought_onto_the_grid(tmp_path
     config = {"postprocessing": {"_target_": "Compose", "transforms": []}}
     [segment] = run(bundle(tmp_path / "b", config=config), GRIDS[name]).segments
     assert np.array_equal(segment.mask, marked()[1])
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        ("b", "'pet' and 'volume' have different frames of reference"),
+        (None, "'pet' has no Frame of Reference"),
+    ],
+)
+def test_volumes_of_which_nothing_says_where_one_lies_on_the_other_are_unfit(
+    tmp_path: Path, frame: str | None, told: str
+) -> None:
+    further = '[[input]]\nname = "pet"\nas = "volume"\nfrom = "study"\n'
+    path = bundle(tmp_path / "b", stated=further)
+    one = made_folders.volume((marked()[0] > 0).astype(np.int16))
+    assert made_folders.predict(path, {"volume": one, "pet": one}).segments[0].mask.any()
+    other = replace(one, header={"FrameOfReferenceUID": frame})
+    with pytest.raises(ValueError, match=told):
+        made_folders.predict(path, {"volume": one, "pet": other})
 
 
 def test_nothing_that_a_bundle_would_save_is_saved(tmp_path: Path) -> None:
