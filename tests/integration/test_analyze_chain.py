@@ -92,7 +92,7 @@ def make(tmp_path: Path, exits: ExitStack, monkeypatch: pytest.MonkeyPatch) -> A
         clock = ManualClock()
         settings = config(tmp_path / "data", analyses=analyses)
         scene = Scene(exits.enter_context(small_node(settings, clock)), clock)
-        exits.callback(scene.workers.stop)
+        exits.callback(scene.task.cancel)
         exits.callback(scene.engine.stop)
         return scene
 
@@ -127,7 +127,8 @@ def constant(series: str, value: int, number: int, **attributes: Any) -> Dataset
         sop_instance_uid=f"{series}.{number}",
         **attributes,
     )
-    data_set.RescaleSlope, data_set.RescaleIntercept = 0, value
+    data_set.PixelData = bytes(len(data_set.PixelData))
+    data_set.RescaleSlope, data_set.RescaleIntercept = 1, value
     return data_set
 
 
