@@ -174,7 +174,7 @@ def test_results_are_never_written_over_others(tmp_path: Path, capsys: pytest.Ca
 def test_series_that_nearly_have_one_uid_have_folders_of_their_own(tmp_path: Path) -> None:
     folder = slices(tmp_path / "in", "1.3.12.2.1107.5.2.30.3275.0.0.0", SeriesNumber=3)
     slices(folder, "1.3.12.2.1107.5.2.30.4475.0.0.0", SeriesNumber=3, PatientID="OTHER")
-    slices(folder, "1.3.12.2.1107.5.2.30.4475.0.0.0", 3, study_instance_uid="1.2.9", sop_instance_uid="1.9")
+    slices(folder, "1.3.12.2.1107.5.2.30.4475.0.0.0", 1, study_instance_uid="1.2.9", sop_instance_uid="1.9")
     assert main(["analyze", str(folder), "--model", "series-quality", "-o", str(tmp_path / "out")]) == 0
     patients = sorted(str(dcmread(path).PatientID) for path in (tmp_path / "out").rglob("sr.dcm"))
     assert len(patients) == 3
