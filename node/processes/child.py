@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from node import subordinate
-from node.processes import confinement, process_tree
+from node.processes import confinement, process_tree, unowned_memory
 from node.processes.refusals import is_refusal
 from node.processes.traces import Traces
 from node.runners.failures import ModelReplaced, RunFailed
@@ -42,8 +42,10 @@ REPLACED = "replaced"
 SPENT = "spent"
 #: Of what is said about a failure.
 MOST_CHARACTERS = 600
-#: So often somebody looks how much memory is in segments that no process need have attached.
-_SEGMENT_SECONDS = 0.5
+#: So often somebody looks how much memory is taken that counts to no process.
+_LOOK_SECONDS = 0.1
+#: Of files, pipes and sockets that each process may have open: in them lies memory, too.
+MOST_OPEN = 4096
 #: ITK, torch and onnxruntime report a failed allocation as an error of their own, in these words.
 _NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "memory allocation", "out of memory")
 
@@ -70,24 +72,17 @@ def main(arguments: list[str]) -> int:
         _be_second(order, alive_first, second_lives)
     for descriptor in (order["commands"], order["answers"], second_lives, alive_first):
         os.close(descriptor)
+    most_bytes = confinement.SHARED_MEMORY_MB << 20
     # Nothing is ever written to these: one is ready when its other end is closed.
-    while not select.select((0, alive_second), (), (), _SEGMENT_SECONDS)[0]:
-        if order["extent"] == "whole" and _segment_bytes() > confinement.SHARED_MEMORY_MB << 20:
-            most = f"more than {confinement.SHARED_MEMORY_MB} MB of shared memory segments"
-            _tell_status({"memory": f"it held {most}"})
+    while not select.select((0, alive_second), (), (), _LOOK_SECONDS)[0]:
+        if order["extent"] != "whole":
+            continue
+        if unowned_memory.held_bytes(with_sockets=not order["allow_network"]) > most_bytes:
+            what = "MB of shared memory segments, semaphores, messages and what lies in sockets"
+            _tell_status({"memory": f"it held more than {most_bytes >> 20} {what}"})
             break
     _end_all()
     return 0
-
-
-def _segment_bytes() -> int:
-    """Memory of System V segments; in nobody's resident memory, and seen in their namespace alone."""
-    try:
-        lines = Path("/proc/sysvipc/shm").read_text().splitlines()
-    except OSError:
-        return 0
-    at = lines[0].split().index("rss") if lines else 0
-    return sum(int(line.split()[at]) for line in lines[1:])
 
 
 def _end_all() -> None:
@@ -114,6 +109,7 @@ def _be_second(order: dict[str, Any], alive_first: int, second_lives: int) -> No
         # It ended before the line above.
         os._exit(1)
     confinement.adopt_orphans()
+    _limit_open_files()
     try:
         if order["extent"] == "whole":
             confinement.shut_in(confinement.Cell(**{key: tuple(one) for key, one in order["cell"].items()}))
@@ -137,6 +133,16 @@ def _be_second(order: dict[str, Any], alive_first: int, second_lives: int) -> No
             _tell_status({"status": os.waitstatus_to_exitcode(status)})
             # With the first process of its namespace all others end.
             os._exit(0)
+
+
+def _limit_open_files() -> None:
+    import resource
+
+    soft, hard = (
+        MOST_OPEN if one == resource.RLIM_INFINITY else min(one, MOST_OPEN)
+        for one in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _tell_status(content: dict[str, Any]) -> None:

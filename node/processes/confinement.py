@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from node import subordinate
+from node.processes import unowned_memory
 from node.processes.system_calls import (
     AT_RECURSIVE,
     ATTR_NODEV,
@@ -134,6 +135,7 @@ def leave(extent_of: Extent, *, allow_network: bool) -> None:
             ("uid_map", f"{user} {user} 1"),
         ):
             write(f"/proc/self/{file}", text)
+    unowned_memory.limit()
 
 
 def shut_in(cell: Cell) -> None:

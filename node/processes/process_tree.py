@@ -24,9 +24,12 @@ def descendants(process_id: int) -> list[int]:
 
 
 def resident_bytes(process_id: int) -> int:
-    """Memory that a process holds and that no file backs, shared or its own; 0 for one that has ended."""
+    """Memory that a process holds and that no file backs, shared or its own, with the tables of its pages.
+
+    0 for one that has ended.
+    """
     facts = _facts(process_id)
-    return 1024 * (facts["RssAnon"] + facts["RssShmem"])
+    return 1024 * (facts["RssAnon"] + facts["RssShmem"] + facts["VmPTE"])
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Held:
 
 
 def held(process_ids: Sequence[int]) -> Held:
-    """Return what these processes hold.
+    """Return what these processes hold, with the tables of their pages.
 
     Files in memory count, mapped or not: those without a name that one of them has open, and those below
     the ``/dev/shm`` that they see where it is not that of this process. What is mapped of them counts for
@@ -47,7 +50,7 @@ def held(process_ids: Sequence[int]) -> Held:
     own = shared = threads = 0
     for process_id in process_ids:
         facts = _facts(process_id)
-        own += 1024 * facts["RssAnon"]
+        own += 1024 * (facts["RssAnon"] + facts["VmPTE"])
         shared += 1024 * facts["RssShmem"]
         threads += facts["Threads"]
     in_files = _nameless_bytes(process_ids) + _shared_memory_bytes(process_ids)
@@ -55,7 +58,7 @@ def held(process_ids: Sequence[int]) -> Held:
 
 
 def _facts(process_id: int) -> dict[str, int]:
-    facts = {"RssAnon": 0, "RssShmem": 0, "Threads": 0}
+    facts = {"RssAnon": 0, "RssShmem": 0, "VmPTE": 0, "Threads": 0}
     with suppress(OSError):
         for line in (_PROC / str(process_id) / "status").read_text().splitlines():
             name, _, value = line.partition(":")
