@@ -17,7 +17,7 @@ from node.errors import ModelCrashed, ModelOutOfMemory, OutOfSpace
 from node.processes import confinement, process_tree, writings
 from node.storage import disk
 
-MEMORY_SECONDS, DISK_SECONDS = 0.05, 0.5
+LOOK_SECONDS = 0.05
 FLOOR_BYTES = 256 * 1024 * 1024
 """What the machine has to have left, so that the system need not choose a process to end."""
 
@@ -77,7 +77,7 @@ class Watch:
         self._memory_mb = memory_mb
         self._reserve_bytes = reserve_bytes
         self._relieve = relieve
-        self._memory_at = self._disk_at = 0.0
+        self._look_at = 0.0
 
         with _lock:
             _taken[process_id] = 0
@@ -100,11 +100,10 @@ class Watch:
             less of the disk is free than the reserve, or few files more have space in it
         """
         now = time.monotonic()
-        if now >= self._memory_at:
-            self._memory_at = now + MEMORY_SECONDS
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
             self._look_at_memory()
-        if now >= self._disk_at:
-            self._disk_at = now + DISK_SECONDS
+            # As often: in one call all that is free can be taken, from others as well.
             self._look_at_disk()
 
     def resident_bytes(self) -> int:

@@ -33,7 +33,7 @@ from node.errors import (
 from node.processes import child, confinement, foreign_files, outcomes
 from node.processes.job_folder import JobFolder
 from node.processes.model_process import ModelProcess, ProcessEnded
-from node.processes.watching import MEMORY_SECONDS, Watch
+from node.processes.watching import LOOK_SECONDS, Watch
 from node.runners.hidden_folders import HIDDEN_FOLDERS
 from node.storage import disk
 
@@ -329,7 +329,7 @@ class Worker:
                 raise TimeoutError
             watch.look()
             try:
-                answer = process.answer(MEMORY_SECONDS)
+                answer = process.answer(LOOK_SECONDS)
             except ValueError as error:
                 raise ResultInvalid(f"the process of model {self._model} is out of step: {error}") from None
         what, about = answer

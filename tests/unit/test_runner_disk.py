@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from node.errors import ModelCrashed, OutOfSpace
-from node.processes import foreign_files, writings
+from node.processes import foreign_files, watching, writings
 from node.storage.disk import free_bytes
 from tests.support.file_systems import small_file_system
 from tests.support.made_models import install
@@ -84,6 +86,24 @@ def test_a_model_that_writes_until_there_is_no_more_failed_itself(disk: Path) ->
     with pytest.raises(ModelCrashed, match=r"had written 1\d\d MB"):
         runs.told("file = open('big', 'wb')\nwhile True: file.write(b'1' * 65536); file.flush()")
     runs.workers.stop()
+
+
+def test_a_disk_that_was_emptied_at_once_is_noticed_at_the_next_look(disk: Path) -> None:
+    process = subprocess.Popen(["sleep", "600"])
+    watch = watching.Watch(
+        process.pid, disk, model="told", memory_mb=0, reserve_bytes=RESERVE_BYTES, relieve=lambda: False
+    )
+    try:
+        watch.look()
+        with (disk / "big").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free_bytes(disk))
+        time.sleep(watching.LOOK_SECONDS)
+        with pytest.raises(ModelCrashed, match="held in reserve"):
+            watch.look()
+    finally:
+        watch.end()
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("code", [FAILING, "open('own', 'wb').write(b'1' * (2 << 20))"])
