@@ -77,6 +77,7 @@ EXPECTED = {
     "job failed",  # an analysis, a delivery
     "task failed",  # a settling process that was killed twice for the same instance
     "settling process ended",
+    "process of an analysis ended",
 }
 
 
@@ -232,7 +233,7 @@ class Soak:
     def _workers(self, what: str) -> list[int]:
         if what == "analysis":
             return [one for one in descendants(self._pid) if "node.processes" in _command_line(one)]
-        # The first is the fork server itself, which starts the others.
+        # The first is the fork server itself, which starts the others: analysts, too.
         return [one for one in descendants(self._pid) if "forkserver" in _command_line(one)][1:]
 
     # --- at rest ----------------------------------------------------------------------

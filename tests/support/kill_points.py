@@ -128,7 +128,7 @@ POINTS: Mapping[str, Point] = {
     ),
     "study-selected": Point(_ENDED, is_analysed=True, kind="select"),
     "analysis-started": Point(
-        "node.processes.job_folder:JobFolder.write_job",
+        "node.analysis.analysts:RemoteMaking.prepare",
         "after",
         is_analysed=True,
         repairs=("analyses_removed", "jobs_given_back"),
