@@ -153,6 +153,7 @@ class ReceiveLog:
 
         ``empty`` asks for one without records. Raises OutOfSpace or StorageFailure.
         """
+        self._spares.note_reception()
         if not empty:
             with self._lock:
                 if self._open:

@@ -1,7 +1,8 @@
 """Segments that are ready before anybody needs one, so that no sender waits until one is written.
 
 To write a new segment takes the disk as long as to receive as much, so a pool of them is filled while
-nobody receives: one segment after each five seconds in which none was taken.
+nobody receives: one segment after each five seconds in which no reception began. Whoever sends slowly would
+otherwise wait for the disk each time that one is written.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Spares:
         self._in_use = in_use
         self._wanted = 1  # so many are made at once, whoever receives
         self._nudge = threading.Event()
+        self._receptions = 0
         self._maker: threading.Thread | None = None
         self._is_closing = False
 
@@ -90,6 +92,11 @@ class Spares:
     def are_enough(self) -> bool:
         """Whether one more would be removed."""
         return len(self._ready) >= self._most()
+
+    def note_reception(self) -> None:
+        """Somebody receives: what is not wanted at once is made later."""
+        # Only whether it has changed counts, so that nobody has to wait for a lock.
+        self._receptions += 1
 
     def take(self) -> Segment:
         """Hand out a spare segment, or where there is none a new one that is only allocated.
@@ -188,7 +195,8 @@ class Spares:
                     self._maker = None
                     return
                 is_urgent = len(self._ready) < self._wanted
-            if is_urgent or not self._nudge.wait(_REST_SECONDS):
+            before = self._receptions
+            if is_urgent or not (self._nudge.wait(_REST_SECONDS) or self._receptions != before):
                 is_made = self._make_ready()
 
     def _make_ready(self) -> bool:

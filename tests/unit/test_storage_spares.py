@@ -205,6 +205,26 @@ def test_the_pool_fills_while_nobody_receives(make, folder, monkeypatch):
     assert len(written(folder)) == 8
 
 
+def test_the_pool_does_not_fill_while_somebody_receives_slowly(make, folder, monkeypatch):
+    """What was begun in each of five rests kept segments from being written; then nobody receives."""
+    monkeypatch.setattr(spares, "_REST_SECONDS", 0.01)
+    storage = make()
+    counts: list[int] = []
+
+    class Nudge(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if len(counts) < 5:
+                counts.append(len(written(folder)))
+                with storage.begin():
+                    return False
+            return super().wait(timeout)
+
+    storage._log._spares._nudge = Nudge()
+    start(storage)
+    wait_until(lambda: len(written(folder)) == 8, 10, "the pool to be full")
+    assert counts == [1] * 5
+
+
 def test_few_spare_segments_are_kept(make, folder, clock):
     storage = make()
     put(storage, os.urandom(30 * SEGMENT_BYTES))
