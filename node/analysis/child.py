@@ -16,10 +16,8 @@ from node.clock import Clock
 from node.config.settings import LimitsConfig, StorageConfig
 from node.errors import NodeError
 from node.index.index import StoredInstance
+from node.processes.child import NICENESS
 from node.storage.storage import Storage
-
-#: As far as models stand back; the node's own priority is 0.
-NICENESS = 10
 
 
 def main(connection: Connection, data_dir: str, config: StorageConfig, limits: LimitsConfig) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from models.types import Findings, HeaderValue, Inputs, Volume
 from node.catalogue import catalogue
@@ -16,6 +18,7 @@ from node.errors import JobError
 from node.processes import outcomes
 from node.processes.job_folder import JobFolder
 from node.processes.workers import Worker, Workers, WorkerSpec
+from tests.support.made_models import install
 from tests.support.processes import processes_with
 
 #: Models stand back: where others keep the processors busy, one may take long to start.
@@ -78,6 +81,16 @@ class ModelRuns:
     def processes(self) -> list[int]:
         """All processes of all models."""
         return [process for folder in self.left() for process in processes_of(folder)]
+
+
+@contextmanager
+def model_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelRuns]:
+    """Runs in ``folder``; at the end nothing of any is left."""
+    install(folder / "package", monkeypatch)
+    runs = ModelRuns(folder / "data")
+    yield runs
+    runs.workers.stop()
+    assert runs.left() == []
 
 
 def processes_of(worker_folder: Path) -> list[int]:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import ModelOutOfMemory
-from tests.support.made_models import install
-from tests.support.model_runs import ModelRuns
+from tests.support.model_runs import ModelRuns, model_runs
 
 ROOT = Path(__file__).parents[2]
 SEMAPHORES = """
@@ -51,11 +50,8 @@ except OSError as error:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelRuns]:
-    install(tmp_path / "package", monkeypatch)
-    runs = ModelRuns(tmp_path / "data")
-    yield runs
-    runs.workers.stop()
-    assert runs.left() == []
+    with model_runs(tmp_path, monkeypatch) as runs:
+        yield runs
 
 
 def test_what_lies_in_sockets_counts(runs: ModelRuns) -> None:

@@ -31,7 +31,7 @@ from node.processes.workers import RunStopped, WorkerSpec
 from tests.support import made_folders
 from tests.support.file_systems import small_file_system
 from tests.support.made_models import install
-from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, processes_of, run, volume
+from tests.support.model_runs import PATIENCE_SECONDS, ModelRuns, model_runs, processes_of, run, volume
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
@@ -41,11 +41,8 @@ SMALL_MB = 200
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelRuns]:
-    install(tmp_path / "package", monkeypatch)
-    runs = ModelRuns(tmp_path / "data")
-    yield runs
-    runs.workers.stop()
-    assert runs.left() == []
+    with model_runs(tmp_path, monkeypatch) as runs:
+        yield runs
 
 
 # --- what comes back ---------------------------------------------------------
