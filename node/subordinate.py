@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 #: Processor time that an instance may take: so many seconds, and one more for so many bytes.
@@ -63,17 +64,16 @@ def stand_back(niceness: int) -> None:
     ----------
     niceness : int
         Added to that of the node: with each step this process gets a fifth less of a busy processor.
+        Linux may share processors between sessions first, so it counts only in the session of the node.
         With any, the disk serves its reads and writes after those of others (on Linux, where the disk's
         scheduler knows such classes).
     """
     if niceness:
-        niceness = os.nice(niceness)
+        os.nice(niceness)
         _read_and_write_when_idle()
-        # Sessions may share the processors evenly, whatever the niceness within them (sched(7)).
-        if os.getsid(0) == os.getpid():
-            _tell("autogroup", niceness)
     # The system ends it before the node, which can start another.
-    _tell("oom_score_adj", _OOM_SCORE_ADJUSTMENT)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJUSTMENT))
     # A core file would hold images.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -111,10 +111,3 @@ def signal_in_words(number: int) -> str:
 def is_crash(number: int) -> bool:
     """Whether a process that ended by this signal did so by its own fault, not by somebody's will."""
     return number in _CRASHES
-
-
-def _tell(what: str, number: int) -> None:
-    try:
-        Path(f"/proc/self/{what}").write_text(str(number))
-    except OSError:
-        return

@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> int:
     for descriptor in (order["commands"], order["answers"]):
         os.set_inheritable(descriptor, False)
     confinement.adopt_orphans()
+    confinement.leave_terminal()
     try:
         confinement.leave(order["extent"], allow_network=order["allow_network"])
     except OSError as error:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import struct
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -136,6 +138,16 @@ def leave(extent_of: Extent, *, allow_network: bool) -> None:
         ):
             write(f"/proc/self/{file}", text)
     unowned_memory.limit()
+
+
+def leave_terminal() -> None:
+    """Give up the terminal of the node, into which a model could type."""
+    with suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
 
 
 def shut_in(cell: Cell) -> None:

@@ -121,7 +121,9 @@ class ModelProcess:
                     cwd=made,
                     env=_environment(device, threads, made),
                     pass_fds=(commands, answers),
-                    start_new_session=True,
+                    # Ctrl-C is for the node. A session of its own would keep it from that, too, but would not
+                    # stand back: each session has its share of the processors (sched(7), autogroup).
+                    process_group=0,
                 )
         except OSError:
             self._close()

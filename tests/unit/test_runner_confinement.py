@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -302,6 +303,29 @@ def test_a_model_signals_nobody_but_its_own(runs: ModelRuns) -> None:
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_it_is_in_the_session_of_the_node_but_not_in_its_group(runs: ModelRuns) -> None:
+    # Of processes outside, what a model asks for are no numbers.
+    assert runs.told("import os; said = str(os.getsid(0))") == "0"
+    assert {os.getsid(process) for process in runs.processes()} == {os.getsid(0)}
+    assert os.getpgid(0) not in {os.getpgid(process) for process in runs.processes()}
+
+
+def test_a_terminal_of_the_node_is_not_the_model_s(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    script = (
+        "import os\nfrom node.processes import confinement\n"
+        "if child := os.fork(): raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "os.setpgid(0, 0)\n"
+        "os.close(os.open('/dev/tty', os.O_RDWR))\n"
+        "confinement.leave_terminal()\n"
+        "try: os.open('/dev/tty', os.O_RDWR)\n"
+        f"except OSError as error: open({str(said)!r}, 'w').write(error.strerror)\n"
+    )
+    in_a_terminal = f"import pty, sys; sys.exit(pty.spawn([sys.executable, '-c', {script!r}]))"
+    subprocess.run([sys.executable, "-c", in_a_terminal], cwd=ROOT, check=True, capture_output=True)
+    assert said.read_text() == os.strerror(errno.ENXIO)
 
 
 def test_a_model_cannot_say_in_the_place_of_others_how_it_ended(runs: ModelRuns) -> None:
