@@ -125,7 +125,7 @@ class ReceiveLog:
         self._reclaiming = threading.RLock()
         self._open: list[Segment] = []
         self._suspects: set[str] = set()
-        self._ageing = 0
+        self._ageing_in_use = 0
         numbers = numbers_in(folder)
         self._closed = {number: _Closed(number, awaits_replay=True, idle_since=_EVER) for number in numbers}
         next_number = max((*numbers, *known_numbers), default=0) + 1
@@ -157,7 +157,9 @@ class ReceiveLog:
         if not empty:
             with self._lock:
                 if self._open:
-                    return self._open.pop()
+                    segment = self._open.pop()
+                    self._ageing_in_use += segment.is_ageing
+                    return segment
         return self._spares.take()
 
     def release(
@@ -184,15 +186,16 @@ class ReceiveLog:
         is_full = is_full or segment.size - segment.position < 2 * BLOCK_BYTES
         unused: list[Segment] = []
         with self._lock:
+            # Those in use at one time may be full at one time; those that nobody uses may not.
+            wanted = 1 + self._ageing_in_use
+            self._ageing_in_use -= segment.is_ageing
             if segment.is_broken or is_full or self._is_closing:
                 self._close(segment)
             elif segment.is_empty:
                 unused.append(segment)
             else:
+                segment.is_ageing = segment.position > segment.size // 4
                 self._open.append(segment)
-                if not segment.is_ageing and segment.position > segment.size // 4:
-                    segment.is_ageing = True
-                    self._ageing += 1
             for continuation in continuations:
                 if holds_record:
                     self._close(continuation, first=segment.number)
@@ -200,7 +203,6 @@ class ReceiveLog:
                     self._close(continuation)
                 else:
                     unused.append(continuation)
-            wanted = 1 + self._ageing
         if unused:
             self._spares.give(unused)
         self._spares.want(wanted)
@@ -209,8 +211,6 @@ class ReceiveLog:
         segment.close()
         if segment.is_broken and not segment.is_empty:
             self._suspects.add(segment.name)
-        self._ageing -= segment.is_ageing
-        segment.is_ageing = False
         self._closed[segment.number] = _Closed(segment.number, is_broken=segment.is_broken, first=first)
 
     # --- reading -------------------------------------------------------------

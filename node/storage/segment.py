@@ -15,7 +15,7 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Segment:
 
     ``position`` is the byte at which the next record starts, ``size`` that of the file,
     ``is_broken`` whether a write or flush failed, after which nothing more is written to it,
-    ``is_ageing`` whether a spare one is kept ready to follow it.
+    ``is_ageing`` whether a spare one is kept ready to follow it while it is in use.
     """
 
     number: int
@@ -105,16 +105,21 @@ def _begin_life(file: int, number: int) -> bytes:
     return key
 
 
-def _fill(file: int, start: int, size: int) -> None:
+def _fill(file: int, start: int, size: int, pause: Callable[[], None] = lambda: None) -> None:
+    """Write zeros, a little at a time: who makes something durable meanwhile waits for those before."""
     for offset in range(start, size, len(_ZEROS)):
         disk.write_at(file, _ZEROS[: size - offset], offset)
+        disk.sync_data(file)
+        pause()
 
 
-def create(folder: Path, number: int, size: int, *, is_written: bool = True) -> Segment:
+def create(
+    folder: Path, number: int, size: int, *, is_written: bool = True, pause: Callable[[], None] = lambda: None
+) -> Segment:
     """Make a new segment of ``size`` bytes and make it durable, name included.
 
-    ``is_written`` false only allocates it. Raises OutOfSpace or StorageFailure; no file is left
-    then.
+    ``is_written`` false only allocates it. ``pause`` is called after each megabyte that is on the disk.
+    Raises OutOfSpace or StorageFailure; no file is left then.
     """
     path = segment_path(folder, segment_name(number))
     partial = path.with_suffix(".part")
@@ -124,7 +129,7 @@ def create(folder: Path, number: int, size: int, *, is_written: bool = True) -> 
         raise disk.failure(error, "creating a segment of the receive log") from error
     try:
         if is_written:
-            _fill(file, 0, size)
+            _fill(file, 0, size, pause)
         else:
             disk.allocate(file, size)
         key = _begin_life(file, number)

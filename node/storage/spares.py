@@ -1,8 +1,8 @@
 """Segments that are ready before anybody needs one, so that no sender waits until one is written.
 
 To write a new segment takes the disk as long as to receive as much, so a pool of them is filled while
-nobody receives: one segment after each five seconds in which no reception began. Whoever sends slowly would
-otherwise wait for the disk each time that one is written.
+nobody receives: one segment after each five seconds in which no reception began. It is written a little at
+a time, with pauses while there is another one, so that nobody waits for the disk until all of it is there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from node.storage.segment import Segment, create, segment_path
 logger = logging.getLogger(__name__)
 
 _REST_SECONDS = 5.0
+#: Between one megabyte of a new segment and the next.
+_PAUSE_SECONDS = 0.01
 _TRY_AGAIN_SECONDS = 10.0
 
 
@@ -75,7 +77,7 @@ class Spares:
         self._nudge = threading.Event()
         self._receptions = 0
         self._maker: threading.Thread | None = None
-        self._is_closing = False
+        self._closing = threading.Event()
 
     def take_number(self) -> int:
         """Return a number that no segment ever had."""
@@ -114,9 +116,9 @@ class Spares:
             self._ready.extend(segments)
             # The one with the highest number stays, so that numbers never come back.
             self._ready.sort(key=lambda segment: segment.number)
-            surplus = self._ready if self._is_closing else self._ready[: -self._most()]
+            is_closing = self._closing.is_set()
+            surplus = self._ready if is_closing else self._ready[: -self._most()]
             self._ready = self._ready[len(surplus) :]
-            is_closing = self._is_closing
         for unwanted in surplus:
             unwanted.close()
             if not is_closing:
@@ -140,7 +142,7 @@ class Spares:
     def close(self) -> None:
         """Close all files; a segment that is being made is finished first."""
         with self._lock:
-            self._is_closing = True
+            self._closing.set()
             maker = self._maker
         self._nudge.set()
         if maker is not None:
@@ -151,12 +153,18 @@ class Spares:
         self._check_place()
         disk.make_directory(self._folder)
         self._free_space.check_for_segment(self._segment_bytes)
-        return create(self._folder, self.take_number(), self._segment_bytes, is_written=is_written)
+        number = self.take_number()
+        return create(self._folder, number, self._segment_bytes, is_written=is_written, pause=self._pause)
+
+    def _pause(self) -> None:
+        """Let others have the disk, unless there is no segment but the one that is being written."""
+        if self._ready:
+            self._closing.wait(_PAUSE_SECONDS)
 
     def _make_more(self) -> None:
         """Start the maker where it is needed, or tell it that one was taken; the lock is held."""
         self._nudge.set()
-        if self._is_filled() or self._maker is not None or self._is_closing:
+        if self._is_filled() or self._maker is not None or self._closing.is_set():
             return
         if self._clock.monotonic() >= self._try_again_at:
             maker = threading.Thread(target=self._fill, name="spare-segments", daemon=True)
@@ -191,7 +199,7 @@ class Spares:
         while True:
             self._nudge.clear()
             with self._lock:
-                if self._is_closing or not is_made or self._is_filled():
+                if self._closing.is_set() or not is_made or self._is_filled():
                     self._maker = None
                     return
                 is_urgent = len(self._ready) < self._wanted

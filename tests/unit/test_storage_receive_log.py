@@ -456,6 +456,32 @@ def test_a_reclaimed_segment_is_used_again_under_a_number_that_never_was(make, t
     assert put(make(), b"after a restart").path not in names
 
 
+def test_so_many_spare_segments_are_wanted_as_may_be_full_at_one_time(make):
+    log = make()._log
+    wanted = []
+    for _ in range(2):  # the second time they are more than a quarter full
+        together = [log.take() for _ in range(4)]
+        for one in together:
+            one.position = SEGMENT_BYTES // 2
+        for one in together:
+            log.release(one)
+            wanted.append(log._spares._wanted)
+    for _ in range(3):  # one sender is left; the segments of the others are there for it
+        log.release(log.take())
+        wanted.append(log._spares._wanted)
+    assert wanted == [1, 1, 1, 1, 5, 4, 3, 2, 2, 2, 2]
+
+
+def test_a_new_segment_goes_to_the_disk_a_little_at_a_time(tmp_path, monkeypatch):
+    done: list[str] = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda file: (done.append("flush"), real(file)))
+    made = segment.create(tmp_path, 1, 3 << 20, pause=lambda: done.append("pause"))
+    made.close()
+    # and one for the block that makes it a segment
+    assert done == ["flush", "pause"] * 3 + ["flush"]
+
+
 def test_a_failing_question_loses_no_segment(make):
     storage = make()
     location = put(storage, b"data")
