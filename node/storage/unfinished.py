@@ -52,10 +52,14 @@ class Unfinished:
             for chunk in file_bytes:
                 disk.write_at(self._file, chunk, position)
                 position += len(chunk)
-            disk.begin_writing_out(self._file, 0, position)
         except BaseException:
             self.discard()
             raise
+        self._size = position
+
+    def begin_writing_out(self) -> None:
+        """Have the system begin to bring its bytes to the disk."""
+        disk.begin_writing_out(self._file, 0, self._size)
 
     def make_durable(self) -> None:
         """Bring its bytes to the disk. Raises OutOfSpace or StorageFailure; it is to be discarded then."""
@@ -87,6 +91,9 @@ def finish(files: Sequence[Unfinished]) -> list[NodeError | None]:
     Of a file that fails nothing is left behind, unless it is only its name that could not be made durable.
     """
     problems: dict[Unfinished, NodeError] = {}
+    # Not before, when each is written: whoever flushes something in between would wait for it.
+    for file in files:
+        file.begin_writing_out()
     try:
         for step in (Unfinished.make_durable, Unfinished.put_in_place):
             for file in files:
